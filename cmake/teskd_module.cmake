@@ -1,0 +1,41 @@
+# teskd_module(NAME PREFIX p [HEADERS h...] SOURCES s... [LINK l...] [PRIVATE_LINK l...])
+#
+# One static library a folder. Its headers are reachable as "PREFIX/name.h", and only by the targets that
+# link it: the include folder is a folder of links in the build tree, so that a forbidden include does not compile.
+# HEADERS is what others may include; the module itself also sees every other file of its folder.
+
+add_library(teskd_flags INTERFACE)
+target_compile_definitions(teskd_flags INTERFACE _GNU_SOURCE TESKD_VERSION="${PROJECT_VERSION}")
+target_compile_options(teskd_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes
+  -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wformat=2 -fno-math-errno -fno-common)
+if(TESKD_WERROR)
+  target_compile_options(teskd_flags INTERFACE -Werror)
+endif()
+if(TESKD_SANITIZE)
+  target_compile_options(teskd_flags INTERFACE -fsanitize=${TESKD_SANITIZE} -fno-omit-frame-pointer -g -fno-sanitize-recover=all)
+  target_link_options(teskd_flags INTERFACE -fsanitize=${TESKD_SANITIZE})
+endif()
+
+function(teskd_expose target prefix scope)
+  set(root ${PROJECT_BINARY_DIR}/include/${target})
+  file(MAKE_DIRECTORY ${root}/${prefix})
+  foreach(header ${ARGN})
+    get_filename_component(name ${header} NAME)
+    file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR}/${header} ${root}/${prefix}/${name} SYMBOLIC)
+  endforeach()
+  target_include_directories(${target} ${scope} ${root})
+endfunction()
+
+function(teskd_module target)
+  cmake_parse_arguments(M "" "PREFIX" "HEADERS;SOURCES;LINK;PRIVATE_LINK" ${ARGN})
+  if(M_SOURCES)
+    add_library(${target} STATIC ${M_SOURCES})
+    set(scope PUBLIC)
+    target_link_libraries(${target} PRIVATE teskd_flags ${M_PRIVATE_LINK})
+  else()
+    add_library(${target} INTERFACE)
+    set(scope INTERFACE)
+  endif()
+  teskd_expose(${target} ${M_PREFIX} ${scope} ${M_HEADERS})
+  target_link_libraries(${target} ${scope} ${M_LINK})
+endfunction()

@@ -1,0 +1,16 @@
+# The libraries of the program, each as one imported target. A missing one names the Debian package.
+
+find_package(PkgConfig REQUIRED)
+find_package(Threads REQUIRED)
+find_package(OpenMP REQUIRED COMPONENTS C)
+
+find_package(MPI REQUIRED COMPONENTS C)           # libopenmpi-dev
+find_package(HDF5 REQUIRED COMPONENTS C)          # libhdf5-dev
+pkg_check_modules(inih REQUIRED IMPORTED_TARGET inih)   # libinih-dev
+pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)  # libopenblas-dev
+pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)   # libxxhash-dev
+find_package(dnnl REQUIRED)                       # libdnnl-dev
+
+add_library(teskd_hdf5 INTERFACE)
+target_include_directories(teskd_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})
+target_link_libraries(teskd_hdf5 INTERFACE ${HDF5_C_LIBRARIES})

@@ -1,0 +1,13 @@
+/* Replacing a file in one step: readers see the old file or the whole new one, also after a power cut. */
+#ifndef TESKD_IO_ATOMIC_FILE_H
+#define TESKD_IO_ATOMIC_FILE_H
+
+/* The name to write to in place of `path`: "path.tmp.PID". The caller frees it; NULL (with a message) when out of
+ * memory. */
+char *atomic_file_temp(const char *path);
+
+/* Makes the finished and closed file `temp` durable and gives it the name `path`.
+ * On failure (ERROR_FILE) `temp` is removed and whatever was at `path` is as before. */
+int atomic_file_replace(const char *temp, const char *path);
+
+#endif

@@ -1,0 +1,35 @@
+/* From stored bytes to what the network eats: random crop and flip, then normalisation. */
+#ifndef TESKD_IO_AUGMENT_H
+#define TESKD_IO_AUGMENT_H
+
+#include "io/dataset.h"
+#include "io/real.h"
+
+#include <stdbool.h>
+
+enum {
+    AUGMENT_PADDING = 4,      /* pixels of value 0 on each side, before the crop and before normalising */
+    AUGMENT_MAX_WIDTH = 1024, /* of a picture */
+};
+
+/* Which random choices to make; the picture's position in the epoch's global order is the third coordinate. */
+typedef struct {
+    uint64_t seed;
+    int32_t epoch;
+} augment_key;
+
+typedef struct {
+    int32_t top, left; /* of the crop in the padded picture, 0 to 2 * AUGMENT_PADDING */
+    bool flip;         /* left to right, after the crop */
+} augment_choice;
+
+/* A pure function of its arguments: the same for any number of threads and ranks. */
+augment_choice augment_choose(augment_key key, int32_t position);
+
+/* Makes `count` pictures: the k-th is picture `order[k]` of the set, at global position `position + k` of the epoch.
+ * `key` NULL: the whole picture as it is. Output is normalised, (byte / 255 - mean) / std, as `real` in NHWC of the
+ * set's size, and int32 labels. ERROR_DATA for an index outside the set or a label outside its classes. */
+int augment_batch(const dataset *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
+                  real_type real, void *pixels, int32_t *labels);
+
+#endif

@@ -1,0 +1,34 @@
+/* Owns the memory of a data set. A set is read-only after its open call, so any number of threads may read it. */
+#include "io/dataset.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+int dataset_allocate(dataset *set, int32_t images, int32_t height, int32_t width, int32_t classes)
+{
+    memset(set, 0, sizeof *set);
+    CHECK(images > 0 && height > 0 && width > 0 && classes > 0, ERROR_SETTINGS,
+          "a data set needs at least one picture, row, column and class, not %d x %d x %d with %d classes", images,
+          height, width, classes);
+    set->images = images;
+    set->height = height;
+    set->width = width;
+    set->channels = DATASET_CHANNELS;
+    set->classes = classes;
+    set->pixels = malloc((size_t)images * dataset_picture_bytes(set));
+    set->labels = malloc((size_t)images * sizeof *set->labels);
+    if (!set->pixels || !set->labels) {
+        dataset_close(set);
+        return error_set(ERROR_MEMORY, "no memory for a data set of %d pictures of %d x %d", images, height, width);
+    }
+    return 0;
+}
+
+void dataset_close(dataset *set)
+{
+    free(set->pixels);
+    free(set->labels);
+    memset(set, 0, sizeof *set);
+}

@@ -1,0 +1,234 @@
+/* A ring of slots between one thread that makes batches and one caller that takes them. `ready` slots from `head` on
+ * are the caller's, the others the thread's; a slot's content is touched only by its owner, everything else under the
+ * mutex. The thread alone uses `order` and the cursor; seek and close stop it first. */
+#include "io/loader.h"
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "io/augment.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+enum { SLOTS = 4, ALIGNMENT = 64 }; /* one slot in the caller's hands, three ahead */
+
+typedef struct {
+    void *pixels;
+    int32_t *labels;
+    loader_batch batch;
+    int status;
+    char message[512]; /* errors are kept per thread, so the text travels with the slot */
+} loader_slot;
+
+struct loader {
+    loader_options options;
+    int32_t steps;
+
+    int32_t *order; /* [images] of epoch `order_epoch` */
+    int32_t order_epoch, next_epoch, next_step;
+
+    pthread_t thread;
+    bool running;
+    pthread_mutex_t mutex;
+    pthread_cond_t changed;
+    loader_slot slots[SLOTS];
+    int32_t head, ready;
+    bool held, stop; /* held: the caller still uses the slot at `head` */
+};
+
+static int32_t smaller(int32_t a, int32_t b)
+{
+    return a < b ? a : b;
+}
+
+static int check_options(const loader_options *o)
+{
+    CHECK(o->dataset && o->dataset->images > 0, ERROR_SETTINGS, "the loader needs a data set with pictures");
+    CHECK(o->global_batch > 0, ERROR_SETTINGS, "train.batch = %d, expected at least 1", o->global_batch);
+    CHECK(o->size > 0 && o->rank >= 0 && o->rank < o->size, ERROR_INTERNAL, "rank %d of %d", o->rank, o->size);
+    const int32_t images = o->dataset->images, rest = images % o->global_batch;
+    CHECK(!o->drop_last || images >= o->global_batch, ERROR_SETTINGS,
+          "data.drop_last = yes leaves no step: train.batch = %d, but there are only %d pictures", o->global_batch,
+          images);
+    if (!o->shuffle)
+        return 0;
+    CHECK(o->global_batch >= o->size, ERROR_SETTINGS, "train.batch = %d gives some of %d ranks no picture",
+          o->global_batch, o->size);
+    CHECK(
+        o->drop_last || rest == 0 || rest >= o->size, ERROR_SETTINGS,
+        "%d pictures with train.batch = %d leave a last batch of %d, too few for %d ranks: set data.drop_last = yes or "
+        "change train.batch",
+        images, o->global_batch, rest, o->size);
+    return 0;
+}
+
+static int allocate(loader *l)
+{
+    const dataset *set = l->options.dataset;
+    const size_t share =
+        ((size_t)smaller(l->options.global_batch, set->images) + (size_t)l->options.size - 1) / (size_t)l->options.size;
+    size_t bytes = share * dataset_picture_bytes(set) * real_bytes(l->options.real);
+    bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    l->order = malloc((size_t)set->images * sizeof *l->order);
+    bool got = l->order != NULL;
+    for (int i = 0; i < SLOTS; i++) {
+        l->slots[i].pixels = aligned_alloc(ALIGNMENT, bytes);
+        l->slots[i].labels = malloc(share * sizeof(int32_t));
+        got = got && l->slots[i].pixels && l->slots[i].labels;
+    }
+    CHECK(got, ERROR_MEMORY, "no memory for %d batches of %zu pictures of %d x %d", SLOTS, share, set->height,
+          set->width);
+    return 0;
+}
+
+int loader_open(loader **made, const loader_options *options)
+{
+    *made = NULL;
+    TRY(check_options(options));
+    loader *l = calloc(1, sizeof *l);
+    CHECK(l, ERROR_MEMORY, "no memory for a loader");
+    l->options = *options;
+    const int32_t images = options->dataset->images, batch = options->global_batch;
+    l->steps = images / batch + (!options->drop_last && images % batch != 0);
+    l->order_epoch = -1;
+    pthread_mutex_init(&l->mutex, NULL);
+    pthread_cond_init(&l->changed, NULL);
+    int status = allocate(l);
+    if (status < 0)
+        loader_close(&l);
+    *made = l;
+    return status;
+}
+
+int32_t loader_steps(const loader *l)
+{
+    return l->steps;
+}
+
+static void order_epoch(loader *l, int32_t epoch)
+{
+    if (l->order_epoch == epoch)
+        return;
+    const int32_t images = l->options.dataset->images;
+    if (l->options.shuffle)
+        rng_permutation(l->options.seed, (uint64_t)epoch, images, l->order);
+    else
+        for (int32_t i = 0; i < images; i++)
+            l->order[i] = i;
+    l->order_epoch = epoch;
+}
+
+/* Makes the batch at the cursor and moves the cursor on. */
+static int make_batch(loader *l, loader_slot *slot)
+{
+    const loader_options *o = &l->options;
+    order_epoch(l, l->next_epoch);
+    const int32_t start = l->next_step * o->global_batch, total = smaller(o->global_batch, o->dataset->images - start);
+    const int32_t each = total / o->size, more = total % o->size; /* the first `more` ranks take one more */
+    const int32_t position = start + o->rank * each + smaller(o->rank, more);
+    slot->batch = (loader_batch){
+        .pixels = slot->pixels,
+        .labels = slot->labels,
+        .images = each + (o->rank < more),
+        .global_images = total,
+        .position = position,
+        .epoch = l->next_epoch,
+        .step = l->next_step,
+    };
+    const augment_key key = {o->seed, l->next_epoch};
+    if (++l->next_step == l->steps) {
+        l->next_step = 0;
+        l->next_epoch++;
+    }
+    return augment_batch(o->dataset, o->augment ? &key : NULL, l->order + position, position, slot->batch.images,
+                         o->real, slot->pixels, slot->labels);
+}
+
+static void *run_ahead(void *context)
+{
+    loader *l = context;
+    pthread_mutex_lock(&l->mutex);
+    int status = 0;
+    while (status == 0) {
+        while (!l->stop && l->ready == SLOTS)
+            pthread_cond_wait(&l->changed, &l->mutex);
+        if (l->stop)
+            break;
+        loader_slot *slot = &l->slots[(l->head + l->ready) % SLOTS];
+        pthread_mutex_unlock(&l->mutex);
+        status = slot->status = make_batch(l, slot);
+        if (status < 0)
+            snprintf(slot->message, sizeof slot->message, "%s", error_message());
+        pthread_mutex_lock(&l->mutex);
+        l->ready++;
+        pthread_cond_signal(&l->changed);
+    }
+    pthread_mutex_unlock(&l->mutex);
+    return NULL;
+}
+
+static void stop_thread(loader *l)
+{
+    if (!l->running)
+        return;
+    pthread_mutex_lock(&l->mutex);
+    l->stop = true;
+    pthread_cond_signal(&l->changed);
+    pthread_mutex_unlock(&l->mutex);
+    pthread_join(l->thread, NULL);
+    l->running = l->stop = false;
+}
+
+int loader_seek(loader *l, int32_t epoch, int32_t step)
+{
+    CHECK(epoch >= 0 && step >= 0 && step <= l->steps, ERROR_INTERNAL,
+          "the loader cannot go to epoch %d, step %d of %d", epoch, step, l->steps);
+    stop_thread(l);
+    l->next_epoch = step == l->steps ? epoch + 1 : epoch;
+    l->next_step = step == l->steps ? 0 : step;
+    l->head = l->ready = 0;
+    l->held = false;
+    int failure = pthread_create(&l->thread, NULL, run_ahead, l);
+    CHECK(failure == 0, ERROR_MEMORY, "cannot start the loader's thread: %s", strerror(failure));
+    l->running = true;
+    return 0;
+}
+
+int loader_next(loader *l, loader_batch *batch)
+{
+    if (!l->running)
+        TRY(loader_seek(l, l->next_epoch, l->next_step));
+    pthread_mutex_lock(&l->mutex);
+    if (l->held) {
+        l->head = (l->head + 1) % SLOTS;
+        l->ready--;
+        l->held = false;
+        pthread_cond_signal(&l->changed);
+    }
+    while (l->ready == 0)
+        pthread_cond_wait(&l->changed, &l->mutex);
+    const loader_slot *slot = &l->slots[l->head];
+    l->held = slot->status == 0;
+    pthread_mutex_unlock(&l->mutex);
+    CHECK(slot->status == 0, slot->status, "%s", slot->message);
+    *batch = slot->batch;
+    return 0;
+}
+
+void loader_close(loader **l)
+{
+    if (!*l)
+        return;
+    stop_thread(*l);
+    pthread_cond_destroy(&(*l)->changed);
+    pthread_mutex_destroy(&(*l)->mutex);
+    for (int i = 0; i < SLOTS; i++) {
+        free((*l)->slots[i].pixels);
+        free((*l)->slots[i].labels);
+    }
+    free((*l)->order);
+    free(*l);
+    *l = NULL;
+}

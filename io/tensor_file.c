@@ -1,0 +1,109 @@
+/* What reading and writing tensor files share: the handle's end, HDF5's error text, types. HDF5 is a serial library
+ * with global state: main thread only. */
+#include "tensor_file_private.h"
+
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+_Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checksums are of little-endian bytes");
+
+h5_silence h5_silence_begin(void)
+{
+    h5_silence silence = {NULL, NULL};
+    H5Eget_auto2(H5E_DEFAULT, &silence.print, &silence.data);
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    return silence;
+}
+
+void h5_silence_end(h5_silence silence)
+{
+    H5Eset_auto2(H5E_DEFAULT, silence.print, silence.data);
+}
+
+enum { REASON = 256 };
+
+/* Keeps the innermost entry, which says what really happened. */
+static herr_t keep_reason(unsigned depth, const H5E_error2_t *entry, void *reason)
+{
+    if (depth == 0 && entry->desc)
+        snprintf(reason, REASON, "%s", entry->desc);
+    return 0;
+}
+
+int h5_error(const char *path, const char *format, ...)
+{
+    char reason[REASON] = "HDF5 gives no reason", what[256];
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_reason, reason);
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(what, sizeof what, format, arguments);
+    va_end(arguments);
+    return error_set(ERROR_FILE, "%s: cannot %s: %s", path, what, reason);
+}
+
+hid_t h5_access(void)
+{
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    if (access < 0)
+        return access;
+    /* Degree STRONG: closing the file closes all that is still open in it, also after an error. */
+    if (H5Pset_file_locking(access, false, true) < 0 || H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
+        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0) {
+        H5Pclose(access);
+        return -1;
+    }
+    return access;
+}
+
+hid_t h5_file_type(real_type type)
+{
+    return type == REAL_FLOAT64 ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
+}
+
+hid_t h5_memory_type(real_type type)
+{
+    return type == REAL_FLOAT64 ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT;
+}
+
+size_t tensor_elements(int32_t rank, const int64_t *shape)
+{
+    size_t elements = 1;
+    for (int32_t i = 0; i < rank; i++)
+        elements *= (size_t)shape[i];
+    return elements;
+}
+
+const char *shape_text(int32_t rank, const int64_t *shape, char text[SHAPE_TEXT])
+{
+    size_t used = 0;
+    for (int32_t i = 0; i < rank; i++)
+        used += (size_t)snprintf(text + used, SHAPE_TEXT - used, "%s%lld", i ? ", " : "[", (long long)shape[i]);
+    snprintf(text + used, SHAPE_TEXT - used, rank ? "]" : "[]");
+    return text;
+}
+
+void tensor_file_close(tensor_file **file)
+{
+    tensor_file *f = *file;
+    if (!f)
+        return;
+    if (f->h5 >= 0) {
+        h5_silence silence = h5_silence_begin();
+        H5Fclose(f->h5);
+        h5_silence_end(silence);
+    }
+    if (f->temp)
+        unlink(f->temp);
+    for (int32_t i = 0; i < f->count; i++)
+        free(f->tensors[i].name);
+    free(f->tensors);
+    free(f->temp);
+    free(f->path);
+    free(f);
+    *file = NULL;
+}

@@ -1,0 +1,297 @@
+/* The reading half of tensor files. Owns the list of tensors, made at opening: it holds only float tensors of at most
+ * four dimensions, so that later calls need not doubt it. Main thread only. */
+#include "tensor_file_private.h"
+
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+static int open_h5(tensor_file *f)
+{
+    CHECK(access(f->path, R_OK) == 0, ERROR_FILE, "%s: cannot open: %s", f->path, strerror(errno));
+    int status = 0;
+    hid_t properties = h5_access();
+    if (properties >= 0)
+        f->h5 = H5Fopen(f->path, H5F_ACC_RDONLY, properties);
+    if (f->h5 < 0)
+        status = h5_error(f->path, "read it as a %s file (HDF5)", TENSOR_FILE_FORMAT);
+    if (properties >= 0)
+        H5Pclose(properties);
+    return status;
+}
+
+static int add_tensor(tensor_file *f, const tensor_info *info)
+{
+    if (f->count == f->capacity) {
+        int32_t capacity = f->capacity ? 2 * f->capacity : 64;
+        tensor_info *grown = realloc(f->tensors, (size_t)capacity * sizeof *grown);
+        CHECK(grown, ERROR_MEMORY, "%s: no memory for the list of tensors", f->path);
+        f->tensors = grown;
+        f->capacity = capacity;
+    }
+    f->tensors[f->count] = *info;
+    f->tensors[f->count].name = strdup(info->name);
+    CHECK(f->tensors[f->count].name, ERROR_MEMORY, "%s: no memory for the list of tensors", f->path);
+    f->count++;
+    return 0;
+}
+
+/* Fills type and shape from an open dataset. */
+static int describe(const tensor_file *f, hid_t dataset, tensor_info *info)
+{
+    hid_t type = H5Dget_type(dataset), space = H5Dget_space(dataset);
+    hsize_t dims[H5S_MAX_RANK];
+    int rank = space < 0 ? -1 : H5Sget_simple_extent_dims(space, dims, NULL);
+    int status = type < 0 || rank < 0 ? h5_error(f->path, "read the shape of '%s'", info->name) : 0;
+    bool single = H5Tequal(type, H5T_IEEE_F32LE) > 0, twice = H5Tequal(type, H5T_IEEE_F64LE) > 0;
+    if (type >= 0)
+        H5Tclose(type);
+    if (space >= 0)
+        H5Sclose(space);
+    TRY(status);
+    CHECK((single || twice) && rank <= TENSOR_FILE_MAX_RANK, ERROR_FILE,
+          "%s: '%s' is not a float32 or float64 tensor of at most %d dimensions", f->path, info->name,
+          TENSOR_FILE_MAX_RANK);
+    info->type = twice ? REAL_FLOAT64 : REAL_FLOAT32;
+    info->rank = rank;
+    for (int i = 0; i < rank; i++)
+        info->shape[i] = (int64_t)dims[i];
+    return 0;
+}
+
+static int compare_infos(const void *a, const void *b)
+{
+    return strcmp(((const tensor_info *)a)->name, ((const tensor_info *)b)->name);
+}
+
+/* H5Lvisit's callback: our status rides in `failed`, since HDF5 only needs to know that it should stop. */
+static herr_t list_link(hid_t group, const char *name, const H5L_info_t *link, void *context)
+{
+    (void)link;
+    tensor_file *f = context;
+    tensor_info info = {.name = (char *)(uintptr_t)name};
+    hid_t object = H5Oopen(group, name, H5P_DEFAULT);
+    int status = object < 0 ? h5_error(f->path, "open '%s'", name) : 0;
+    if (status == 0 && H5Iget_type(object) == H5I_DATASET) {
+        status = describe(f, object, &info);
+        if (status == 0)
+            status = add_tensor(f, &info);
+    }
+    if (object >= 0)
+        H5Oclose(object);
+    f->failed = status < 0;
+    return status;
+}
+
+/* A foreign HDF5 file and a newer format get words of their own. */
+static int check_format(tensor_file *f)
+{
+    char *format = NULL;
+    int64_t version = 0;
+    htri_t has = H5Aexists(f->h5, "format");
+    if (has < 0)
+        return h5_error(f->path, "read attribute 'format'");
+    CHECK(has, ERROR_FILE, "%s: an HDF5 file, but not a %s: it has no attribute 'format'", f->path, TENSOR_FILE_FORMAT);
+    TRY(tensor_file_get_text(f, "format", &format));
+    bool ours = strcmp(format, TENSOR_FILE_FORMAT) == 0;
+    if (!ours)
+        error_set(ERROR_FILE, "%s: its format is '%.64s', expected '%s'", f->path, format, TENSOR_FILE_FORMAT);
+    free(format);
+    if (!ours)
+        return ERROR_FILE;
+    TRY(tensor_file_get_int(f, "version", &version));
+    CHECK(version == TENSOR_FILE_VERSION, ERROR_FILE, "%s: format version %lld, this program reads version %d", f->path,
+          (long long)version, TENSOR_FILE_VERSION);
+    return 0;
+}
+
+int tensor_file_open(tensor_file **file, const char *path)
+{
+    *file = NULL;
+    tensor_file *f = calloc(1, sizeof *f);
+    CHECK(f, ERROR_MEMORY, "no memory for a tensor file");
+    f->h5 = H5I_INVALID_HID;
+    f->path = strdup(path);
+    int status = f->path ? 0 : error_set(ERROR_MEMORY, "no memory for a tensor file");
+    h5_silence silence = h5_silence_begin();
+    if (status == 0)
+        status = open_h5(f);
+    if (status == 0)
+        status = check_format(f);
+    if (status == 0 && H5Lvisit(f->h5, H5_INDEX_NAME, H5_ITER_INC, list_link, f) < 0)
+        status = f->failed ? ERROR_FILE : h5_error(f->path, "list the tensors");
+    h5_silence_end(silence);
+    if (status < 0)
+        tensor_file_close(&f);
+    else if (f->count > 0)
+        qsort(f->tensors, (size_t)f->count, sizeof *f->tensors, compare_infos);
+    *file = f;
+    return status;
+}
+
+int32_t tensor_file_count(const tensor_file *file)
+{
+    return file->count;
+}
+
+const tensor_info *tensor_file_info(const tensor_file *file, int32_t index)
+{
+    return index >= 0 && index < file->count ? &file->tensors[index] : NULL;
+}
+
+static int compare_name(const void *name, const void *info)
+{
+    return strcmp(name, ((const tensor_info *)info)->name);
+}
+
+const tensor_info *tensor_file_find(const tensor_file *file, const char *name)
+{
+    if (file->count == 0)
+        return NULL;
+    return bsearch(name, file->tensors, (size_t)file->count, sizeof *file->tensors, compare_name);
+}
+
+/* Reads the stored values and holds them against their checksum. */
+static int read_verified(tensor_file *f, const tensor_info *info, void *data)
+{
+    uint64_t stored = 0;
+    hid_t dataset = H5Dopen2(f->h5, info->name, H5P_DEFAULT), attribute = H5I_INVALID_HID;
+    int status = 0;
+    if (dataset >= 0)
+        attribute = H5Aopen(dataset, TENSOR_FILE_CHECKSUM, H5P_DEFAULT);
+    if (attribute < 0 || H5Aread(attribute, H5T_NATIVE_UINT64, &stored) < 0 ||
+        H5Dread(dataset, h5_memory_type(info->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
+        status = h5_error(f->path, "read tensor '%s'", info->name);
+    if (attribute >= 0)
+        H5Aclose(attribute);
+    if (dataset >= 0)
+        H5Dclose(dataset);
+    TRY(status);
+    uint64_t found = XXH3_64bits(data, tensor_elements(info->rank, info->shape) * real_bytes(info->type));
+    CHECK(found == stored, ERROR_FILE, "%s: tensor '%s' is damaged: its checksum is %016llx, expected %016llx", f->path,
+          info->name, (unsigned long long)found, (unsigned long long)stored);
+    return 0;
+}
+
+static void convert(const void *from, real_type from_type, void *to, size_t elements)
+{
+    for (size_t i = 0; i < elements; i++) {
+        if (from_type == REAL_FLOAT64)
+            ((float *)to)[i] = (float)((const double *)from)[i];
+        else
+            ((double *)to)[i] = ((const float *)from)[i];
+    }
+}
+
+int tensor_file_read(tensor_file *file, const char *name, real_type type, int32_t rank, const int64_t *shape,
+                     void *data)
+{
+    const tensor_info *info = tensor_file_find(file, name);
+    CHECK(info, ERROR_FILE, "%s: has no tensor '%s'", file->path, name);
+    char found[SHAPE_TEXT], expected[SHAPE_TEXT];
+    bool same = rank == info->rank && (rank == 0 || memcmp(shape, info->shape, (size_t)rank * sizeof *shape) == 0);
+    CHECK(same, ERROR_SHAPE, "%s: tensor '%s' has shape %s, expected %s", file->path, name,
+          shape_text(info->rank, info->shape, found), shape_text(rank, shape, expected));
+    size_t elements = tensor_elements(rank, shape);
+    void *stored = type == info->type ? data : malloc(elements * real_bytes(info->type));
+    CHECK(stored, ERROR_MEMORY, "%s: no memory to read tensor '%s'", file->path, name);
+    h5_silence silence = h5_silence_begin();
+    int status = read_verified(file, info, stored);
+    h5_silence_end(silence);
+    if (status == 0 && stored != data)
+        convert(stored, info->type, data, elements);
+    if (stored != data)
+        free(stored);
+    return status;
+}
+
+/* Opens a scalar attribute of the given class and size (0: any). */
+static int open_attribute(tensor_file *f, const char *key, H5T_class_t class, size_t bytes, hid_t *attribute,
+                          size_t *size)
+{
+    htri_t has = H5Aexists(f->h5, key);
+    if (has < 0)
+        return h5_error(f->path, "look for attribute '%s'", key);
+    CHECK(has, ERROR_FILE, "%s: has no attribute '%s'", f->path, key);
+    hid_t opened = H5Aopen(f->h5, key, H5P_DEFAULT), type = opened < 0 ? opened : H5Aget_type(opened);
+    hid_t space = type < 0 ? type : H5Aget_space(opened);
+    int status = space < 0 ? h5_error(f->path, "open attribute '%s'", key) : 0;
+    if (status == 0) {
+        bool fits = H5Tget_class(type) == class && H5Tis_variable_str(type) <= 0;
+        *size = H5Tget_size(type);
+        if (!fits || H5Sget_simple_extent_npoints(space) != 1 || (bytes && *size != bytes))
+            status = error_set(ERROR_FILE, "%s: attribute '%s' is not a single %s", f->path, key,
+                               class == H5T_INTEGER ? "int64"
+                               : class == H5T_FLOAT ? "float64"
+                                                    : "text of fixed length");
+    }
+    if (space >= 0)
+        H5Sclose(space);
+    if (type >= 0)
+        H5Tclose(type);
+    if (status < 0 && opened >= 0)
+        H5Aclose(opened);
+    *attribute = opened;
+    return status;
+}
+
+static int get_number(tensor_file *file, const char *key, H5T_class_t class, hid_t memory_type, void *value)
+{
+    h5_silence silence = h5_silence_begin();
+    hid_t attribute;
+    size_t size;
+    int status = open_attribute(file, key, class, 8, &attribute, &size);
+    if (status == 0) {
+        if (H5Aread(attribute, memory_type, value) < 0)
+            status = h5_error(file->path, "read attribute '%s'", key);
+        H5Aclose(attribute);
+    }
+    h5_silence_end(silence);
+    return status;
+}
+
+int tensor_file_get_int(tensor_file *file, const char *key, int64_t *value)
+{
+    return get_number(file, key, H5T_INTEGER, H5T_NATIVE_INT64, value);
+}
+
+int tensor_file_get_double(tensor_file *file, const char *key, double *value)
+{
+    return get_number(file, key, H5T_FLOAT, H5T_NATIVE_DOUBLE, value);
+}
+
+static int read_text(tensor_file *f, const char *key, hid_t attribute, size_t size, char **value)
+{
+    char *text = calloc(size + 1, 1);
+    CHECK(text, ERROR_MEMORY, "%s: no memory for attribute '%s'", f->path, key);
+    int status = 0;
+    hid_t type = H5Aget_type(attribute);
+    if (type < 0 || H5Aread(attribute, type, text) < 0)
+        status = h5_error(f->path, "read attribute '%s'", key);
+    if (type >= 0)
+        H5Tclose(type);
+    if (status < 0)
+        free(text);
+    else
+        *value = text;
+    return status;
+}
+
+int tensor_file_get_text(tensor_file *file, const char *key, char **value)
+{
+    *value = NULL;
+    h5_silence silence = h5_silence_begin();
+    hid_t attribute;
+    size_t size;
+    int status = open_attribute(file, key, H5T_STRING, 0, &attribute, &size);
+    if (status == 0) {
+        status = read_text(file, key, attribute, size, value);
+        H5Aclose(attribute);
+    }
+    h5_silence_end(silence);
+    return status;
+}

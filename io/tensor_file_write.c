@@ -1,0 +1,188 @@
+/* The writing half of tensor files. Owns the temporary file until the commit; the first failure is remembered, so that
+ * a caller that missed it cannot commit half a checkpoint. Main thread only. */
+#include "tensor_file_private.h"
+
+#include "base/error.h"
+#include "io/atomic_file.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include <xxhash.h>
+
+int tensor_file_create(tensor_file **file, const char *path)
+{
+    *file = NULL;
+    tensor_file *f = calloc(1, sizeof *f);
+    CHECK(f, ERROR_MEMORY, "no memory for a tensor file");
+    f->h5 = H5I_INVALID_HID;
+    f->path = strdup(path);
+    char *temp = atomic_file_temp(path);
+    if (!f->path || !temp) {
+        free(temp);
+        tensor_file_close(&f);
+        return error_set(ERROR_MEMORY, "no memory for a tensor file");
+    }
+    h5_silence silence = h5_silence_begin();
+    int status = 0;
+    hid_t access = h5_access();
+    if (access >= 0)
+        f->h5 = H5Fcreate(temp, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    if (f->h5 < 0)
+        status = h5_error(temp, "create the file");
+    f->temp = temp;
+    if (access >= 0)
+        H5Pclose(access);
+    h5_silence_end(silence);
+    if (status == 0)
+        status = tensor_file_set_text(f, "format", TENSOR_FILE_FORMAT);
+    if (status == 0)
+        status = tensor_file_set_int(f, "version", TENSOR_FILE_VERSION);
+    if (status < 0)
+        tensor_file_close(&f);
+    *file = f;
+    return status;
+}
+
+/* Puts one scalar attribute on an object of the file. */
+static int put_attribute(tensor_file *f, hid_t object, const char *key, hid_t file_type, hid_t memory_type,
+                         const void *value)
+{
+    int status = 0;
+    hid_t space = H5Screate(H5S_SCALAR);
+    hid_t attribute = space < 0 ? space : H5Acreate2(object, key, file_type, space, H5P_DEFAULT, H5P_DEFAULT);
+    if (attribute < 0 || H5Awrite(attribute, memory_type, value) < 0)
+        status = h5_error(f->path, "write attribute '%s'", key);
+    if (attribute >= 0)
+        H5Aclose(attribute);
+    if (space >= 0)
+        H5Sclose(space);
+    return status;
+}
+
+static int set_attribute(tensor_file *file, const char *key, hid_t file_type, hid_t memory_type, const void *value)
+{
+    h5_silence silence = h5_silence_begin();
+    int status = put_attribute(file, file->h5, key, file_type, memory_type, value);
+    h5_silence_end(silence);
+    file->failed |= status < 0;
+    return status;
+}
+
+int tensor_file_set_int(tensor_file *file, const char *key, int64_t value)
+{
+    return set_attribute(file, key, H5T_STD_I64LE, H5T_NATIVE_INT64, &value);
+}
+
+int tensor_file_set_double(tensor_file *file, const char *key, double value)
+{
+    return set_attribute(file, key, H5T_IEEE_F64LE, H5T_NATIVE_DOUBLE, &value);
+}
+
+int tensor_file_set_text(tensor_file *file, const char *key, const char *value)
+{
+    h5_silence silence = h5_silence_begin();
+    hid_t type = H5Tcopy(H5T_C_S1);
+    int status = 0;
+    if (type < 0 || H5Tset_size(type, strlen(value) + 1) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)
+        status = h5_error(file->path, "make a type for attribute '%s'", key);
+    h5_silence_end(silence);
+    if (status == 0)
+        status = set_attribute(file, key, type, type, value);
+    else
+        file->failed = true;
+    if (type >= 0)
+        H5Tclose(type);
+    return status;
+}
+
+/* The dataset and its checksum. */
+static int put_tensor(tensor_file *f, const tensor_info *info, const void *data, hid_t links, hid_t creation)
+{
+    hsize_t dims[TENSOR_FILE_MAX_RANK];
+    for (int32_t i = 0; i < info->rank; i++)
+        dims[i] = (hsize_t)info->shape[i];
+    int status = 0;
+    hid_t space = H5Screate_simple(info->rank, dims, NULL), dataset = H5I_INVALID_HID;
+    if (space >= 0)
+        dataset = H5Dcreate2(f->h5, info->name, h5_file_type(info->type), space, links, creation, H5P_DEFAULT);
+    if (dataset < 0 || H5Dwrite(dataset, h5_memory_type(info->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
+        status = h5_error(f->path, "write tensor '%s'", info->name);
+    if (status == 0) {
+        uint64_t checksum = XXH3_64bits(data, tensor_elements(info->rank, info->shape) * real_bytes(info->type));
+        status = put_attribute(f, dataset, TENSOR_FILE_CHECKSUM, H5T_STD_U64LE, H5T_NATIVE_UINT64, &checksum);
+    }
+    if (dataset >= 0)
+        H5Dclose(dataset);
+    if (space >= 0)
+        H5Sclose(space);
+    return status;
+}
+
+static int put_tensor_with_groups(tensor_file *f, const tensor_info *info, const void *data)
+{
+    int status = 0;
+    hid_t links = H5Pcreate(H5P_LINK_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE);
+    /* No time stamps: the same tensors make the same bytes. */
+    if (links < 0 || creation < 0 || H5Pset_create_intermediate_group(links, 1) < 0 ||
+        H5Pset_obj_track_times(creation, false) < 0)
+        status = h5_error(f->path, "prepare tensor '%s'", info->name);
+    if (status == 0)
+        status = put_tensor(f, info, data, links, creation);
+    if (creation >= 0)
+        H5Pclose(creation);
+    if (links >= 0)
+        H5Pclose(links);
+    return status;
+}
+
+static int check_tensor(const tensor_file *file, const char *name, int32_t rank, const int64_t *shape)
+{
+    char text[SHAPE_TEXT];
+    CHECK(*name && *name != '/', ERROR_SHAPE, "%s: '%s' is not a tensor name", file->path, name);
+    CHECK(rank >= 0 && rank <= TENSOR_FILE_MAX_RANK, ERROR_SHAPE,
+          "%s: tensor '%s' has %d dimensions, at most %d are kept", file->path, name, rank, TENSOR_FILE_MAX_RANK);
+    for (int32_t i = 0; i < rank; i++)
+        CHECK(shape[i] > 0, ERROR_SHAPE, "%s: tensor '%s' has the empty shape %s", file->path, name,
+              shape_text(rank, shape, text));
+    return 0;
+}
+
+int tensor_file_write(tensor_file *file, const char *name, real_type type, int32_t rank, const int64_t *shape,
+                      const void *data)
+{
+    int status = check_tensor(file, name, rank, shape);
+    if (status == 0) {
+        tensor_info info = {.name = (char *)(uintptr_t)name, .type = type, .rank = rank};
+        for (int32_t i = 0; i < rank; i++)
+            info.shape[i] = shape[i];
+        h5_silence silence = h5_silence_begin();
+        status = put_tensor_with_groups(file, &info, data);
+        h5_silence_end(silence);
+    }
+    file->failed |= status < 0;
+    return status;
+}
+
+int tensor_file_commit(tensor_file **file)
+{
+    tensor_file *f = *file;
+    int status = 0;
+    if (f->failed) {
+        status = error_set(ERROR_FILE, "%s: not replaced, since an earlier write of it failed", f->path);
+    } else {
+        h5_silence silence = h5_silence_begin();
+        if (H5Fflush(f->h5, H5F_SCOPE_GLOBAL) < 0 || H5Fclose(f->h5) < 0)
+            status = h5_error(f->path, "finish the file");
+        else
+            f->h5 = H5I_INVALID_HID;
+        h5_silence_end(silence);
+    }
+    if (status == 0) {
+        status = atomic_file_replace(f->temp, f->path);
+        free(f->temp);
+        f->temp = NULL;
+    }
+    tensor_file_close(file);
+    return status;
+}

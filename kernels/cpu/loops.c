@@ -1,0 +1,323 @@
+/* The own loops, compiled once for each instruction set; LOOPS_TABLE and LOOPS_NAME come from the build.
+ *
+ * Memory is the limit of almost all of them: each tensor is touched once, in order, and a value that is
+ * needed twice waits in a small buffer in the first-level cache. Sums run in float32 over SUM_ROWS rows
+ * only and in float64 beyond. Stateless; any number of threads. */
+#include "loops.h"
+
+#include <immintrin.h>
+#include <string.h>
+
+enum {
+    BLOCK = 1024, /* floats of a buffer in the first-level cache */
+    SUM_ROWS = 64
+};
+
+static int64_t smaller(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static void stream_block(float *to, const float *from, int64_t count)
+{
+#if defined(__AVX512F__)
+    for (int64_t i = 0; i < count; i += 16)
+        _mm512_stream_ps(to + i, _mm512_loadu_ps(from + i));
+#elif defined(__AVX__)
+    for (int64_t i = 0; i < count; i += 8)
+        _mm256_stream_ps(to + i, _mm256_loadu_ps(from + i));
+#else
+    for (int64_t i = 0; i < count; i += 4)
+        _mm_stream_ps(to + i, _mm_loadu_ps(from + i));
+#endif
+}
+
+/* Streamed stores are not ordered with others: before another thread reads them, this. */
+static void stream_end(bool stream)
+{
+    if (stream)
+        _mm_sfence();
+}
+
+static void copy(float *to, const float *from, int64_t count, bool stream)
+{
+    if (stream)
+        stream_block(to, from, count);
+    else
+        memcpy(to, from, (size_t)count * sizeof *to);
+    stream_end(stream);
+}
+
+static void flush_sums(float *block, double *sums, int64_t count)
+{
+#pragma omp simd
+    for (int64_t c = 0; c < count; c++)
+        sums[c] += (double)block[c];
+    memset(block, 0, (size_t)count * sizeof *block);
+}
+
+static void channel_sums(const float *x, int64_t rows, int64_t channels, bool squares, double *sums, float *scratch)
+{
+    float *restrict sum = scratch, *restrict square = scratch + channels;
+    int64_t width = squares ? 2 * channels : channels;
+    memset(scratch, 0, (size_t)width * sizeof *scratch);
+    for (int64_t r = 0; r < rows; r++, x += channels) {
+        if (squares) {
+#pragma omp simd
+            for (int64_t c = 0; c < channels; c++) {
+                sum[c] += x[c];
+                square[c] += x[c] * x[c];
+            }
+        } else {
+#pragma omp simd
+            for (int64_t c = 0; c < channels; c++)
+                sum[c] += x[c];
+        }
+        if (r % SUM_ROWS == SUM_ROWS - 1)
+            flush_sums(scratch, sums, width);
+    }
+    flush_sums(scratch, sums, width);
+}
+
+/* Written so that a NaN stays one. */
+static inline float rectify(float v)
+{
+    return v < 0.0F ? 0.0F : v;
+}
+
+/* The one formula of the normalised value: the backward must find the same sign as the forward. */
+static inline float normalized(float x, float scale, float shift)
+{
+    return x * scale + shift;
+}
+
+static void normalize_block(const float *x, const float *residual, float *y, int64_t count, const float *scale,
+                            const float *shift, bool relu)
+{
+    if (residual && relu) {
+#pragma omp simd
+        for (int64_t c = 0; c < count; c++)
+            y[c] = rectify(normalized(x[c], scale[c], shift[c]) + residual[c]);
+    } else if (residual) {
+#pragma omp simd
+        for (int64_t c = 0; c < count; c++)
+            y[c] = normalized(x[c], scale[c], shift[c]) + residual[c];
+    } else if (relu) {
+#pragma omp simd
+        for (int64_t c = 0; c < count; c++)
+            y[c] = rectify(normalized(x[c], scale[c], shift[c]));
+    } else {
+#pragma omp simd
+        for (int64_t c = 0; c < count; c++)
+            y[c] = normalized(x[c], scale[c], shift[c]);
+    }
+}
+
+static void bn_normalize(const float *x, const float *residual, float *y, int64_t rows, int64_t channels,
+                         const bn_tables *tables, bool relu, bool stream)
+{
+    _Alignas(64) float buffer[BLOCK];
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < channels; c += BLOCK) {
+            int64_t at = r * channels + c, count = smaller(BLOCK, channels - c);
+            normalize_block(x + at, residual ? residual + at : NULL, stream ? buffer : y + at, count,
+                            tables->scale + c, tables->shift + c, relu);
+            if (stream)
+                stream_block(y + at, buffer, count);
+        }
+    stream_end(stream);
+}
+
+static void add_block(const float *const *x, int terms, float *y, int64_t at, int64_t count)
+{
+    const float *a = x[0] + at, *b = x[1] + at;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] = a[i] + b[i];
+    for (int t = 2; t < terms; t++) {
+        const float *term = x[t] + at;
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++)
+            y[i] += term[i];
+    }
+}
+
+static void add(const float *const *x, int terms, float *y, int64_t begin, int64_t end, bool stream)
+{
+    _Alignas(64) float buffer[BLOCK];
+    for (int64_t at = begin; at < end; at += BLOCK) {
+        int64_t count = smaller(BLOCK, end - at);
+        add_block(x, terms, stream ? buffer : y + at, at, count);
+        if (stream)
+            stream_block(y + at, buffer, count);
+    }
+    stream_end(stream);
+}
+
+/* One row of g: where it lies in dy when there is nothing to do, else in `g`. */
+static const float *gradient_row(const bn_gradient *b, int64_t at, int64_t channels, const bn_tables *tables, float *g)
+{
+    const float *dy = b->dy[0] + at;
+    if (b->dys > 1) {
+        add_block(b->dy, b->dys, g, at, channels);
+        dy = g;
+    }
+    if (!b->relu)
+        return dy;
+    if (b->y) {
+        const float *y = b->y + at;
+#pragma omp simd
+        for (int64_t c = 0; c < channels; c++)
+            g[c] = y[c] > 0.0F ? dy[c] : 0.0F;
+    } else {
+        const float *x = b->x + at, *scale = tables->scale, *shift = tables->shift;
+#pragma omp simd
+        for (int64_t c = 0; c < channels; c++)
+            g[c] = normalized(x[c], scale[c], shift[c]) > 0.0F ? dy[c] : 0.0F;
+    }
+    return g;
+}
+
+static void bn_grad_sums(const bn_gradient *gradient, int64_t begin, int64_t rows, int64_t channels,
+                         const bn_tables *tables, double *sums, float *scratch, bool stream)
+{
+    float *restrict sum = scratch, *restrict product = scratch + channels, *buffer = scratch + 2 * channels;
+    const float *restrict mean = tables->mean;
+    memset(scratch, 0, 2 * (size_t)channels * sizeof *scratch);
+    for (int64_t r = 0; r < rows; r++) {
+        int64_t at = (begin + r) * channels;
+        const float *x = gradient->x + at;
+        float *out = gradient->g ? gradient->g + at : NULL;
+        const float *g = gradient_row(gradient, at, channels, tables, out && !stream ? out : buffer);
+#pragma omp simd
+        for (int64_t c = 0; c < channels; c++) {
+            sum[c] += g[c];
+            product[c] += g[c] * (x[c] - mean[c]);
+        }
+        if (out && stream)
+            stream_block(out, g, channels);
+        else if (out && g != out)
+            memcpy(out, g, (size_t)channels * sizeof *out);
+        if (r % SUM_ROWS == SUM_ROWS - 1)
+            flush_sums(scratch, sums, 2 * channels);
+    }
+    flush_sums(scratch, sums, 2 * channels);
+    stream_end(stream);
+}
+
+static void grad_block(const float *x, const float *dy, float *dx, int64_t first, int64_t count, const bn_tables *t,
+                       bool relu)
+{
+    const float *scale = t->scale + first, *shift = t->shift + first, *mean = t->mean + first;
+    const float *from_g = t->from_g + first, *from_x = t->from_x + first, *constant = t->constant + first;
+    if (relu) {
+#pragma omp simd
+        for (int64_t c = 0; c < count; c++) {
+            float g = normalized(x[c], scale[c], shift[c]) > 0.0F ? dy[c] : 0.0F;
+            dx[c] = from_g[c] * g + (from_x[c] * (x[c] - mean[c]) + constant[c]);
+        }
+    } else {
+#pragma omp simd
+        for (int64_t c = 0; c < count; c++)
+            dx[c] = from_g[c] * dy[c] + (from_x[c] * (x[c] - mean[c]) + constant[c]);
+    }
+}
+
+static void bn_grad(const float *x, const float *dy, float *dx, int64_t rows, int64_t channels,
+                    const bn_tables *tables, bool relu, bool stream)
+{
+    _Alignas(64) float buffer[BLOCK];
+    for (int64_t r = 0; r < rows; r++)
+        for (int64_t c = 0; c < channels; c += BLOCK) {
+            int64_t at = r * channels + c, count = smaller(BLOCK, channels - c);
+            grad_block(x + at, dy + at, stream ? buffer : dx + at, c, count, tables, relu);
+            if (stream)
+                stream_block(dx + at, buffer, count);
+        }
+    stream_end(stream);
+}
+
+static void blend(const float *a, const float *b, float weight, float *y, int64_t count)
+{
+    float rest = 1.0F - weight;
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        y[i] = rest * a[i] + weight * b[i];
+}
+
+static void upsample_row(const float *top, const float *bottom, float weight, const upsample_tap *tap, int64_t width,
+                         int64_t columns, int64_t channels, float *y, float *scratch, bool stream)
+{
+    _Alignas(64) float buffer[BLOCK];
+    blend(top, bottom, weight, scratch, width * channels);
+    for (int64_t i = 0; i < columns; i++, y += channels)
+        for (int64_t c = 0; c < channels; c += BLOCK) {
+            int64_t count = smaller(BLOCK, channels - c);
+            const float *left = scratch + tap[i].index * channels + c, *right = scratch + tap[i].next * channels + c;
+            blend(left, right, tap[i].weight, stream ? buffer : y + c, count);
+            if (stream)
+                stream_block(y + c, buffer, count);
+        }
+    stream_end(stream);
+}
+
+/* y = sum of weight[i] * x[i * stride ...] over the sources, block by block. */
+static void gather(const float *x, int64_t stride, const upsample_sources *sources, float *y, int64_t count)
+{
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        int64_t n = smaller(BLOCK, count - at);
+        float *restrict out = y + at;
+        const float *restrict in = x + sources->first * stride + at;
+        float weight = sources->weight[0];
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            out[i] = weight * in[i];
+        for (int s = 1; s < sources->end - sources->first; s++) {
+            in += stride;
+            weight = sources->weight[s];
+#pragma omp simd
+            for (int64_t i = 0; i < n; i++)
+                out[i] += weight * in[i];
+        }
+    }
+}
+
+static void upsample_grad_row(const float *dy, const upsample_sources *row, const upsample_sources *column,
+                              int64_t width, int64_t columns, int64_t channels, float *dx, float *scratch)
+{
+    gather(dy, columns * channels, row, scratch, columns * channels);
+    for (int64_t i = 0; i < width; i++)
+        gather(scratch, channels, &column[i], dx + i * channels, channels);
+}
+
+static void sgd_update(float *w, float *v, const float *dw, int64_t count, float lr, float momentum, float decay,
+                       bool nesterov)
+{
+    if (nesterov) {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            float g = dw[i] + decay * w[i];
+            v[i] = momentum * v[i] + g;
+            w[i] -= lr * (g + momentum * v[i]);
+        }
+    } else {
+#pragma omp simd
+        for (int64_t i = 0; i < count; i++) {
+            v[i] = momentum * v[i] + (dw[i] + decay * w[i]);
+            w[i] -= lr * v[i];
+        }
+    }
+}
+
+const cpu_loops LOOPS_TABLE = {
+    .name = LOOPS_NAME,
+    .channel_sums = channel_sums,
+    .bn_normalize = bn_normalize,
+    .bn_grad_sums = bn_grad_sums,
+    .bn_grad = bn_grad,
+    .add = add,
+    .copy = copy,
+    .upsample_row = upsample_row,
+    .upsample_grad_row = upsample_grad_row,
+    .sgd_update = sgd_update,
+};

@@ -1,0 +1,38 @@
+/* What the files of the reference backend share. Every op is one function of the type `reference_op`. */
+#ifndef TESKD_KERNELS_REFERENCE_REFERENCE_H
+#define TESKD_KERNELS_REFERENCE_REFERENCE_H
+
+#include "blas.h"
+#include "kernels/backend.h"
+
+typedef struct {
+    backend base;
+    blas blas;
+    char description[192];
+} reference;
+
+/* Computes one node. Absent inputs and outputs are NULL in `args`. Only bad data (a class out of range) fails. */
+typedef int reference_op(const reference *self, const kernel_request *request, const kernel_args *args);
+
+reference_op reference_conv2d, reference_conv2d_dgrad, reference_conv2d_wgrad;
+reference_op reference_linear, reference_linear_dgrad, reference_linear_wgrad;
+reference_op reference_concat_linear, reference_concat_linear_dgrad, reference_concat_linear_wgrad;
+reference_op reference_bn_sums, reference_bn_normalize, reference_bn_running, reference_bn_inference;
+reference_op reference_bn_grad_sums, reference_bn_grad, reference_bn_param_grad;
+reference_op reference_add, reference_concat, reference_channel_slice;
+reference_op reference_upsample2x, reference_upsample2x_grad;
+reference_op reference_patchify, reference_unpatchify;
+reference_op reference_fold_fuse_weight, reference_fold_fuse_weight_grad;
+reference_op reference_global_average_pool, reference_global_average_pool_grad;
+reference_op reference_cross_entropy, reference_cross_entropy_grad;
+reference_op reference_kd_loss, reference_kd_loss_grad;
+reference_op reference_feature_loss, reference_feature_loss_grad;
+reference_op reference_top_k, reference_sgd_update;
+
+/* Workspace of the three convolution ops: the patches of one group of one picture as a matrix. */
+size_t reference_conv2d_workspace(const kernel_request *request);
+
+/* bias[c] = sum of dy[.., c] over the rows. */
+void reference_bias_grad(const tensor_desc *dy_desc, const double *dy, double *dbias);
+
+#endif

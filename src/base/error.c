@@ -1,0 +1,51 @@
+/* Owns the per-thread message buffer. Invariant: always a terminated string.
+ * Threads: each has its own message; hand it over by copying it. */
+#include "base/error.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+enum { MESSAGE_BYTES = 2048 };
+
+static _Thread_local char message[MESSAGE_BYTES];
+
+int error_set(int code, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    return code;
+}
+
+int error_prefix(int code, const char *format, ...)
+{
+    char kept[MESSAGE_BYTES];
+    memcpy(kept, message, sizeof kept);
+    va_list args;
+    va_start(args, format);
+    int used = vsnprintf(message, sizeof message, format, args);
+    va_end(args);
+    if (used >= 0 && (size_t)used < sizeof message)
+        snprintf(message + used, sizeof message - (size_t)used, ": %s", kept);
+    return code;
+}
+
+const char *error_message(void)
+{
+    return message;
+}
+
+const char *error_text(int code)
+{
+    switch (code) {
+#define ERROR_CASE(name, value, text) \
+    case name:                        \
+        return text;
+        ERROR_CODES(ERROR_CASE)
+#undef ERROR_CASE
+    default:
+        return "unknown error";
+    }
+}

@@ -1,0 +1,142 @@
+/* Owns the settings table, the look-up of names and the checks across settings. Invariant: the table is constant and
+ * every default is a value that setting_assign accepts. Threads: any, each with settings of its own. */
+#include "base/settings_table.h"
+
+#include "base/error.h"
+#include "base/text.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define CHOICE_WORD(id, word) word "|"
+const setting_row setting_table[SETTING_COUNT] = {
+#define SECTION(section, help)
+#define SETTING(section, key, type, initial, min, max, choices, help) \
+    {#section, #key, SETTING_##type, offsetof(settings, section.key), initial, min, max, choices(CHOICE_WORD) "", help},
+#define END(section)
+#include "base/settings.def"
+#undef SECTION
+#undef SETTING
+#undef END
+};
+#undef CHOICE_WORD
+
+const setting_section setting_sections[SETTING_SECTION_COUNT] = {
+#define SECTION(section, help) {#section, help},
+#define SETTING(section, key, type, initial, min, max, choices, help)
+#define END(section)
+#include "base/settings.def"
+#undef SECTION
+#undef SETTING
+#undef END
+};
+
+void settings_default(settings *s)
+{
+    memset(s, 0, sizeof *s);
+    for (int i = 0; i < SETTING_COUNT; i++)
+        setting_assign(s, &setting_table[i], setting_table[i].initial);
+}
+
+const setting_row *setting_find(const char *section, const char *key)
+{
+    for (int i = 0; i < SETTING_COUNT; i++)
+        if (strcmp(setting_table[i].section, section) == 0 && strcmp(setting_table[i].key, key) == 0)
+            return &setting_table[i];
+    return NULL;
+}
+
+bool setting_section_exists(const char *section)
+{
+    for (int i = 0; i < SETTING_SECTION_COUNT; i++)
+        if (strcmp(setting_sections[i].name, section) == 0)
+            return true;
+    return false;
+}
+
+/* A key that is right but stands in the wrong section costs as much as one wrong letter. */
+static int name_distance(const setting_row *row, const char *section, const char *key)
+{
+    int by_key = text_distance(row->key, key);
+    if (section[0] == '\0')
+        return by_key;
+    int by_name = by_key + text_distance(row->section, section);
+    return by_name < by_key + 1 ? by_name : by_key + 1;
+}
+
+const setting_row *setting_nearest(const char *section, const char *key)
+{
+    const setting_row *nearest = setting_table;
+    int least = INT_MAX;
+    for (int i = 0; i < SETTING_COUNT; i++) {
+        int distance = name_distance(&setting_table[i], section, key);
+        if (distance < least) {
+            least = distance;
+            nearest = &setting_table[i];
+        }
+    }
+    return nearest;
+}
+
+const char *setting_nearest_section(const char *section)
+{
+    const char *nearest = setting_sections[0].name;
+    int least = INT_MAX;
+    for (int i = 0; i < SETTING_SECTION_COUNT; i++) {
+        int distance = text_distance(setting_sections[i].name, section);
+        if (distance < least) {
+            least = distance;
+            nearest = setting_sections[i].name;
+        }
+    }
+    return nearest;
+}
+
+static int validate_loss(const settings *s)
+{
+    CHECK(s->loss.student_weights.count == 3, ERROR_SETTINGS,
+          "loss.student_weights: %d values given; one for each of student3, student2, student1 is needed",
+          s->loss.student_weights.count);
+    CHECK(s->model.method != METHOD_TESKD || s->loss.ce_weight + s->loss.kd_weight + s->loss.feature_weight > 0,
+          ERROR_SETTINGS, "loss.ce_weight, loss.kd_weight, loss.feature_weight: all are 0, nothing would be learned");
+    return 0;
+}
+
+static int validate_train(const settings *s)
+{
+    const setting_ints *milestones = &s->train.milestones;
+    for (int i = 1; i < milestones->count; i++)
+        CHECK(milestones->value[i - 1] < milestones->value[i], ERROR_SETTINGS,
+              "train.milestones: must increase, but %lld follows %lld", (long long)milestones->value[i],
+              (long long)milestones->value[i - 1]);
+    CHECK(s->train.schedule != SCHEDULE_STEP || milestones->count > 0, ERROR_SETTINGS,
+          "train.milestones: empty, but train.schedule = step needs at least one (or set train.schedule = constant)");
+    CHECK(!s->train.nesterov || s->train.momentum > 0, ERROR_SETTINGS,
+          "train.nesterov: yes needs train.momentum greater than 0");
+    CHECK(s->train.min_lr <= s->train.lr, ERROR_SETTINGS, "train.min_lr: %g is greater than train.lr = %g",
+          s->train.min_lr, s->train.lr);
+    CHECK(s->train.warmup_epochs <= (double)s->train.epochs, ERROR_SETTINGS,
+          "train.warmup_epochs: %g is greater than train.epochs = %lld", s->train.warmup_epochs,
+          (long long)s->train.epochs);
+    return 0;
+}
+
+static int validate_data(const settings *s)
+{
+    const int64_t classes = s->data.kind == DATA_CIFAR100 ? 100 : s->data.kind == DATA_CIFAR10 ? 10 : 0;
+    CHECK(s->model.classes == 0 || s->model.classes >= classes, ERROR_SETTINGS,
+          "model.classes: %lld is less than the %lld classes of data.kind (0 takes the data's own)",
+          (long long)s->model.classes, (long long)classes);
+    CHECK(!s->data.drop_last || s->data.train_images == 0 || s->data.train_images >= s->train.batch, ERROR_SETTINGS,
+          "data.drop_last: yes leaves no step, since data.train_images = %lld is less than train.batch = %lld",
+          (long long)s->data.train_images, (long long)s->train.batch);
+    return 0;
+}
+
+int settings_validate(const settings *s)
+{
+    TRY(validate_loss(s));
+    TRY(validate_train(s));
+    return validate_data(s);
+}

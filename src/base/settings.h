@@ -1,0 +1,102 @@
+/* What a run can be told: settings.def, read from INI files and from --set section.key=value.
+ *
+ * All functions return 0 or ERROR_SETTINGS unless said otherwise, with a message of the form
+ * "file:line: section.key: what is wrong; what is allowed"; for --set the file is "--set".
+ * Where a function fails, the settings it was given are unchanged.
+ */
+#ifndef TESKD_BASE_SETTINGS_H
+#define TESKD_BASE_SETTINGS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+
+enum { SETTING_TEXT_BYTES = 512, SETTING_LIST_MAX = 8 };
+
+typedef struct {
+    int count;
+    int64_t value[SETTING_LIST_MAX];
+} setting_ints;
+
+typedef struct {
+    int count;
+    double value[SETTING_LIST_MAX];
+} setting_reals;
+
+/* The words of the choices: X(constant, word). */
+#define METHOD_CHOICES(X)     \
+    X(METHOD_TESKD, "teskd") \
+    X(METHOD_PLAIN, "plain")
+#define SCHEDULE_CHOICES(X)        \
+    X(SCHEDULE_STEP, "step")       \
+    X(SCHEDULE_COSINE, "cosine")   \
+    X(SCHEDULE_LINEAR, "linear")   \
+    X(SCHEDULE_CONSTANT, "constant")
+#define DATA_CHOICES(X)            \
+    X(DATA_CIFAR100, "cifar100")   \
+    X(DATA_CIFAR10, "cifar10")     \
+    X(DATA_SYNTHETIC, "synthetic")
+#define DEVICE_CHOICES(X)    \
+    X(DEVICE_AUTO, "auto")   \
+    X(DEVICE_CPU, "cpu")     \
+    X(DEVICE_REFERENCE, "reference")
+#define ISA_CHOICES(X)           \
+    X(ISA_AUTO, "auto")          \
+    X(ISA_BASELINE, "baseline")  \
+    X(ISA_AVX2, "avx2")          \
+    X(ISA_AVX512, "avx512")
+#define NO_CHOICES(X)
+
+#define CHOICE_ID(id, word) id,
+enum { METHOD_CHOICES(CHOICE_ID) };
+enum { SCHEDULE_CHOICES(CHOICE_ID) };
+enum { DATA_CHOICES(CHOICE_ID) };
+enum { DEVICE_CHOICES(CHOICE_ID) };
+enum { ISA_CHOICES(CHOICE_ID) };
+#undef CHOICE_ID
+
+/* One member for each section, holding one member for each key: s.train.lr. A choice is one of the constants above. */
+#define SETTING_FIELD_BOOL(key) bool key
+#define SETTING_FIELD_INT(key) int64_t key
+#define SETTING_FIELD_REAL(key) double key
+#define SETTING_FIELD_TEXT(key) char key[SETTING_TEXT_BYTES]
+#define SETTING_FIELD_CHOICE(key) int key
+#define SETTING_FIELD_INTS(key) setting_ints key
+#define SETTING_FIELD_REALS(key) setting_reals key
+typedef struct {
+#define SECTION(section, help) struct {
+#define SETTING(section, key, type, initial, min, max, choices, help) SETTING_FIELD_##type(key);
+#define END(section) } section;
+#include "base/settings.def"
+#undef SECTION
+#undef SETTING
+#undef END
+} settings;
+
+/* Every setting at its default. */
+void settings_default(settings *s);
+
+/* Reads an INI file over what `s` holds. Every line is checked and the first wrong one reported. ERROR_FILE when the
+ * file cannot be read. */
+int settings_load(settings *s, const char *path);
+
+/* The same with the text of a file; `name` stands for the file in messages. */
+int settings_parse_text(settings *s, const char *text, const char *name);
+
+/* One assignment, "section.key=value". */
+int settings_set(settings *s, const char *assignment);
+
+/* Refuses values that contradict each other; the message names the keys. */
+int settings_validate(const settings *s);
+
+/* Writes all settings as an INI text that reads back to the same values. ERROR_FILE when `out` cannot be written. */
+int settings_write(const settings *s, FILE *out);
+
+/* The same text in memory, which the caller frees; NULL when there is none left. */
+char *settings_to_text(const settings *s);
+
+/* All settings with type, bounds, default and meaning: for a terminal, and as tables for the documentation. */
+void settings_help(FILE *out);
+void settings_markdown(FILE *out);
+
+#endif

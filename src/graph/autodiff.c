@@ -1,0 +1,106 @@
+/* Owns the reverse walk that turns losses into gradients of parameters.
+ * Invariant: when a node is visited, every part of its outputs' gradients has been emitted. One thread. */
+#include "base/error.h"
+#include "graph/backward.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+struct contribution {
+    int count;
+    value_id part[CONTRIBUTIONS_MAX];
+};
+
+bool backward_wants(const backward *b, value_id value)
+{
+    return b->wanted[value];
+}
+
+int backward_parts(const backward *b, value_id value, value_id parts[CONTRIBUTIONS_MAX])
+{
+    memcpy(parts, b->lists[value].part, sizeof b->lists[value].part);
+    return b->lists[value].count;
+}
+
+void backward_give(backward *b, value_id value, value_id part)
+{
+    struct contribution *list = &b->lists[value];
+    if (list->count == CONTRIBUTIONS_MAX)
+        graph_fail(b->g, ERROR_INTERNAL, "%s: a value with more than %d readers", b->g->scope, CONTRIBUTIONS_MAX);
+    else
+        list->part[list->count++] = part;
+}
+
+value_id backward_give_new(backward *b, value_id value)
+{
+    const graph_value *of = &b->g->values[value];
+    tensor_desc desc = of->desc;
+    char name[GRAPH_NAME_BYTES + 16] = "";
+    desc.kind = KIND_ACTIVATION;
+    if (of->desc.kind == KIND_PARAMETER) {
+        if (b->lists[value].count)
+            graph_fail(b->g, ERROR_INTERNAL, "the parameter %s is used twice", of->name);
+        desc.kind = KIND_GRADIENT;
+        snprintf(name, sizeof name, "gradient/%s", of->name);
+    }
+    value_id gradient = graph_value_new(b->g, desc, name);
+    backward_give(b, value, gradient);
+    return gradient;
+}
+
+value_id backward_take(backward *b, value_id value)
+{
+    struct contribution *list = &b->lists[value];
+    if (list->count > 1) {
+        list->part[0] = graph_apply(b->g, OP_ADD, NULL, list->count, list->part);
+        list->count = 1;
+    }
+    return list->part[0];
+}
+
+/* A value's gradient is wanted when a parameter lies before it. */
+static void mark_wanted(backward *b, uint32_t forward_nodes)
+{
+    const graph *g = b->g;
+    for (value_id id = 1; id < g->n_values; id++)
+        b->wanted[id] = g->values[id].desc.kind == KIND_PARAMETER;
+    for (uint32_t i = 0; i < forward_nodes; i++) {
+        const graph_node *node = &g->nodes[i];
+        bool any = false;
+        for (int k = 0; k < node->n_in; k++)
+            any |= b->wanted[node->in[k]];
+        for (int k = 0; k < node->n_out; k++)
+            b->wanted[node->out[k]] = any;
+    }
+}
+
+static bool is_active(const backward *b, const graph_node *node)
+{
+    bool is_loss = node->op == OP_CROSS_ENTROPY || node->op == OP_KD_LOSS || node->op == OP_FEATURE_LOSS;
+    if (is_loss)
+        return node->attr.weight > 0;
+    return node->n_out > 0 && b->lists[node->out[0]].count > 0;
+}
+
+void graph_backward(graph *g, bool sync_bn)
+{
+    if (g->status)
+        return;
+    backward b = {.g = g, .sync_bn = sync_bn};
+    uint32_t forward_nodes = g->n_nodes, forward_values = g->n_values;
+    b.wanted = calloc(forward_values, sizeof *b.wanted);
+    b.lists = calloc(forward_values, sizeof *b.lists);
+    if (!b.wanted || !b.lists)
+        graph_fail(g, ERROR_MEMORY, "no memory for the backward of %u values", forward_values);
+    else
+        mark_wanted(&b, forward_nodes);
+    for (uint32_t i = forward_nodes; i-- > 0 && !g->status;) {
+        const graph_node node = g->nodes[i]; /* a copy: emitting moves the array */
+        graph_scope(g, "%s", g->labels[i]);
+        if (is_active(&b, &node))
+            op_table_row((op_id)node.op)->gradient(&b, &node);
+    }
+    graph_scope(g, "%s", "");
+    free(b.wanted);
+    free(b.lists);
+}

@@ -1,0 +1,163 @@
+/* Owns the gradient rule of each forward op: what is emitted, never how it is computed. One thread. */
+#include "base/error.h"
+#include "graph/backward.h"
+
+#include <string.h>
+
+/* Emits dx = op(dy, second) when the input's gradient is wanted. */
+static void give_input(backward *b, value_id x, op_id op, const op_attr *attr, int n_in, const value_id *in)
+{
+    if (!backward_wants(b, x))
+        return;
+    value_id dx = backward_give_new(b, x);
+    graph_emit(b->g, op, attr, n_in, in, 1, &dx);
+}
+
+/* conv2d and linear: the weight's gradient first, so that its reduction over the ranks can start. */
+static void give_weighted(backward *b, const graph_node *node, op_id wgrad, op_id dgrad)
+{
+    value_id dy = backward_take(b, node->out[0]);
+    value_id out[2] = {backward_give_new(b, node->in[1]), VALUE_NONE};
+    int n_out = 1;
+    if (node->n_in == 3) {
+        out[1] = backward_give_new(b, node->in[2]);
+        n_out = 2;
+    }
+    graph_emit(b->g, wgrad, &node->attr, 2, (value_id[]){node->in[0], dy}, n_out, out);
+    give_input(b, node->in[0], dgrad, &node->attr, 2, (value_id[]){dy, node->in[1]});
+}
+
+void gradient_conv2d(backward *b, const graph_node *node)
+{
+    give_weighted(b, node, OP_CONV2D_WGRAD, OP_CONV2D_DGRAD);
+}
+
+void gradient_linear(backward *b, const graph_node *node)
+{
+    give_weighted(b, node, OP_LINEAR_WGRAD, OP_LINEAR_DGRAD);
+}
+
+void gradient_concat_linear(backward *b, const graph_node *node)
+{
+    value_id dy = backward_take(b, node->out[0]);
+    value_id dw = backward_give_new(b, node->in[2]);
+    graph_emit(b->g, OP_CONCAT_LINEAR_WGRAD, NULL, 3, (value_id[]){node->in[0], node->in[1], dy}, 1, &dw);
+    value_id out[2] = {backward_give_new(b, node->in[0]), backward_give_new(b, node->in[1])};
+    graph_emit(b->g, OP_CONCAT_LINEAR_DGRAD, NULL, 2, (value_id[]){dy, node->in[2]}, 2, out);
+}
+
+/* The statistics' gradient is part of bn_normalize's. */
+void gradient_by_normalize(backward *b, const graph_node *node)
+{
+    (void)b;
+    (void)node;
+}
+
+void gradient_none(backward *b, const graph_node *node)
+{
+    graph_fail(b->g, ERROR_INTERNAL, "%s has no gradient", op_name((op_id)node->op));
+}
+
+static value_id new_sums(graph *g, value_id sums)
+{
+    return graph_value_new(g, *graph_desc(g, sums), NULL);
+}
+
+void gradient_bn_normalize(backward *b, const graph_node *node)
+{
+    graph *g = b->g;
+    value_id x = node->in[0], sums = node->in[1], gamma = node->in[2], beta = node->in[3];
+    value_id residual = node->n_in == 5 ? node->in[4] : VALUE_NONE, y = node->out[0];
+    enum { FIXED = 5, PARTS = NODE_MAX_IN - FIXED };
+    value_id parts[CONTRIBUTIONS_MAX];
+    int n_parts = backward_parts(b, y, parts);
+    if (n_parts > PARTS) {
+        parts[0] = backward_take(b, y);
+        n_parts = 1;
+    }
+    /* The masked sum is written down only where somebody besides this batch normalisation reads it, or to add once. */
+    bool write_g = n_parts > 1 || (residual && node->attr.relu);
+    value_id in[NODE_MAX_IN] = {x, sums, gamma, beta, residual && node->attr.relu ? y : VALUE_NONE};
+    memcpy(in + FIXED, parts, (size_t)n_parts * sizeof *parts);
+    value_id out[2] = {new_sums(g, sums), VALUE_NONE};
+    if (write_g)
+        out[1] = graph_value_new(g, *graph_desc(g, parts[0]), NULL);
+    graph_emit(g, OP_BN_GRAD_SUMS, &node->attr, FIXED + n_parts, in, write_g ? 2 : 1, out);
+
+    value_id affine[2] = {backward_give_new(b, gamma), backward_give_new(b, beta)};
+    graph_emit(g, OP_BN_PARAM_GRAD, NULL, 1, &out[0], 2, affine);
+    if (b->sync_bn)
+        graph_emit(g, OP_ALL_REDUCE, NULL, 1, &out[0], 0, NULL);
+
+    op_attr attr = node->attr;
+    attr.relu = node->attr.relu && !write_g;
+    value_id dy = write_g ? out[1] : parts[0];
+    give_input(b, x, OP_BN_GRAD, &attr, 6, (value_id[]){x, sums, gamma, beta, out[0], dy});
+    if (residual && backward_wants(b, residual))
+        backward_give(b, residual, dy);
+}
+
+void gradient_add(backward *b, const graph_node *node)
+{
+    value_id dy = backward_take(b, node->out[0]);
+    for (int k = 0; k < node->n_in; k++)
+        if (backward_wants(b, node->in[k]))
+            backward_give(b, node->in[k], dy);
+}
+
+void gradient_concat(backward *b, const graph_node *node)
+{
+    value_id dy = backward_take(b, node->out[0]);
+    op_attr attr = {0};
+    for (int k = 0; k < 2; k++) {
+        give_input(b, node->in[k], OP_CHANNEL_SLICE, &attr, 1, &dy);
+        attr.channel_offset += graph_desc(b->g, node->in[k])->dim[3];
+    }
+}
+
+static void give_unary(backward *b, const graph_node *node, op_id op)
+{
+    value_id dy = backward_take(b, node->out[0]);
+    give_input(b, node->in[0], op, &node->attr, 1, &dy);
+}
+
+void gradient_upsample2x(backward *b, const graph_node *node)
+{
+    give_unary(b, node, OP_UPSAMPLE2X_GRAD);
+}
+
+void gradient_patchify(backward *b, const graph_node *node)
+{
+    give_unary(b, node, OP_UNPATCHIFY);
+}
+
+void gradient_fold_fuse_weight(backward *b, const graph_node *node)
+{
+    give_unary(b, node, OP_FOLD_FUSE_WEIGHT_GRAD);
+}
+
+void gradient_global_average_pool(backward *b, const graph_node *node)
+{
+    give_unary(b, node, OP_GLOBAL_AVERAGE_POOL_GRAD);
+}
+
+void gradient_cross_entropy(backward *b, const graph_node *node)
+{
+    give_input(b, node->in[0], OP_CROSS_ENTROPY_GRAD, &node->attr, 2, node->in);
+}
+
+/* attr.detach_teacher: the paper's code lets the gradient flow into the teacher, this can be turned off. */
+void gradient_kd_loss(backward *b, const graph_node *node)
+{
+    value_id out[2] = {backward_give_new(b, node->in[0]), VALUE_NONE};
+    bool into_teacher = !node->attr.detach_teacher && backward_wants(b, node->in[1]);
+    if (into_teacher)
+        out[1] = backward_give_new(b, node->in[1]);
+    graph_emit(b->g, OP_KD_LOSS_GRAD, &node->attr, 2, node->in, into_teacher ? 2 : 1, out);
+}
+
+/* The teacher's feature is a constant here: the published target is detached. */
+void gradient_feature_loss(backward *b, const graph_node *node)
+{
+    give_input(b, node->in[0], OP_FEATURE_LOSS_GRAD, &node->attr, 2, node->in);
+}

@@ -1,0 +1,93 @@
+/* The step graph and its builder.
+ *
+ * A graph is two arrays: values and nodes. Nodes are in execution order and every value is written before it
+ * is read. Builder calls are chained without checks: the first failure is kept in `status` with its message
+ * and every later call does nothing and returns VALUE_NONE; look at graph_status once, at the end.
+ */
+#ifndef TESKD_GRAPH_GRAPH_H
+#define TESKD_GRAPH_GRAPH_H
+
+#include "graph/node.h"
+
+#include <stdio.h>
+
+enum { GRAPH_NAME_BYTES = 64 };
+
+typedef struct {
+    tensor_desc desc;
+    bool keep;                   /* read by the host after the step: lives to its end */
+    char name[GRAPH_NAME_BYTES]; /* parameters, states, inputs, outputs; else empty */
+} graph_value;
+
+typedef struct {
+    dtype real; /* of every real value: the backend's */
+    uint32_t n_values, n_nodes;
+    uint32_t values_capacity, nodes_capacity;
+    graph_value *values; /* values[0] is VALUE_NONE */
+    graph_node *nodes;
+    char (*labels)[GRAPH_NAME_BYTES]; /* of the nodes: the layer each belongs to */
+    char scope[GRAPH_NAME_BYTES];     /* label of the nodes that come next */
+    int status;
+    char failure[512];
+} graph;
+
+void graph_init(graph *g, dtype real);
+void graph_free(graph *g);
+
+/* 0, or the first failure's code with its message set for this thread. */
+int graph_status(const graph *g);
+
+/* Records a failure unless there is one already. */
+void graph_fail(graph *g, int code, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Label of the nodes that follow, e.g. "layer1.0.conv1". Longer names are cut. */
+void graph_scope(graph *g, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
+/* A new value; `name` may be NULL. */
+value_id graph_value_new(graph *g, tensor_desc desc, const char *name);
+
+value_id graph_input(graph *g, const char *name, uint8_t type, const int32_t dim[4]);
+value_id graph_parameter(graph *g, const char *name, tensor_layout layout, const int32_t dim[4]);
+/* A float vector of the program's real dtype that outlives it, e.g. running_mean. */
+value_id graph_state(graph *g, const char *name, tensor_layout layout, const int32_t dim[4]);
+
+/* Adds a forward node whose output shape follows from its inputs; returns its output (VALUE_NONE if it has none). */
+value_id graph_apply(graph *g, op_id op, const op_attr *attr, int n_in, const value_id *in);
+
+/* Adds a node that writes the given values. Trailing absent inputs are dropped. */
+void graph_emit(graph *g, op_id op, const op_attr *attr, int n_in, const value_id *in, int n_out, const value_id *out);
+
+/* Marks a value as a result of the step, under a name to find it by. */
+void graph_keep(graph *g, value_id value, const char *name);
+
+/* The value of that name, or VALUE_NONE. */
+value_id graph_find(const graph *g, const char *name);
+
+const tensor_desc *graph_desc(const graph *g, value_id value);
+
+/* How many node inputs read the value. */
+uint32_t graph_count_uses(const graph *g, value_id value);
+
+/* Multiply-adds of a node that is a convolution or a matrix product (0 for the others). */
+double graph_node_macs(const graph *g, const graph_node *node);
+
+/* Appends the backward of every loss with a positive weight: the gradient of their weighted sum with respect to
+ * each parameter, named "gradient/<parameter>" and of KIND_GRADIENT. With sync_bn the sums of batch
+ * normalisation's backward are reduced over the ranks. */
+void graph_backward(graph *g, bool sync_bn);
+
+/* Appends one sgd_update for each parameter that has a gradient, with its state "momentum/<parameter>" and the
+ * input "lr". Vectors (biases, batch normalisation) decay only with decay_vectors. */
+typedef struct {
+    double momentum, weight_decay;
+    bool nesterov, decay_vectors;
+} sgd_options;
+void graph_sgd(graph *g, const sgd_options *options);
+
+/* Drops every node without side effect none of whose results is read or kept. */
+void graph_drop_dead(graph *g);
+
+/* Graphviz text of the nodes and the values between them. */
+void graph_dot(const graph *g, FILE *out);
+
+#endif

@@ -1,0 +1,97 @@
+/* Descriptors of the step graph: what a value is, what a node does.
+ *
+ * Shared with the backends, which see descriptors only and never the graph. Plain data: a node
+ * can be copied, hashed, dumped and compared. Nothing here holds memory.
+ */
+#ifndef TESKD_GRAPH_NODE_H
+#define TESKD_GRAPH_NODE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef uint32_t value_id;
+enum { VALUE_NONE = 0 }; /* also an absent optional input or an output nobody wants */
+enum { NODE_MAX_IN = 10, NODE_MAX_OUT = 4 };
+
+typedef enum { DTYPE_F32, DTYPE_F64, DTYPE_I32 } dtype;
+
+/* How dim[] reads, and the shape the tensor has in files.
+ * NHWC: batch, height, width, channels (activations). OHWI: convolution weight, in files
+ * O,I,H,W. OI: linear weight {O,1,1,I}, in files O,I. C: a vector {1,1,1,C}, in files C. */
+typedef enum { LAYOUT_NHWC, LAYOUT_OHWI, LAYOUT_OI, LAYOUT_C } tensor_layout;
+
+/* Where a value lives. Inputs are filled by the caller before each step; parameters and states
+ * (momentum, running statistics) outlive the program; gradients are laid out in the order in
+ * which the backward completes them; activations are packed by lifetime. */
+typedef enum {
+    KIND_INPUT,
+    KIND_PARAMETER,
+    KIND_GRADIENT,
+    KIND_STATE,
+    KIND_ACTIVATION,
+    KIND_COUNT
+} value_kind;
+
+typedef struct {
+    int32_t dim[4];
+    uint8_t dtype;
+    uint8_t layout;
+    uint8_t kind;
+} tensor_desc;
+
+typedef enum {
+#define OP(id, ...) id,
+#include "graph/ops.def"
+#undef OP
+    OP_COUNT
+} op_id;
+
+/* Constants of a node; an op reads only the fields that its line in ops.def names. */
+typedef struct {
+    int32_t kernel, stride, pad, groups; /* convolutions and patches; groups >= 1 */
+    int32_t channel_offset;              /* channel_slice: first channel taken */
+    bool relu;                           /* batch normalisation: ReLU after it (and after the residual) */
+    bool decay;                          /* sgd_update: weight decay applies to this parameter */
+    bool nesterov;                       /* sgd_update */
+    bool detach_teacher;                 /* kd_loss: no gradient into the teacher (read by its gradient rule) */
+    double count;                        /* elements a channel in the (global) BN batch, or pictures in the global batch */
+    double eps, momentum;                /* BN epsilon; BN or SGD momentum */
+    double weight;                       /* factor of this loss in the joint loss */
+    double temperature;                  /* knowledge distillation */
+    double weight_decay;                 /* sgd_update */
+} op_attr;
+
+typedef struct {
+    uint16_t op;
+    uint8_t n_in, n_out;
+    value_id in[NODE_MAX_IN];
+    value_id out[NODE_MAX_OUT];
+    op_attr attr;
+} graph_node;
+
+static inline int64_t tensor_count(const tensor_desc *t)
+{
+    return (int64_t)t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
+}
+
+static inline size_t dtype_bytes(uint8_t type)
+{
+    return type == DTYPE_F64 ? 8 : 4;
+}
+
+static inline size_t tensor_bytes(const tensor_desc *t)
+{
+    return (size_t)tensor_count(t) * dtype_bytes(t->dtype);
+}
+
+/* Rows of the matrix a tensor is when its channels are the columns: N*H*W. */
+static inline int64_t tensor_rows(const tensor_desc *t)
+{
+    return (int64_t)t->dim[0] * t->dim[1] * t->dim[2];
+}
+
+const char *op_name(op_id op);
+const char *dtype_name(uint8_t type);
+
+#endif

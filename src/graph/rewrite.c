@@ -1,0 +1,112 @@
+/* Owns the exact rewrites, each as pattern, guard and replacement.
+ * Invariant: a rewritten node still writes the value its readers know. One thread. */
+#include "graph/rewrite.h"
+#include "base/error.h"
+
+#include <string.h>
+
+/* The node that writes a value, or NULL for inputs and parameters. */
+static graph_node *writer_of(graph *g, value_id value)
+{
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        for (int k = 0; k < g->nodes[i].n_out; k++)
+            if (g->nodes[i].out[k] == value)
+                return &g->nodes[i];
+    return NULL;
+}
+
+static graph_node *only_reader_reads(graph *g, value_id value, op_id op)
+{
+    graph_node *writer = writer_of(g, value);
+    return writer && writer->op == op && graph_count_uses(g, value) == 1 ? writer : NULL;
+}
+
+static bool is_pointwise(const graph_node *node)
+{
+    const op_attr *a = &node->attr;
+    return node->op == OP_CONV2D && a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->groups == 1 && node->n_in == 2;
+}
+
+static void rewrite_upsample(graph *g, graph_node *convolution)
+{
+    graph_node *upsample = is_pointwise(convolution) ? only_reader_reads(g, convolution->in[0], OP_UPSAMPLE2X) : NULL;
+    if (!upsample)
+        return;
+    const tensor_desc *small = graph_desc(g, upsample->in[0]);
+    tensor_desc desc = *graph_desc(g, convolution->out[0]);
+    memcpy(desc.dim, small->dim, 3 * sizeof *desc.dim);
+    value_id product = graph_value_new(g, desc, NULL);
+
+    value_id y = convolution->out[0];
+    const graph_node was_convolution = *convolution, was_upsample = *upsample;
+    *upsample = was_convolution;
+    upsample->in[0] = was_upsample.in[0];
+    upsample->out[0] = product;
+    *convolution = was_upsample;
+    convolution->in[0] = product;
+    convolution->out[0] = y;
+}
+
+static void rewrite_fuse(graph *g, graph_node *convolution)
+{
+    graph_node *concat = is_pointwise(convolution) ? only_reader_reads(g, convolution->in[0], OP_CONCAT) : NULL;
+    graph_node *sum = concat ? only_reader_reads(g, concat->in[0], OP_ADD) : NULL;
+    if (!sum || sum->n_in != 2)
+        return;
+    value_id u = concat->in[1];
+    if (sum->in[0] != u && sum->in[1] != u)
+        return;
+    value_id l = sum->in[0] == u ? sum->in[1] : sum->in[0];
+    value_id weight = convolution->in[1];
+    tensor_desc desc = *graph_desc(g, weight);
+    desc.kind = KIND_ACTIVATION;
+    value_id folded = graph_value_new(g, desc, NULL);
+
+    *concat = (graph_node){.op = OP_FOLD_FUSE_WEIGHT, .n_in = 1, .n_out = 1, .in = {weight}, .out = {folded}};
+    *convolution = (graph_node){
+        .op = OP_CONCAT_LINEAR, .n_in = 3, .n_out = 1, .in = {u, l, folded}, .out = {convolution->out[0]}};
+}
+
+static bool is_patch_convolution(const graph *g, const graph_node *node)
+{
+    const op_attr *a = &node->attr;
+    const tensor_desc *x = graph_desc(g, node->in[0]);
+    return node->op == OP_CONV2D && a->kernel > 1 && a->kernel == a->stride && a->pad == 0 && a->groups == 1 &&
+           x->dim[1] % a->kernel == 0 && x->dim[2] % a->kernel == 0;
+}
+
+/* Returns true when a node was put in before `index`. */
+static bool rewrite_patch(graph *g, uint32_t index)
+{
+    if (!is_patch_convolution(g, &g->nodes[index]))
+        return false;
+    const graph_node convolution = g->nodes[index];
+    uint32_t last = g->n_nodes;
+    memcpy(g->scope, g->labels[index], sizeof g->scope);
+    op_attr attr = {.kernel = convolution.attr.kernel};
+    value_id patches = graph_apply(g, OP_PATCHIFY, &attr, 1, convolution.in);
+    if (g->status)
+        return false;
+    const graph_node patchify = g->nodes[last];
+    memmove(&g->nodes[index + 1], &g->nodes[index], (last - index) * sizeof *g->nodes);
+    memmove(g->labels[index + 1], g->labels[index], (last - index) * sizeof *g->labels);
+    g->nodes[index] = patchify;
+    graph_node *linear = &g->nodes[index + 1];
+    linear->op = OP_LINEAR;
+    linear->attr = (op_attr){0};
+    linear->in[0] = patches;
+    return true;
+}
+
+void graph_rewrite(graph *g, const rewrite_options *options)
+{
+    for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
+        if (options->upsample)
+            rewrite_upsample(g, &g->nodes[i]);
+        if (options->fuse)
+            rewrite_fuse(g, &g->nodes[i]);
+        if (options->patch && rewrite_patch(g, i))
+            i++;
+    }
+    graph_drop_dead(g);
+}

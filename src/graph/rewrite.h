@@ -1,0 +1,16 @@
+/* Exact rewrites: the same function with less work. They run on the forward graph, before the backward is
+ * derived, so that the backward gains as much; results differ by rounding only. */
+#ifndef TESKD_GRAPH_REWRITE_H
+#define TESKD_GRAPH_REWRITE_H
+
+#include "graph/graph.h"
+
+typedef struct {
+    bool upsample; /* conv1x1(upsample(x)) = upsample(conv1x1(x)): a quarter of the work */
+    bool fuse;     /* conv1x1(concat(u + l, u)), weight [Wa, Wb] = (Wa + Wb) u + Wa l: no sum, no concatenation */
+    bool patch;    /* a k x k stride k convolution without padding is one matrix product over patches */
+} rewrite_options;
+
+void graph_rewrite(graph *g, const rewrite_options *options);
+
+#endif

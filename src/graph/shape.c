@@ -1,0 +1,154 @@
+/* Owns the shape rules of the forward ops. Pure functions of the descriptors; any thread.
+ * The caller has set dtype real, NHWC and KIND_ACTIVATION; a rule changes what differs. */
+#include "base/error.h"
+#include "graph/op_table.h"
+
+#include <string.h>
+
+static void set_dim(tensor_desc *out, int32_t n, int32_t h, int32_t w, int32_t c)
+{
+    const int32_t dim[4] = {n, h, w, c};
+    memcpy(out->dim, dim, sizeof dim);
+}
+
+static const tensor_desc *input(const graph *g, const graph_node *node, int index)
+{
+    return graph_desc(g, node->in[index]);
+}
+
+static int same_dims(const tensor_desc *a, const tensor_desc *b)
+{
+    CHECK(memcmp(a->dim, b->dim, sizeof a->dim) == 0, ERROR_SHAPE, "%dx%dx%dx%d does not match %dx%dx%dx%d", a->dim[0],
+          a->dim[1], a->dim[2], a->dim[3], b->dim[0], b->dim[1], b->dim[2], b->dim[3]);
+    return 0;
+}
+
+static int check_bias(const graph *g, const graph_node *node, int32_t channels)
+{
+    if (node->n_in < 3)
+        return 0;
+    CHECK(tensor_count(input(g, node, 2)) == channels, ERROR_SHAPE, "a bias of %lld elements for %d channels",
+          (long long)tensor_count(input(g, node, 2)), channels);
+    return 0;
+}
+
+int shape_conv2d(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0), *w = input(g, node, 1);
+    const op_attr *a = &node->attr;
+    CHECK(a->groups >= 1 && x->dim[3] == w->dim[3] * a->groups, ERROR_SHAPE,
+          "the convolution takes %d channels in %d groups but its input has %d", w->dim[3] * a->groups, a->groups,
+          x->dim[3]);
+    int32_t h = x->dim[1] + 2 * a->pad - a->kernel, width = x->dim[2] + 2 * a->pad - a->kernel;
+    CHECK(h >= 0 && width >= 0, ERROR_SHAPE, "a %dx%d convolution does not fit into a %dx%d map", a->kernel, a->kernel,
+          x->dim[1], x->dim[2]);
+    set_dim(out, x->dim[0], h / a->stride + 1, width / a->stride + 1, w->dim[0]);
+    return check_bias(g, node, w->dim[0]);
+}
+
+int shape_linear(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0), *w = input(g, node, 1);
+    int64_t columns = tensor_count(w) / w->dim[0];
+    CHECK(columns == x->dim[3], ERROR_SHAPE, "the layer takes %lld features but its input has %d", (long long)columns,
+          x->dim[3]);
+    set_dim(out, x->dim[0], x->dim[1], x->dim[2], w->dim[0]);
+    return check_bias(g, node, w->dim[0]);
+}
+
+int shape_concat_linear(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *a = input(g, node, 0), *b = input(g, node, 1), *w = input(g, node, 2);
+    TRY(same_dims(a, b));
+    CHECK(w->dim[3] == a->dim[3] + b->dim[3], ERROR_SHAPE, "the layer takes %d channels but its inputs have %d + %d",
+          w->dim[3], a->dim[3], b->dim[3]);
+    set_dim(out, a->dim[0], a->dim[1], a->dim[2], w->dim[0]);
+    return 0;
+}
+
+int shape_channel_sums(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    set_dim(out, 1, 1, 2, input(g, node, 0)->dim[3]);
+    out->dtype = DTYPE_F64;
+    return 0;
+}
+
+int shape_as_input(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0);
+    memcpy(out->dim, x->dim, sizeof x->dim);
+    bool adds = node->op == OP_ADD;
+    bool has_residual = (node->op == OP_BN_NORMALIZE && node->n_in == 5) || (node->op == OP_BN_INFERENCE && node->n_in == 6);
+    for (int k = adds ? 1 : node->n_in - 1; (adds || has_residual) && k < node->n_in; k++)
+        TRY(same_dims(x, input(g, node, k)));
+    return 0;
+}
+
+int shape_concat(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *a = input(g, node, 0), *b = input(g, node, 1);
+    CHECK(a->dim[0] == b->dim[0] && a->dim[1] == b->dim[1] && a->dim[2] == b->dim[2], ERROR_SHAPE,
+          "cannot concatenate maps of %dx%d and %dx%d", a->dim[1], a->dim[2], b->dim[1], b->dim[2]);
+    set_dim(out, a->dim[0], a->dim[1], a->dim[2], a->dim[3] + b->dim[3]);
+    return 0;
+}
+
+int shape_upsample2x(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0);
+    set_dim(out, x->dim[0], 2 * x->dim[1], 2 * x->dim[2], x->dim[3]);
+    return 0;
+}
+
+int shape_patchify(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0);
+    int32_t k = node->attr.kernel;
+    CHECK(x->dim[1] % k == 0 && x->dim[2] % k == 0, ERROR_SHAPE, "a %dx%d map has no whole patches of %dx%d", x->dim[1],
+          x->dim[2], k, k);
+    set_dim(out, x->dim[0], x->dim[1] / k, x->dim[2] / k, x->dim[3] * k * k);
+    return 0;
+}
+
+int shape_pooled(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0);
+    set_dim(out, x->dim[0], 1, 1, x->dim[3]);
+    return 0;
+}
+
+static int float64_vector(tensor_desc *out, int32_t count)
+{
+    set_dim(out, 1, 1, 1, count);
+    out->dtype = DTYPE_F64;
+    return 0;
+}
+
+int shape_scalar(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    CHECK(input(g, node, 0)->dim[0] == input(g, node, 1)->dim[0], ERROR_SHAPE, "a loss over %d and %d pictures",
+          input(g, node, 0)->dim[0], input(g, node, 1)->dim[0]);
+    return float64_vector(out, 1);
+}
+
+int shape_pair(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    (void)g;
+    (void)node;
+    return float64_vector(out, 2);
+}
+
+int shape_none(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    (void)g;
+    (void)node;
+    (void)out;
+    return 0;
+}
+
+int shape_given(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    (void)g;
+    (void)out;
+    return error_set(ERROR_INTERNAL, "%s takes its output from the pass that emits it", op_name((op_id)node->op));
+}

@@ -1,0 +1,79 @@
+/* The networks as tables, and the model a step is built from.
+ *
+ * A backbone (the teacher) of four stages, three students on top of them, the joint loss. Builders only: they add
+ * nodes to a graph and know nothing of devices. Parameter names are those of the published PyTorch state_dict.
+ */
+#ifndef TESKD_MODEL_NETWORK_H
+#define TESKD_MODEL_NETWORK_H
+
+#include "graph/graph.h"
+
+enum { STAGES = 4, STUDENTS = 3, HEADS = 1 + STUDENTS };
+
+/* Order of the heads everywhere: the teacher, then the students from the deepest to the shallowest. */
+extern const char *const head_names[HEADS];
+
+typedef enum { BLOCK_BASIC, BLOCK_BOTTLENECK } block_kind;
+
+/* One row a network. Stage i has width * 2^i channels before expansion and halves the map (the first does not). */
+typedef struct {
+    const char *name;
+    block_kind block;
+    int32_t blocks[STAGES];
+    int32_t width;     /* channels of the stem and base of the first stage */
+    int32_t expansion; /* channels a block puts out, over its width */
+    int32_t input;     /* side of the picture it is made for */
+} network_row;
+
+/* The row of that name, or NULL. */
+const network_row *network_find(const char *name);
+
+/* Row `index` of the table, or NULL past its end. */
+const network_row *network_at(int index);
+
+typedef struct {
+    const network_row *network;
+    bool teskd;            /* with students; otherwise the plain backbone with cross entropy of weight 1 */
+    int32_t classes;
+    int32_t width;         /* 0: the network's own */
+    int32_t student_width; /* 0: channels of the teacher's last stage (the published 512 x expansion) */
+    int32_t image_height, image_width;
+    double temperature, ce_weight, kd_weight, feature_weight, teacher_weight;
+    double student_weights[STUDENTS]; /* student3, student2, student1 */
+    bool kd_detach_teacher;
+} model_options;
+
+/* What one step is built for. */
+typedef struct {
+    bool training;        /* batch statistics; otherwise running ones */
+    bool sync_bn;         /* batch statistics over all ranks */
+    int32_t batch;        /* pictures of this rank */
+    int32_t global_batch; /* of all ranks: what the losses are averaged over */
+} step_shape;
+
+/* How a parameter starts. Values are drawn per element, in the order of the file layout. */
+typedef enum { INIT_CONSTANT, INIT_UNIFORM } init_kind;
+typedef struct {
+    value_id parameter;
+    init_kind kind;
+    double scale; /* the constant, or the bound of the uniform distribution */
+} parameter_init;
+
+/* Values of a built model; VALUE_NONE where the plain method has none. */
+typedef struct {
+    int heads;                      /* 1 or HEADS */
+    value_id input, target;         /* pictures {n,h,w,3} real, classes {n,1,1,1} int32 */
+    value_id stages[STAGES];        /* the backbone's maps, shallow to deep */
+    value_id logits[HEADS], features[HEADS];
+    value_id cross_entropy[HEADS], top_k[HEADS];
+    value_id kd[STUDENTS], feature[STUDENTS];
+    parameter_init *inits; /* one a parameter; freed by model_free */
+    uint32_t n_inits;
+} model;
+
+/* Adds the forward of one step with its losses to the graph. Problems are in graph_status. Values to be read after
+ * the step are kept under "logits/HEAD", "features/HEAD", "cross_entropy/HEAD", "top_k/HEAD", "kd/HEAD", "feature/HEAD". */
+void model_build(model *m, graph *g, const model_options *options, const step_shape *shape);
+void model_free(model *m);
+
+#endif

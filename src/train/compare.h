@@ -1,0 +1,14 @@
+/* Holds this program against a file of reference results. */
+#ifndef TESKD_TRAIN_COMPARE_H
+#define TESKD_TRAIN_COMPARE_H
+
+#include "graph/rewrite.h"
+#include "kernels/backend.h"
+
+#include <stdio.h>
+
+/* Builds the file's network, generates its weights and input, runs its steps and prints one line a quantity with
+ * its relative L2 error and bound. Returns 0, ERROR_MISMATCH when a line is out of bounds, or another failure. */
+int compare_with_reference(backend *device, const char *path, const rewrite_options *rewrites, FILE *out);
+
+#endif

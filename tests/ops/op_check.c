@@ -1,0 +1,344 @@
+/* Owns the memory of a launch under test. Invariant: a buffer is GUARD bytes, the tensor, GUARD bytes, and nothing
+ * but the tensor may change. One thread. */
+#include "op_check.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "op_cases.h"
+
+enum { GUARD = 64, GUARD_BYTE = 0xA5, POISON_BYTE = 0xFF /* all ones is a NaN */ };
+
+void *test_alloc(size_t bytes)
+{
+    void *memory = calloc(bytes ? bytes : 1, 1);
+    if (!memory)
+        fail_msg("no memory for %zu bytes", bytes);
+    return memory;
+}
+
+static double uniform(uint64_t seed, uint64_t i)
+{
+    uint64_t z = seed * 0xD1342543DE82EF95u + (i + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    z ^= z >> 31;
+    return (double)(z >> 11) * 0x1p-53;
+}
+
+void fill_random(double *value, int64_t count, uint64_t seed)
+{
+    for (int64_t i = 0; i < count; i++)
+        value[i] = (2 * uniform(seed, (uint64_t)i) - 1) * sqrt(3.0);
+}
+
+/* ---- inputs ---- */
+
+static bool is_sums(const kernel_request *r, int index)
+{
+    switch (r->node.op) {
+    case OP_BN_NORMALIZE:
+    case OP_BN_GRAD_SUMS:
+    case OP_BN_GRAD:
+        return index == 1;
+    case OP_BN_RUNNING:
+        return index == 0;
+    default:
+        return false;
+    }
+}
+
+/* Sums over attr.count values of a random mean and a variance in 0.5..1.5. */
+static void fill_sums(test_tensor *t, double count, uint64_t seed)
+{
+    int channels = t->desc.dim[3];
+    for (int c = 0; c < channels; c++) {
+        double mean = t->real[c], variance = 0.5 + uniform(seed, (uint64_t)c);
+        t->real[c] = mean * count;
+        t->real[channels + c] = (variance + mean * mean) * count;
+    }
+}
+
+/* Positive by nature, or kept away from zero so that a ReLU's kink can be avoided. */
+static bool is_scale(const kernel_request *r, int index)
+{
+    unsigned op = r->node.op;
+    bool variance = (op == OP_BN_RUNNING && index == 2) || (op == OP_BN_INFERENCE && index == 2);
+    bool gamma = (op == OP_BN_GRAD_SUMS || op == OP_BN_GRAD) && index == 2;
+    return variance || gamma || (op == OP_SGD_UPDATE && index == 3);
+}
+
+/* Where the mask is computed again from x, rounding must not decide it: moves x until |y| is at least 0.005. */
+static void avoid_kinks(test_tensor in[NODE_MAX_IN], const kernel_request *r)
+{
+    const double *sums = in[1].real, *gamma = in[2].real, *beta = in[3].real;
+    int channels = in[0].desc.dim[3];
+    for (int64_t i = 0; i < tensor_count(&in[0].desc); i++) {
+        int c = (int)(i % channels);
+        double mean = sums[c] / r->node.attr.count;
+        double std = sqrt(sums[channels + c] / r->node.attr.count - mean * mean + r->node.attr.eps);
+        double y = gamma[c] * (in[0].real[i] - mean) / std + beta[c];
+        if (fabs(y) < 0.005)
+            in[0].real[i] += 0.01 * std / gamma[c];
+    }
+}
+
+static void fill_input(test_tensor *t, const kernel_request *r, int index, uint64_t seed)
+{
+    int64_t count = tensor_count(&t->desc);
+    fill_random(t->real, count, seed);
+    for (int64_t i = 0; i < count && is_scale(r, index); i++)
+        t->real[i] = 0.5 + uniform(seed, (uint64_t)i);
+    if (is_sums(r, index))
+        fill_sums(t, r->node.attr.count, seed + 1);
+    bool gradient_sums = r->node.op == OP_BN_GRAD && index == 4, kept_y = r->node.op == OP_BN_GRAD_SUMS && index == 4;
+    for (int64_t i = 0; i < count && gradient_sums; i++)
+        t->real[i] *= 0.1 * r->node.attr.count;
+    for (int64_t i = 0; i < count && kept_y; i++)
+        t->real[i] = fmax(t->real[i], 0);
+    for (int64_t i = 0; i < count && r->node.op == OP_TOP_K; i++) /* so that some logits tie */
+        t->real[i] = rint(t->real[i] * 8) / 8;
+}
+
+void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64_t seed)
+{
+    memset(in, 0, NODE_MAX_IN * sizeof *in);
+    for (int i = 0; i < r->node.n_in; i++) {
+        int64_t count = tensor_count(&r->in[i]);
+        in[i].desc = r->in[i];
+        if (count == 0)
+            continue;
+        if (r->in[i].dtype == DTYPE_I32) {
+            in[i].integer = test_alloc((size_t)count * sizeof(int32_t));
+            for (int64_t k = 0; k < count; k++)
+                in[i].integer[k] = (int32_t)(uniform(seed, (uint64_t)k) * r->in[0].dim[3]);
+        } else {
+            in[i].real = test_alloc((size_t)count * sizeof(double));
+            fill_input(&in[i], r, i, seed * 1000 + (uint64_t)i * 10);
+        }
+    }
+    bool mask_from_x = (r->node.op == OP_BN_GRAD_SUMS && !in[4].real) || r->node.op == OP_BN_GRAD;
+    if (mask_from_x && r->node.attr.relu)
+        avoid_kinks(in, r);
+    for (int i = 0; i < r->node.n_in; i++)
+        for (int64_t k = 0; in[i].desc.dtype == DTYPE_F32 && k < tensor_count(&in[i].desc); k++)
+            in[i].real[k] = (double)(float)in[i].real[k];
+}
+
+void op_inputs_free(test_tensor in[NODE_MAX_IN])
+{
+    for (int i = 0; i < NODE_MAX_IN; i++) {
+        free(in[i].real);
+        free(in[i].integer);
+    }
+}
+
+/* ---- guarded memory ---- */
+
+typedef struct {
+    unsigned char *memory; /* GUARD, size bytes, GUARD */
+    unsigned char *copy;   /* what the tensor held before the launch */
+    size_t size;
+} guarded;
+
+static void guarded_init(guarded *g, backend *b, size_t size)
+{
+    g->size = size;
+    g->memory = b->ops->alloc(b, size + 2 * GUARD);
+    if (!g->memory)
+        fail_msg("the backend has no memory for %zu bytes", size);
+    g->copy = test_alloc(size);
+    memset(g->memory, GUARD_BYTE, size + 2 * GUARD);
+    memset(g->memory + GUARD, POISON_BYTE, size);
+}
+
+static void *guarded_data(const guarded *g)
+{
+    return g->memory ? g->memory + GUARD : NULL;
+}
+
+static void guarded_check(const guarded *g, bool constant, const char *role, int index, const char *name)
+{
+    for (size_t i = 0; i < GUARD; i++) {
+        if (g->memory[i] != GUARD_BYTE)
+            fail_msg("%s: wrote %zu bytes before %s %d", name, GUARD - i, role, index);
+        if (g->memory[GUARD + g->size + i] != GUARD_BYTE)
+            fail_msg("%s: wrote %zu bytes past the end of %s %d", name, i + 1, role, index);
+    }
+    if (constant && memcmp(g->memory + GUARD, g->copy, g->size) != 0)
+        fail_msg("%s: changed %s %d", name, role, index);
+}
+
+static void guarded_free(guarded *g, backend *b)
+{
+    if (g->memory)
+        b->ops->free(b, g->memory);
+    free(g->copy);
+}
+
+static void store(const test_tensor *t, const guarded *g)
+{
+    for (int64_t i = 0; i < tensor_count(&t->desc); i++)
+        switch (t->desc.dtype) {
+        case DTYPE_F32:
+            ((float *)guarded_data(g))[i] = (float)t->real[i];
+            break;
+        case DTYPE_F64:
+            ((double *)guarded_data(g))[i] = t->real[i];
+            break;
+        default:
+            ((int32_t *)guarded_data(g))[i] = t->integer[i];
+        }
+    memcpy(g->copy, guarded_data(g), g->size);
+}
+
+static double *load(const tensor_desc *desc, const guarded *g, const char *name, int index)
+{
+    int64_t count = tensor_count(desc);
+    double *value = test_alloc((size_t)count * sizeof *value);
+    for (int64_t i = 0; i < count; i++) {
+        value[i] = desc->dtype == DTYPE_F32 ? (double)((float *)guarded_data(g))[i] : ((double *)guarded_data(g))[i];
+        if (!isfinite(value[i]))
+            fail_msg("%s: element %lld of output %d is not a number, or was not written", name, (long long)i, index);
+    }
+    return value;
+}
+
+/* ---- a launch ---- */
+
+static bool is_in_out(unsigned op, int index)
+{
+    return (op == OP_SGD_UPDATE && index < 2) || (op == OP_BN_RUNNING && (index == 1 || index == 2));
+}
+
+void op_launch(backend *b, kernel *k, const kernel_request *r, size_t workspace_bytes,
+               const test_tensor in[NODE_MAX_IN], int in_place, const char *name, op_result *result)
+{
+    guarded inputs[NODE_MAX_IN] = {0}, outputs[NODE_MAX_OUT] = {0}, workspace = {0};
+    kernel_args args = {0};
+    *result = (op_result){0};
+    for (int i = 0; i < r->node.n_in; i++)
+        if (tensor_count(&r->in[i])) {
+            guarded_init(&inputs[i], b, tensor_bytes(&r->in[i]));
+            store(&in[i], &inputs[i]);
+            args.in[i] = guarded_data(&inputs[i]);
+        }
+    for (int i = 0; i < r->node.n_out; i++)
+        if (tensor_count(&r->out[i]) && !(i == 0 && in_place >= 0)) {
+            guarded_init(&outputs[i], b, tensor_bytes(&r->out[i]));
+            args.out[i] = guarded_data(&outputs[i]);
+        }
+    if (in_place >= 0)
+        args.out[0] = guarded_data(&inputs[in_place]);
+    guarded_init(&workspace, b, workspace_bytes);
+    args.workspace = guarded_data(&workspace);
+
+    if (b->ops->launch(b, k, &args) < 0)
+        fail_msg("%s: %s", name, error_message());
+
+    guarded_check(&workspace, false, "workspace", 0, name);
+    for (int i = 0; i < NODE_MAX_IN; i++) {
+        if (!inputs[i].memory)
+            continue;
+        bool changes = i == in_place || is_in_out(r->node.op, i);
+        guarded_check(&inputs[i], !changes, "input", i, name);
+        if (is_in_out(r->node.op, i))
+            result->in[i] = load(&r->in[i], &inputs[i], name, i);
+    }
+    for (int i = 0; i < NODE_MAX_OUT; i++) {
+        if (outputs[i].memory)
+            guarded_check(&outputs[i], false, "output", i, name);
+        if (args.out[i])
+            result->out[i] = load(&r->out[i], i == 0 && in_place >= 0 ? &inputs[in_place] : &outputs[i], name, i);
+    }
+    for (int i = 0; i < NODE_MAX_IN; i++)
+        guarded_free(&inputs[i], b);
+    for (int i = 0; i < NODE_MAX_OUT; i++)
+        guarded_free(&outputs[i], b);
+    guarded_free(&workspace, b);
+}
+
+void op_result_free(op_result *result)
+{
+    for (int i = 0; i < NODE_MAX_OUT; i++)
+        free(result->out[i]);
+    for (int i = 0; i < NODE_MAX_IN; i++)
+        free(result->in[i]);
+}
+
+/* ---- against the reference ---- */
+
+static void compare(const double *got, const double *expected, int64_t count, double bound, const char *role, int index,
+                    const char *name)
+{
+    double difference = 0, norm = 0;
+    for (int64_t i = 0; got && i < count; i++) {
+        difference += (got[i] - expected[i]) * (got[i] - expected[i]);
+        norm += expected[i] * expected[i];
+    }
+    if (sqrt(difference) > bound * sqrt(norm))
+        fail_msg("%s: %s %d is off by %.3g relative, more than %.3g", name, role, index, sqrt(difference / norm),
+                 bound);
+}
+
+static kernel *prepare(backend *b, const kernel_request *r, size_t *workspace_bytes, const char *name)
+{
+    kernel *k = NULL;
+    if (b->ops->prepare(b, r, &k, workspace_bytes) < 0)
+        fail_msg("%s: %s", name, error_message());
+    return k;
+}
+
+/* One request on both backends; they differ in the dtype of `real` only. */
+static void check_op(backend *tested, backend *reference, const kernel_request *tested_request,
+                     const kernel_request *reference_request, int in_place, double bound, const char *name)
+{
+    size_t tested_bytes = 0, reference_bytes = 0;
+    kernel *a = prepare(tested, tested_request, &tested_bytes, name);
+    kernel *b = prepare(reference, reference_request, &reference_bytes, name);
+    for (uint64_t seed = 1; seed <= 2; seed++) {
+        test_tensor in[NODE_MAX_IN], exact[NODE_MAX_IN];
+        op_result got, expected;
+        op_inputs_init(in, tested_request, seed);
+        memcpy(exact, in, sizeof exact);
+        for (int i = 0; i < NODE_MAX_IN; i++)
+            exact[i].desc = reference_request->in[i];
+        op_launch(tested, a, tested_request, tested_bytes, in, in_place, name, &got);
+        op_launch(reference, b, reference_request, reference_bytes, exact, -1, name, &expected);
+        for (int i = 0; i < NODE_MAX_OUT; i++)
+            compare(got.out[i], expected.out[i], tensor_count(&tested_request->out[i]), bound, "output", i, name);
+        for (int i = 0; i < NODE_MAX_IN; i++)
+            compare(got.in[i], expected.in[i], tensor_count(&tested_request->in[i]), bound, "input", i, name);
+        op_result_free(&got);
+        op_result_free(&expected);
+        op_inputs_free(in);
+    }
+    tested->ops->release(tested, a);
+    reference->ops->release(reference, b);
+}
+
+void op_check_all(backend *tested, backend *reference, double bound)
+{
+    for (int row = 0; row < layer_case_count; row++) {
+        kernel_request a[LAYER_MAX_OPS], b[LAYER_MAX_OPS];
+        int count = layer_requests(&layer_cases[row], tested->ops->real, a);
+        layer_requests(&layer_cases[row], reference->ops->real, b);
+        for (int i = 0; i < count; i++) {
+            char name[192];
+            int in_place = op_case_in_place(a[i].node.op);
+            layer_describe(&layer_cases[row], op_case_name(a[i].node.op), name, sizeof name);
+            check_op(tested, reference, &a[i], &b[i], -1, bound, name);
+            if (in_place >= 0) {
+                strncat(name, " in place", sizeof name - strlen(name) - 1);
+                check_op(tested, reference, &a[i], &b[i], in_place, bound, name);
+            }
+        }
+    }
+}
