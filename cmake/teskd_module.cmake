@@ -1,8 +1,8 @@
-# teskd_module(NAME PREFIX p [HEADERS h...] SOURCES s... [LINK l...] [PRIVATE_LINK l...])
+# teskd_module(NAME PREFIX p [HEADERS h...] [PRIVATE_HEADERS h...] [SOURCES s...] [LINK l...] [PRIVATE_LINK l...])
 #
-# One static library a folder. Its headers are reachable as "PREFIX/name.h", and only by the targets that
-# link it: the include folder is a folder of links in the build tree, so that a forbidden include does not compile.
-# HEADERS is what others may include; the module itself also sees every other file of its folder.
+# One static library a folder. Its HEADERS are reachable as "PREFIX/name.h", and only by the targets that link it: the
+# include folder is a folder of links in the build tree, so that a forbidden include does not compile. PRIVATE_HEADERS
+# are reachable the same way by the module alone.
 
 add_library(teskd_flags INTERFACE)
 target_compile_definitions(teskd_flags INTERFACE _GNU_SOURCE TESKD_VERSION="${PROJECT_VERSION}")
@@ -16,18 +16,18 @@ if(TESKD_SANITIZE)
   target_link_options(teskd_flags INTERFACE -fsanitize=${TESKD_SANITIZE})
 endif()
 
-function(teskd_expose target prefix scope)
-  set(root ${PROJECT_BINARY_DIR}/include/${target})
+# Makes links to headers under build/include/FOLDER/PREFIX/.
+function(teskd_link_headers folder prefix)
+  set(root ${PROJECT_BINARY_DIR}/include/${folder})
   file(MAKE_DIRECTORY ${root}/${prefix})
   foreach(header ${ARGN})
     get_filename_component(name ${header} NAME)
     file(CREATE_LINK ${CMAKE_CURRENT_SOURCE_DIR}/${header} ${root}/${prefix}/${name} SYMBOLIC)
   endforeach()
-  target_include_directories(${target} ${scope} ${root})
 endfunction()
 
 function(teskd_module target)
-  cmake_parse_arguments(M "" "PREFIX" "HEADERS;SOURCES;LINK;PRIVATE_LINK" ${ARGN})
+  cmake_parse_arguments(M "" "PREFIX" "HEADERS;PRIVATE_HEADERS;SOURCES;LINK;PRIVATE_LINK" ${ARGN})
   if(M_SOURCES)
     add_library(${target} STATIC ${M_SOURCES})
     set(scope PUBLIC)
@@ -36,6 +36,11 @@ function(teskd_module target)
     add_library(${target} INTERFACE)
     set(scope INTERFACE)
   endif()
-  teskd_expose(${target} ${M_PREFIX} ${scope} ${M_HEADERS})
+  teskd_link_headers(${target} ${M_PREFIX} ${M_HEADERS})
+  target_include_directories(${target} ${scope} ${PROJECT_BINARY_DIR}/include/${target})
+  if(M_PRIVATE_HEADERS)
+    teskd_link_headers(${target}_private ${M_PREFIX} ${M_PRIVATE_HEADERS})
+    target_include_directories(${target} PRIVATE ${PROJECT_BINARY_DIR}/include/${target}_private)
+  endif()
   target_link_libraries(${target} ${scope} ${M_LINK})
 endfunction()

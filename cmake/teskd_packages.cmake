@@ -7,7 +7,6 @@ find_package(OpenMP REQUIRED COMPONENTS C)
 find_package(MPI REQUIRED COMPONENTS C)           # libopenmpi-dev
 find_package(HDF5 REQUIRED COMPONENTS C)          # libhdf5-dev
 pkg_check_modules(inih REQUIRED IMPORTED_TARGET inih)   # libinih-dev
-pkg_check_modules(openblas REQUIRED IMPORTED_TARGET openblas)  # libopenblas-dev
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)   # libxxhash-dev
 find_package(dnnl REQUIRED)                       # libdnnl-dev
 

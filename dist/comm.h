@@ -1,8 +1,20 @@
 /* Ranks: one process each, all with the same program.
  *
- * Collectives are called by every rank in the same order, from the main thread. No call hangs
- * because a peer died: the control channel notices, the call returns ERROR_COMM and the message
- * names the rank and its host.
+ * Collectives are called by every rank in the same order, from the main thread, on host memory. No call hangs because a
+ * peer died: the control channel notices, the call returns ERROR_COMM and the message names the rank and its host.
+ *
+ * One failure, one message on stderr, and no rank left over. A main program that fails does this:
+ *
+ *     if (!comm_peer_failed(c))
+ *         print error_message();
+ *     comm_abort(c, code);
+ *     _exit(non-zero);
+ *
+ * _exit, because MPI is not finalized then, and the launcher ends the job on the non-zero code. The message of a rank
+ * that died without a word is written by the communicator itself, on exactly one surviving rank ("PROGRAM: rank R on
+ * HOST ended without a word ..."), at once and from its own thread: mpirun kills the survivors about a second after
+ * such a death, and a main thread may be longer than that in a computation. mpirun sends SIGTERM before: have a
+ * handler.
  */
 #ifndef TESKD_DIST_COMM_H
 #define TESKD_DIST_COMM_H
@@ -27,9 +39,10 @@ typedef struct {
     uintptr_t handle[4];
 } comm_request;
 
-/* Opens MPI when a launcher started this process as one of several, else a communicator of one rank that
- * needs no MPI daemon. A process that finds itself alone though its batch system started several
- * (SLURM_NTASKS > 1 and this is a job step of several tasks) is refused with a message that says how to launch. */
+/* Opens MPI when a launcher (mpirun, srun --mpi=pmix) started this process, else a communicator of one rank that needs
+ * no MPI daemon. Only once in a process. A process that finds itself alone in a Slurm job of several tasks
+ * (SLURM_NTASKS > 1) is refused with ERROR_USAGE and a message that says how to launch. When opening fails for any
+ * rank, it fails for all with the same message; end the process without MPI then. */
 int comm_open(comm **out);
 
 /* A communicator of one rank, always. */
@@ -37,10 +50,12 @@ int comm_open_self(comm **out);
 
 const comm_info *comm_describe(const comm *c);
 
-/* Sum over the ranks, in place; the same bits on every rank. */
+/* Sum over the ranks, in place, added in rank order: the same bits on every rank and in every run with as many ranks.
+ */
 int comm_all_reduce(comm *c, void *data, size_t count, comm_dtype type);
 
-/* The same, not waiting: `data` must not be touched until comm_wait. Requests complete in the order of start. */
+/* The same, not waiting: `data` must not be touched until comm_wait. Every started request is waited for, in the order
+ * of start, before comm_close. */
 int comm_all_reduce_start(comm *c, void *data, size_t count, comm_dtype type, comm_request *request);
 int comm_wait(comm *c, comm_request *request);
 
@@ -54,14 +69,19 @@ int comm_barrier(comm *c);
 int comm_all_gather(comm *c, const void *data, size_t bytes, void *all);
 
 /* Agrees on the outcome of something that each rank did alone (a file opened, a setting checked): returns 0 where
- * all passed status 0; otherwise every rank gets the lowest failing rank's code and message ("rank R on HOST: ..."). */
+ * all passed status 0; otherwise every rank gets the lowest failing rank's code and message ("rank R on HOST: ...").
+ * The communicator stays usable. Agreements nest: a failure that was agreed on keeps its text in an outer one. */
 int comm_agree(comm *c, int status);
 
-/* Tells the peers that this rank fails, with error_message(), so that they return ERROR_COMM at
- * once; then leaves MPI without waiting for anyone. For use before a non-zero exit. */
+/* After a failure: true when it came from a peer, which has reported it (or could not any more, see above), so that
+ * this rank keeps quiet. Goes by the failed call's error_message(): ask before another error replaces it. */
+bool comm_peer_failed(const comm *c);
+
+/* Tells the peers that this rank fails, with error_message() or else the text of `code`, so that they return ERROR_COMM
+ * at once. Returns within about two seconds. MPI is left as it is: only _exit may follow. */
 void comm_abort(comm *c, int code);
 
-/* Orderly end: all ranks call it. Frees c. */
+/* Orderly end: all ranks call it. Frees c. NULL is fine. */
 void comm_close(comm *c);
 
 #endif

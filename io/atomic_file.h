@@ -7,7 +7,8 @@
 char *atomic_file_temp(const char *path);
 
 /* Makes the finished and closed file `temp` durable and gives it the name `path`.
- * On failure (ERROR_FILE) `temp` is removed and whatever was at `path` is as before. */
+ * On failure (ERROR_FILE) `temp` is gone and `path` is as before; only when the folder cannot be synced last of all is
+ * the new file already in place. */
 int atomic_file_replace(const char *temp, const char *path);
 
 #endif

@@ -25,7 +25,7 @@ void h5_silence_end(h5_silence silence)
     H5Eset_auto2(H5E_DEFAULT, silence.print, silence.data);
 }
 
-enum { REASON = 256 };
+enum { REASON = 256, IMAGE_STEP = 1 << 22 }; /* bytes by which a file in memory grows */
 
 /* Keeps the innermost entry, which says what really happened. */
 static herr_t keep_reason(unsigned depth, const H5E_error2_t *entry, void *reason)
@@ -46,14 +46,15 @@ int h5_error(const char *path, const char *format, ...)
     return error_set(ERROR_FILE, "%s: cannot %s: %s", path, what, reason);
 }
 
-hid_t h5_access(void)
+hid_t h5_access(bool in_memory)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     if (access < 0)
         return access;
     /* Degree STRONG: closing the file closes all that is still open in it, also after an error. */
     if (H5Pset_file_locking(access, false, true) < 0 || H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
-        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0) {
+        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0 ||
+        (in_memory && H5Pset_fapl_core(access, IMAGE_STEP, false) < 0)) {
         H5Pclose(access);
         return -1;
     }
@@ -97,6 +98,8 @@ void tensor_file_close(tensor_file **file)
         H5Fclose(f->h5);
         h5_silence_end(silence);
     }
+    if (f->temp_file >= 0)
+        close(f->temp_file);
     if (f->temp)
         unlink(f->temp);
     for (int32_t i = 0; i < f->count; i++)

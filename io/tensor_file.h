@@ -2,8 +2,8 @@
  *
  * Group and dataset names follow the tensor's name ("weights/layer1.0.conv1.weight" is a dataset in the group
  * "weights"), values are little-endian IEEE floats in row-major order, attributes sit on the root. Each dataset carries
- * an XXH3 checksum of its bytes; names, shapes and attributes are under HDF5's own metadata checksums. Main thread
- * only.
+ * an XXH3 checksum of its bytes as the attribute "xxh3", and the HDF5 file is followed by 16 bytes: "TESKDSUM" and the
+ * XXH3 of everything before them. Main thread only.
  *
  * Errors are ERROR_FILE and name the path, unless said otherwise.
  */
@@ -26,7 +26,8 @@ typedef struct {
     int64_t shape[TENSOR_FILE_MAX_RANK];
 } tensor_info;
 
-/* Writing. The data goes to a temporary file beside `path`; whatever is at `path` stays until the commit. */
+/* Writing. The file is built in memory (it takes as much as the file will) and goes to a temporary file beside `path`;
+ * whatever is at `path` stays until the commit. */
 int tensor_file_create(tensor_file **file, const char *path);
 
 /* Adds a tensor of `rank` 0 to 4 dimensions, each at least 1. A name can be used once. */

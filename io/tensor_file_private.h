@@ -13,8 +13,10 @@ enum { TENSOR_FILE_VERSION = 1 };
 
 struct tensor_file {
     hid_t h5;
-    char *path, *temp; /* temp: only while writing */
-    bool failed;       /* a write failed: the commit must not happen */
+    char *path;
+    char *temp;    /* while writing: the file that the commit fills and renames */
+    int temp_file; /* its descriptor, or -1 */
+    bool failed;   /* a write failed: the commit must not happen */
     tensor_info *tensors;
     int32_t count, capacity;
 };
@@ -33,12 +35,17 @@ void h5_silence_end(h5_silence silence);
 int h5_error(const char *path, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Access properties without file locks and with checksummed metadata (file format 1.8 or later); negative on failure.
- */
-hid_t h5_access(void);
+ * `in_memory`: for a file that is built in memory and never written by HDF5 itself. */
+hid_t h5_access(bool in_memory);
 
 /* File type (little-endian) and memory type of a real type. */
 hid_t h5_file_type(real_type type);
 hid_t h5_memory_type(real_type type);
+
+/* The checksum that follows the HDF5 file. Checking a file that has none succeeds. */
+enum { SEAL_BYTES = 16 };
+void seal_make(const void *bytes, size_t count, uint8_t seal[SEAL_BYTES]);
+int seal_check(const char *path);
 
 /* Elements of a shape. */
 size_t tensor_elements(int32_t rank, const int64_t *shape);

@@ -4,17 +4,15 @@
 
 #include "base/error.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 static int open_h5(tensor_file *f)
 {
-    CHECK(access(f->path, R_OK) == 0, ERROR_FILE, "%s: cannot open: %s", f->path, strerror(errno));
+    TRY(seal_check(f->path));
     int status = 0;
-    hid_t properties = h5_access();
+    hid_t properties = h5_access(false);
     if (properties >= 0)
         f->h5 = H5Fopen(f->path, H5F_ACC_RDONLY, properties);
     if (f->h5 < 0)
@@ -115,6 +113,7 @@ int tensor_file_open(tensor_file **file, const char *path)
     tensor_file *f = calloc(1, sizeof *f);
     CHECK(f, ERROR_MEMORY, "no memory for a tensor file");
     f->h5 = H5I_INVALID_HID;
+    f->temp_file = -1;
     f->path = strdup(path);
     int status = f->path ? 0 : error_set(ERROR_MEMORY, "no memory for a tensor file");
     h5_silence silence = h5_silence_begin();

@@ -1,14 +1,49 @@
-/* The writing half of tensor files. Owns the temporary file until the commit; the first failure is remembered, so that
- * a caller that missed it cannot commit half a checkpoint. Main thread only. */
+/* The writing half of tensor files. HDF5 builds the file in memory and the commit writes that image: HDF5 1.10 cannot
+ * close a file whose disk is full (it crashes at the program's end), and the disk gets one sequential write. Owns the
+ * temporary file until the commit; the first failure is remembered, so that a caller that missed it cannot commit half
+ * a checkpoint. Main thread only. */
 #include "tensor_file_private.h"
 
 #include "base/error.h"
 #include "io/atomic_file.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 #include <xxhash.h>
+
+/* Made before there is anything to write, so that a folder that refuses it is found out early. */
+static int open_temp(tensor_file *f)
+{
+    char *temp = atomic_file_temp(f->path);
+    if (!temp)
+        return ERROR_MEMORY;
+    f->temp_file = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
+    if (f->temp_file < 0) {
+        error_set(ERROR_FILE, "%s: cannot create: %s", temp, strerror(errno));
+        free(temp);
+        return ERROR_FILE;
+    }
+    f->temp = temp;
+    return 0;
+}
+
+static int create_h5(tensor_file *f)
+{
+    h5_silence silence = h5_silence_begin();
+    int status = 0;
+    hid_t access = h5_access(true);
+    if (access >= 0)
+        f->h5 = H5Fcreate(f->temp, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    if (f->h5 < 0)
+        status = h5_error(f->path, "begin the file");
+    if (access >= 0)
+        H5Pclose(access);
+    h5_silence_end(silence);
+    return status;
+}
 
 int tensor_file_create(tensor_file **file, const char *path)
 {
@@ -16,24 +51,11 @@ int tensor_file_create(tensor_file **file, const char *path)
     tensor_file *f = calloc(1, sizeof *f);
     CHECK(f, ERROR_MEMORY, "no memory for a tensor file");
     f->h5 = H5I_INVALID_HID;
+    f->temp_file = -1;
     f->path = strdup(path);
-    char *temp = atomic_file_temp(path);
-    if (!f->path || !temp) {
-        free(temp);
-        tensor_file_close(&f);
-        return error_set(ERROR_MEMORY, "no memory for a tensor file");
-    }
-    h5_silence silence = h5_silence_begin();
-    int status = 0;
-    hid_t access = h5_access();
-    if (access >= 0)
-        f->h5 = H5Fcreate(temp, H5F_ACC_TRUNC, H5P_DEFAULT, access);
-    if (f->h5 < 0)
-        status = h5_error(temp, "create the file");
-    f->temp = temp;
-    if (access >= 0)
-        H5Pclose(access);
-    h5_silence_end(silence);
+    int status = f->path ? open_temp(f) : error_set(ERROR_MEMORY, "no memory for a tensor file");
+    if (status == 0)
+        status = create_h5(f);
     if (status == 0)
         status = tensor_file_set_text(f, "format", TENSOR_FILE_FORMAT);
     if (status == 0)
@@ -164,6 +186,35 @@ int tensor_file_write(tensor_file *file, const char *name, real_type type, int32
     return status;
 }
 
+static int write_bytes(const tensor_file *f, const void *data, size_t count)
+{
+    const char *bytes = data;
+    while (count > 0) {
+        ssize_t written = write(f->temp_file, bytes, count); /* may take less than asked, at most 2 GiB a call */
+        if (written < 0 && errno == EINTR)
+            continue;
+        CHECK(written > 0, ERROR_FILE, "%s: cannot write: %s", f->temp, strerror(errno));
+        bytes += written;
+        count -= (size_t)written;
+    }
+    return 0;
+}
+
+static int write_image(tensor_file *f)
+{
+    void *handle = NULL; /* of a file in memory: the address of the pointer to its bytes */
+    ssize_t size = -1;
+    if (H5Fflush(f->h5, H5F_SCOPE_GLOBAL) >= 0 && H5Fget_vfd_handle(f->h5, H5P_DEFAULT, &handle) >= 0)
+        size = H5Fget_file_image(f->h5, NULL, 0);
+    if (size <= 0)
+        return h5_error(f->path, "finish the file");
+    const char *image = *(char *const *)handle;
+    uint8_t seal[SEAL_BYTES];
+    seal_make(image, (size_t)size, seal);
+    TRY(write_bytes(f, image, (size_t)size));
+    return write_bytes(f, seal, sizeof seal);
+}
+
 int tensor_file_commit(tensor_file **file)
 {
     tensor_file *f = *file;
@@ -172,11 +223,14 @@ int tensor_file_commit(tensor_file **file)
         status = error_set(ERROR_FILE, "%s: not replaced, since an earlier write of it failed", f->path);
     } else {
         h5_silence silence = h5_silence_begin();
-        if (H5Fflush(f->h5, H5F_SCOPE_GLOBAL) < 0 || H5Fclose(f->h5) < 0)
-            status = h5_error(f->path, "finish the file");
-        else
-            f->h5 = H5I_INVALID_HID;
+        status = write_image(f);
         h5_silence_end(silence);
+    }
+    if (status == 0) {
+        int closed = close(f->temp_file);
+        f->temp_file = -1;
+        if (closed != 0)
+            status = error_set(ERROR_FILE, "%s: cannot write: %s", f->temp, strerror(errno));
     }
     if (status == 0) {
         status = atomic_file_replace(f->temp, f->path);

@@ -78,12 +78,8 @@ static table_memory tables_at(const kernel *k, const kernel_args *args)
 {
     int64_t channels = k->request.in[0].dim[3];
     float *base = workspace_at(args, k->offset[SLOT_TABLES]);
-    return (table_memory){base,
-                          base + channels,
-                          base + 2 * channels,
-                          base + 3 * channels,
-                          base + 4 * channels,
-                          base + 5 * channels};
+    return (table_memory){
+        base, base + channels, base + 2 * channels, base + 3 * channels, base + 4 * channels, base + 5 * channels};
 }
 
 static bn_tables tables_for_loops(const table_memory *m)
@@ -182,8 +178,7 @@ int bn_grad_sums_launch(const cpu_backend *self, const kernel *k, const kernel_a
     int64_t rows = tensor_rows(&request->in[0]), channels = request->in[0].dim[3];
     table_memory m = tables_at(k, args);
     bn_tables tables = tables_for_loops(&m);
-    bn_gradient gradient = {
-        .x = args->in[0], .y = args->in[4], .relu = request->node.attr.relu, .g = args->out[1]};
+    bn_gradient gradient = {.x = args->in[0], .y = args->in[4], .relu = request->node.attr.relu, .g = args->out[1]};
     for (int i = 5; i < NODE_MAX_IN; i++)
         if (args->in[i])
             gradient.dy[gradient.dys++] = args->in[i];

@@ -16,8 +16,8 @@ typedef struct {
     dnnl_stream_t stream;
     const cpu_loops *loops;
     int threads;
-    unsigned saved_mxcsr;  /* of the opening thread */
-    size_t last_cache;     /* bytes of the last-level cache */
+    unsigned saved_mxcsr; /* of the opening thread */
+    size_t last_cache;    /* bytes of the last-level cache */
     char description[200];
 } cpu_backend;
 
@@ -29,7 +29,6 @@ struct kernel {
     int (*launch)(const cpu_backend *self, const kernel *k, const kernel_args *args);
     onednn_call call[CPU_MAX_CALLS];
     size_t offset[CPU_MAX_CALLS]; /* into the workspace */
-    size_t scratch;               /* offset of the oneDNN scratchpad */
     int64_t chunk;                /* rows taken at a time */
 };
 

@@ -20,7 +20,7 @@ typedef struct {
 enum { MATMUL, REORDER, SECOND };
 
 /* Rows of which a chunk of every operand stays in the cache, for products that share one. */
-enum { CHUNK_ROWS = 2048 };
+enum { CHUNK_ROWS = 1024 };
 
 static int matmul_create(const cpu_backend *self, const product *p, onednn_call *matmul, onednn_call *reorder)
 {
@@ -41,8 +41,7 @@ static int matmul_create(const cpu_backend *self, const product *p, onednn_call 
     dnnl_primitive_attr_t attribute;
     dnnl_primitive_desc_t primitive = NULL;
     TRY(onednn_attribute(&attribute, p->accumulate));
-    int code =
-        onednn_check(dnnl_primitive_desc_create(&primitive, &desc, attribute, self->engine, NULL), "matmul");
+    int code = onednn_check(dnnl_primitive_desc_create(&primitive, &desc, attribute, self->engine, NULL), "matmul");
     dnnl_primitive_attr_destroy(attribute);
     if (code < 0)
         return code;
@@ -86,8 +85,7 @@ static int product_run(const cpu_backend *self, const kernel *k, int slot, const
                        const float *b, const float *bias, float *c)
 {
     const void *buffer[] = {a, b, c, bias};
-    return onednn_call_run(&k->call[slot + MATMUL], self->stream, buffer,
-                           workspace_at(args, k->offset[slot + MATMUL]));
+    return onednn_call_run(&k->call[slot + MATMUL], self->stream, buffer, workspace_at(args, k->offset[slot + MATMUL]));
 }
 
 /* Packing reads and writes the weight once: worth it when many rows use it. */
@@ -127,7 +125,7 @@ int linear_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
           "linear: weight or output does not fit %lld columns", (long long)p.k);
     p.stride_k = 1;
     p.stride_n = p.k;
-    p.bias = r->node.n_in > 2 && r->node.in[2] != VALUE_NONE;
+    p.bias = tensor_count(&r->in[2]) > 0;
     p.pack = worth_packing(p.rows, p.k, p.n);
     k->launch = linear_launch;
     return product_prepare(self, k, 0, &p, workspace);
@@ -166,7 +164,7 @@ int linear_wgrad_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
 {
     const kernel_request *r = &k->request;
     CHECK(tensor_rows(&r->in[0]) == tensor_rows(&r->in[1]), ERROR_SHAPE, "linear_wgrad: x and dy have different rows");
-    if (r->node.n_out > 1 && r->node.out[1] != VALUE_NONE) {
+    if (tensor_count(&r->out[1]) > 0) {
         k->offset[0] = workspace_take(workspace, column_sums_bytes(self, r->in[1].dim[3]));
         k->offset[1] = workspace_take(workspace, (size_t)r->in[1].dim[3] * sizeof(double));
     }
@@ -204,17 +202,28 @@ int concat_linear_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
     return product_prepare(self, k, SECOND, &b, workspace);
 }
 
+/* Columns of w that belong to da, which may be unwanted: then they are what db leaves. */
+static int64_t first_columns(const kernel_request *r)
+{
+    int64_t columns = tensor_count(&r->in[1]) / r->in[0].dim[3];
+    return tensor_count(&r->out[0]) > 0 ? r->out[0].dim[3] : columns - r->out[1].dim[3];
+}
+
 static int concat_linear_dgrad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const kernel_request *r = &k->request;
-    int64_t rows = tensor_rows(&r->in[0]), o = r->in[0].dim[3], ka = r->out[0].dim[3], kb = r->out[1].dim[3];
-    const float *dy = args->in[0], *w = args->in[1], *wa, *wb;
+    int64_t rows = tensor_rows(&r->in[0]), o = r->in[0].dim[3], ka = first_columns(r), kb = r->out[1].dim[3];
+    const float *dy = args->in[0], *w = args->in[1], *wa = NULL, *wb = NULL;
     float *da = args->out[0], *db = args->out[1];
-    TRY(product_pack(self, k, 0, args, w, &wa));
-    TRY(product_pack(self, k, SECOND, args, w + ka, &wb));
+    if (da)
+        TRY(product_pack(self, k, 0, args, w, &wa));
+    if (db)
+        TRY(product_pack(self, k, SECOND, args, w + ka, &wb));
     for (int64_t row = 0; row < rows; row += k->chunk) {
-        TRY(product_run(self, k, 0, args, dy + row * o, wa, NULL, da + row * ka));
-        TRY(product_run(self, k, SECOND, args, dy + row * o, wb, NULL, db + row * kb));
+        if (da)
+            TRY(product_run(self, k, 0, args, dy + row * o, wa, NULL, da + row * ka));
+        if (db)
+            TRY(product_run(self, k, SECOND, args, dy + row * o, wb, NULL, db + row * kb));
     }
     return 0;
 }
@@ -222,15 +231,18 @@ static int concat_linear_dgrad_launch(const cpu_backend *self, const kernel *k, 
 int concat_linear_dgrad_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
 {
     const kernel_request *r = &k->request;
-    int64_t o = r->in[0].dim[3], ka = r->out[0].dim[3], kb = r->out[1].dim[3];
-    CHECK(ka && kb && tensor_count(&r->in[1]) == o * (ka + kb), ERROR_SHAPE,
+    int64_t o = r->in[0].dim[3], columns = tensor_count(&r->in[1]) / o;
+    int64_t ka = first_columns(r), kb = columns - ka;
+    bool want_b = tensor_count(&r->out[1]) > 0;
+    CHECK(ka > 0 && kb > 0 && (!want_b || kb == r->out[1].dim[3]), ERROR_SHAPE,
           "concat_linear_dgrad: da, db and the weight do not fit");
     k->chunk = chunk_rows(tensor_rows(&r->in[0]));
-    product a = {.rows = k->chunk, .k = o, .n = ka, .stride_k = ka + kb, .stride_n = 1, .pack = true};
-    product b = {.rows = k->chunk, .k = o, .n = kb, .stride_k = ka + kb, .stride_n = 1, .pack = true};
+    product a = {.rows = k->chunk, .k = o, .n = ka, .stride_k = columns, .stride_n = 1, .pack = true};
+    product b = {.rows = k->chunk, .k = o, .n = kb, .stride_k = columns, .stride_n = 1, .pack = true};
     k->launch = concat_linear_dgrad_launch;
-    TRY(product_prepare(self, k, 0, &a, workspace));
-    return product_prepare(self, k, SECOND, &b, workspace);
+    if (tensor_count(&r->out[0]) > 0)
+        TRY(product_prepare(self, k, 0, &a, workspace));
+    return want_b ? product_prepare(self, k, SECOND, &b, workspace) : 0;
 }
 
 static int concat_linear_wgrad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)

@@ -56,8 +56,8 @@ typedef struct {
                          const bn_tables *tables, double *sums, float *scratch, bool stream);
 
     /* dx by the tables' formula; relu: g = dy where scale*x + shift > 0, else 0. dx may be dy. */
-    void (*bn_grad)(const float *x, const float *dy, float *dx, int64_t rows, int64_t channels,
-                    const bn_tables *tables, bool relu, bool stream);
+    void (*bn_grad)(const float *x, const float *dy, float *dx, int64_t rows, int64_t channels, const bn_tables *tables,
+                    bool relu, bool stream);
 
     /* y[begin..end) = x[0] + ... + x[terms - 1]. y may be x[0]. */
     void (*add)(const float *const *x, int terms, float *y, int64_t begin, int64_t end, bool stream);

@@ -28,7 +28,7 @@ int error_prefix(int code, const char *format, ...)
     int used = vsnprintf(message, sizeof message, format, args);
     va_end(args);
     if (used >= 0 && (size_t)used < sizeof message)
-        snprintf(message + used, sizeof message - (size_t)used, ": %s", kept);
+        snprintf(message + used, sizeof message - (size_t)used, ": %.*s", MESSAGE_BYTES - used, kept);
     return code;
 }
 
@@ -40,8 +40,8 @@ const char *error_message(void)
 const char *error_text(int code)
 {
     switch (code) {
-#define ERROR_CASE(name, value, text) \
-    case name:                        \
+#define ERROR_CASE(name, value, text)                                                                                  \
+    case name:                                                                                                         \
         return text;
         ERROR_CODES(ERROR_CASE)
 #undef ERROR_CASE

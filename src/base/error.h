@@ -6,16 +6,16 @@
 #ifndef TESKD_BASE_ERROR_H
 #define TESKD_BASE_ERROR_H
 
-#define ERROR_CODES(X)                                        \
-    X(ERROR_USAGE, -1, "wrong usage")                         \
-    X(ERROR_SETTINGS, -2, "wrong settings")                   \
-    X(ERROR_MEMORY, -3, "out of memory")                      \
-    X(ERROR_FILE, -4, "file error")                           \
-    X(ERROR_DATA, -5, "bad data")                             \
-    X(ERROR_SHAPE, -6, "shapes do not fit")                   \
-    X(ERROR_KERNEL, -7, "kernel failed")                      \
-    X(ERROR_COMM, -8, "communication failed")                 \
-    X(ERROR_MISMATCH, -9, "result differs from the expected") \
+#define ERROR_CODES(X)                                                                                                 \
+    X(ERROR_USAGE, -1, "wrong usage")                                                                                  \
+    X(ERROR_SETTINGS, -2, "wrong settings")                                                                            \
+    X(ERROR_MEMORY, -3, "out of memory")                                                                               \
+    X(ERROR_FILE, -4, "file error")                                                                                    \
+    X(ERROR_DATA, -5, "bad data")                                                                                      \
+    X(ERROR_SHAPE, -6, "shapes do not fit")                                                                            \
+    X(ERROR_KERNEL, -7, "kernel failed")                                                                               \
+    X(ERROR_COMM, -8, "communication failed")                                                                          \
+    X(ERROR_MISMATCH, -9, "result differs from the expected")                                                          \
     X(ERROR_INTERNAL, -10, "internal error")
 
 #define ERROR_ENUM(name, code, text) name = code,
@@ -35,18 +35,18 @@ const char *error_message(void);
 const char *error_text(int code);
 
 /* Returns the negative status of `call` to the caller's caller. */
-#define TRY(call)                          \
-    do {                                   \
-        int try_status_ = (call);          \
-        if (try_status_ < 0)               \
-            return try_status_;            \
+#define TRY(call)                                                                                                      \
+    do {                                                                                                               \
+        int try_status_ = (call);                                                                                      \
+        if (try_status_ < 0)                                                                                           \
+            return try_status_;                                                                                        \
     } while (0)
 
 /* Survives release builds: on a false condition returns `code` with a message. */
-#define CHECK(condition, code, ...)                \
-    do {                                           \
-        if (!(condition))                          \
-            return error_set((code), __VA_ARGS__); \
+#define CHECK(condition, code, ...)                                                                                    \
+    do {                                                                                                               \
+        if (!(condition))                                                                                              \
+            return error_set((code), __VA_ARGS__);                                                                     \
     } while (0)
 
 #endif

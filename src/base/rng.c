@@ -41,8 +41,9 @@ void rng_philox(uint64_t key, const uint32_t counter[4], uint32_t out[4])
 
 static void draw(uint64_t seed, uint64_t stream, uint64_t index, uint64_t bits[2])
 {
-    const uint32_t counter[4] = {(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)stream, (uint32_t)(stream >> 32)};
-    uint32_t block[4];
+    const uint32_t index_high = (uint32_t)(index >> 32), stream_high = (uint32_t)(stream >> 32);
+    const uint32_t counter[4] = {(uint32_t)index, index_high, (uint32_t)stream, stream_high};
+    uint32_t block[4] = {0};
     rng_philox(seed, counter, block);
     bits[0] = low_high(block[0], block[1]);
     bits[1] = low_high(block[2], block[3]);
@@ -75,12 +76,10 @@ double rng_normal(uint64_t seed, uint64_t stream, uint64_t index)
 void rng_permutation(uint64_t seed, uint64_t epoch, int32_t n, int32_t *out)
 {
     const uint64_t stream = rng_stream(RNG_ORDER, epoch);
-    for (int32_t i = 0; i < n; i++)
+    for (int32_t i = 0; i < n; i++) {
+        const uint32_t j = rng_below(seed, stream, (uint64_t)i, (uint32_t)i + 1);
         out[i] = i;
-    for (int32_t i = n - 1; i > 0; i--) {
-        uint32_t j = rng_below(seed, stream, (uint64_t)i, (uint32_t)i + 1);
-        int32_t kept = out[i];
         out[i] = out[j];
-        out[j] = kept;
+        out[j] = i;
     }
 }

@@ -1,6 +1,6 @@
 /* Owns the settings table, the look-up of names and the checks across settings. Invariant: the table is constant and
  * every default is a value that setting_assign accepts. Threads: any, each with settings of its own. */
-#include "base/settings_table.h"
+#include "settings_table.h"
 
 #include "base/error.h"
 #include "base/text.h"
@@ -12,7 +12,7 @@
 #define CHOICE_WORD(id, word) word "|"
 const setting_row setting_table[SETTING_COUNT] = {
 #define SECTION(section, help)
-#define SETTING(section, key, type, initial, min, max, choices, help) \
+#define SETTING(section, key, type, initial, min, max, choices, help)                                                  \
     {#section, #key, SETTING_##type, offsetof(settings, section.key), initial, min, max, choices(CHOICE_WORD) "", help},
 #define END(section)
 #include "base/settings.def"
@@ -55,14 +55,12 @@ bool setting_section_exists(const char *section)
     return false;
 }
 
-/* A key that is right but stands in the wrong section costs as much as one wrong letter. */
+/* The key counts double and the section is bounded: a right key in the wrong section is nearer than a similar key. */
 static int name_distance(const setting_row *row, const char *section, const char *key)
 {
-    int by_key = text_distance(row->key, key);
-    if (section[0] == '\0')
-        return by_key;
-    int by_name = by_key + text_distance(row->section, section);
-    return by_name < by_key + 1 ? by_name : by_key + 1;
+    enum { SECTION_MOST = 5 };
+    int by_section = section[0] != '\0' ? text_distance(row->section, section) : 0;
+    return 2 * text_distance(row->key, key) + (by_section < SECTION_MOST ? by_section : SECTION_MOST);
 }
 
 const setting_row *setting_nearest(const char *section, const char *key)

@@ -24,26 +24,26 @@ typedef struct {
 } setting_reals;
 
 /* The words of the choices: X(constant, word). */
-#define METHOD_CHOICES(X)     \
-    X(METHOD_TESKD, "teskd") \
+#define METHOD_CHOICES(X)                                                                                              \
+    X(METHOD_TESKD, "teskd")                                                                                           \
     X(METHOD_PLAIN, "plain")
-#define SCHEDULE_CHOICES(X)        \
-    X(SCHEDULE_STEP, "step")       \
-    X(SCHEDULE_COSINE, "cosine")   \
-    X(SCHEDULE_LINEAR, "linear")   \
+#define SCHEDULE_CHOICES(X)                                                                                            \
+    X(SCHEDULE_STEP, "step")                                                                                           \
+    X(SCHEDULE_COSINE, "cosine")                                                                                       \
+    X(SCHEDULE_LINEAR, "linear")                                                                                       \
     X(SCHEDULE_CONSTANT, "constant")
-#define DATA_CHOICES(X)            \
-    X(DATA_CIFAR100, "cifar100")   \
-    X(DATA_CIFAR10, "cifar10")     \
+#define DATA_CHOICES(X)                                                                                                \
+    X(DATA_CIFAR100, "cifar100")                                                                                       \
+    X(DATA_CIFAR10, "cifar10")                                                                                         \
     X(DATA_SYNTHETIC, "synthetic")
-#define DEVICE_CHOICES(X)    \
-    X(DEVICE_AUTO, "auto")   \
-    X(DEVICE_CPU, "cpu")     \
+#define DEVICE_CHOICES(X)                                                                                              \
+    X(DEVICE_AUTO, "auto")                                                                                             \
+    X(DEVICE_CPU, "cpu")                                                                                               \
     X(DEVICE_REFERENCE, "reference")
-#define ISA_CHOICES(X)           \
-    X(ISA_AUTO, "auto")          \
-    X(ISA_BASELINE, "baseline")  \
-    X(ISA_AVX2, "avx2")          \
+#define ISA_CHOICES(X)                                                                                                 \
+    X(ISA_AUTO, "auto")                                                                                                \
+    X(ISA_BASELINE, "baseline")                                                                                        \
+    X(ISA_AVX2, "avx2")                                                                                                \
     X(ISA_AVX512, "avx512")
 #define NO_CHOICES(X)
 
@@ -66,7 +66,9 @@ enum { ISA_CHOICES(CHOICE_ID) };
 typedef struct {
 #define SECTION(section, help) struct {
 #define SETTING(section, key, type, initial, min, max, choices, help) SETTING_FIELD_##type(key);
-#define END(section) } section;
+#define END(section)                                                                                                   \
+    }                                                                                                                  \
+    section;
 #include "base/settings.def"
 #undef SECTION
 #undef SETTING

@@ -1,8 +1,8 @@
-/* Owns the reading of INI files and assignments. Invariant: the caller's settings change only when everything was right.
- * Threads: any, each with settings of its own.
+/* Owns the reading of INI files and assignments. Invariant: the caller's settings change only when everything was
+ * right. Threads: any, each with settings of its own.
  *
  * inih splits lines and tracks sections; this file feeds it line by line, which is how it knows the line's number. */
-#include "base/settings_table.h"
+#include "settings_table.h"
 
 #include "base/error.h"
 #include "base/text.h"
@@ -49,7 +49,8 @@ static void check_section(parser *p)
     section[length] = '\0';
     if (setting_section_exists(section))
         return;
-    error_set(ERROR_SETTINGS, "[%.60s]: unknown section; did you mean [%s]?", section, setting_nearest_section(section));
+    error_set(ERROR_SETTINGS, "[%.60s]: unknown section; did you mean [%s]?", section,
+              setting_nearest_section(section));
     note_error(p);
 }
 
@@ -173,7 +174,7 @@ static int split_assignment(char *text, const char **section, const char **key, 
 
 static int set_from(settings *s, char *text)
 {
-    const char *section, *key, *value;
+    const char *section = "", *key = "", *value = "";
     TRY(split_assignment(text, &section, &key, &value));
     const setting_row *row = setting_find(section, key);
     return row != NULL ? assign_named(s, row, value) : unknown_setting(section, key);

@@ -1,5 +1,5 @@
 /* Owns the texts made of the whole table: dump, help, documentation. Threads: any. */
-#include "base/settings_table.h"
+#include "settings_table.h"
 
 #include "base/error.h"
 

@@ -1,6 +1,6 @@
 /* Owns the texts of single values: reading, printing, and saying what is allowed. Invariant: what setting_print writes,
  * setting_assign reads back to the same bits. Threads: any. */
-#include "base/settings_table.h"
+#include "settings_table.h"
 
 #include "base/error.h"
 #include "base/text.h"
@@ -128,15 +128,14 @@ static int read_choice(const setting_row *row, const char *value, int *out)
 static int read_text(const setting_row *row, const char *value, char *out)
 {
     if (strlen(value) >= SETTING_TEXT_BYTES)
-        return refuse(row, value, "(shortened) is too long");
+        return refuse(row, value, "is too long");
     for (const char *c = value; *c != '\0'; c++) {
         if (iscntrl((unsigned char)*c))
             return refuse(row, value, "holds a control character");
         if (*c == ';' && (c == value || isspace((unsigned char)c[-1])))
             return refuse(row, value, "holds ';' at the start or after a space, which begins a comment in a file");
     }
-    memset(out, 0, SETTING_TEXT_BYTES);
-    memcpy(out, value, strlen(value));
+    strncpy(out, value, SETTING_TEXT_BYTES); /* zeroes the rest: equal settings are equal bytes */
     return 0;
 }
 
@@ -152,8 +151,8 @@ static int read_list(const setting_row *row, const char *value, void *member)
 {
     char element[64];
     int count = 0;
-    const char *rest = value;
-    while (*value != '\0') {
+    const char *rest = *value != '\0' ? value : NULL;
+    while (rest != NULL) {
         size_t length = strcspn(rest, ",");
         if (count == SETTING_LIST_MAX)
             return refuse(row, value, "has too many values");
@@ -162,9 +161,7 @@ static int read_list(const setting_row *row, const char *value, void *member)
         memcpy(element, rest, length);
         element[length] = '\0';
         TRY(read_element(row, text_trim(element), member, count++));
-        if (rest[length] == '\0')
-            break;
-        rest += length + 1;
+        rest = rest[length] == ',' ? rest + length + 1 : NULL;
     }
     if (row->type == SETTING_INTS)
         ((setting_ints *)member)->count = count;

@@ -10,10 +10,12 @@ enum { DISTANCE_MAX = 63 };
 
 void text_from_double(double value, char out[TEXT_DOUBLE_BYTES])
 {
-    for (int digits = 1; digits <= 17; digits++) {
-        snprintf(out, TEXT_DOUBLE_BYTES, "%.*g", digits, value);
-        if (strtod(out, NULL) == value)
-            return;
+    char text[TEXT_DOUBLE_BYTES];
+    snprintf(out, TEXT_DOUBLE_BYTES, "%.17g", value);
+    for (int digits = 16; digits >= 1; digits--) { /* not always fewer characters: 1000 and 1e+03 */
+        snprintf(text, sizeof text, "%.*g", digits, value);
+        if (strtod(text, NULL) == value && strlen(text) < strlen(out))
+            memcpy(out, text, sizeof text);
     }
 }
 

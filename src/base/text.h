@@ -1,4 +1,4 @@
-/* Small text helpers shared by the settings, the log and the metrics. */
+/* Small text functions shared by the settings, the log and the metrics. */
 #ifndef TESKD_BASE_TEXT_H
 #define TESKD_BASE_TEXT_H
 

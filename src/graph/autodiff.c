@@ -41,7 +41,8 @@ value_id backward_give_new(backward *b, value_id value)
         if (b->lists[value].count)
             graph_fail(b->g, ERROR_INTERNAL, "the parameter %s is used twice", of->name);
         desc.kind = KIND_GRADIENT;
-        snprintf(name, sizeof name, "gradient/%s", of->name);
+        if (snprintf(name, sizeof name, "gradient/%s", of->name) >= GRAPH_NAME_BYTES)
+            graph_fail(b->g, ERROR_INTERNAL, "the name \"%s\" is too long", name);
     }
     value_id gradient = graph_value_new(b->g, desc, name);
     backward_give(b, value, gradient);

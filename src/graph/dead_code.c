@@ -11,6 +11,8 @@ static bool is_live(const graph *g, const graph_node *node, const bool *read)
         return true;
     for (int k = 0; k < node->n_out; k++) {
         value_id out = node->out[k];
+        if (out == VALUE_NONE)
+            continue;
         if (read[out] || g->values[out].keep || g->values[out].desc.kind == KIND_GRADIENT)
             return true;
     }

@@ -32,7 +32,8 @@ void graph_dot(const graph *g, FILE *out)
             if (node->in[k] != VALUE_NONE)
                 fprintf(out, "  v%u -> n%u;\n", node->in[k], i);
         for (int k = 0; k < node->n_out; k++)
-            fprintf(out, "  n%u -> v%u;\n", i, node->out[k]);
+            if (node->out[k] != VALUE_NONE)
+                fprintf(out, "  n%u -> v%u;\n", i, node->out[k]);
     }
     fprintf(out, "}\n");
 }

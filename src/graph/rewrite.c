@@ -15,10 +15,20 @@ static graph_node *writer_of(graph *g, value_id value)
     return NULL;
 }
 
+/* The node of that op which writes a value that nobody but one reader sees; else NULL. */
 static graph_node *only_reader_reads(graph *g, value_id value, op_id op)
 {
     graph_node *writer = writer_of(g, value);
-    return writer && writer->op == op && graph_count_uses(g, value) == 1 ? writer : NULL;
+    bool hidden = !g->values[value].keep && graph_count_uses(g, value) == 1;
+    return writer && writer->op == op && hidden ? writer : NULL;
+}
+
+static void swap_labels(graph *g, const graph_node *a, const graph_node *b)
+{
+    char label[GRAPH_NAME_BYTES];
+    memcpy(label, g->labels[a - g->nodes], sizeof label);
+    memcpy(g->labels[a - g->nodes], g->labels[b - g->nodes], sizeof label);
+    memcpy(g->labels[b - g->nodes], label, sizeof label);
 }
 
 static bool is_pointwise(const graph_node *node)
@@ -45,6 +55,7 @@ static void rewrite_upsample(graph *g, graph_node *convolution)
     *convolution = was_upsample;
     convolution->in[0] = product;
     convolution->out[0] = y;
+    swap_labels(g, upsample, convolution);
 }
 
 static void rewrite_fuse(graph *g, graph_node *convolution)

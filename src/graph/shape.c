@@ -128,6 +128,8 @@ int shape_scalar(const graph *g, const graph_node *node, tensor_desc *out)
 {
     CHECK(input(g, node, 0)->dim[0] == input(g, node, 1)->dim[0], ERROR_SHAPE, "a loss over %d and %d pictures",
           input(g, node, 0)->dim[0], input(g, node, 1)->dim[0]);
+    if (node->op != OP_CROSS_ENTROPY) /* a student against its teacher */
+        TRY(same_dims(input(g, node, 0), input(g, node, 1)));
     return float64_vector(out, 1);
 }
 

@@ -11,6 +11,11 @@ static bool is_persistent(const tensor_desc *desc)
     return desc->kind == KIND_PARAMETER || desc->kind == KIND_STATE;
 }
 
+bool store_is_momentum(const store_entry *entry)
+{
+    return strncmp(entry->name, STORE_MOMENTUM_PREFIX, strlen(STORE_MOMENTUM_PREFIX)) == 0;
+}
+
 static int place_entries(store *s, const graph *g, const memory_plan *plan)
 {
     s->entries = calloc(g->n_values, sizeof *s->entries);
@@ -32,6 +37,8 @@ static int place_entries(store *s, const graph *g, const memory_plan *plan)
         entry->desc = value->desc;
         entry->memory = (char *)s->arena[value->desc.kind] + plan->offset[id];
         memcpy(entry->name, value->name, sizeof entry->name);
+        if (value->desc.kind == KIND_STATE && !store_is_momentum(entry))
+            s->statistics_bytes = plan->offset[id] + tensor_bytes(&value->desc);
     }
     return 0;
 }

@@ -17,7 +17,13 @@ typedef struct {
     store_entry *entries;
     void *arena[KIND_COUNT]; /* one allocation for the parameters, one for the states */
     size_t arena_bytes[KIND_COUNT];
+    size_t statistics_bytes; /* beginning of the state arena that holds the model's running statistics */
 } store;
+
+/* Names of the optimiser's states begin with this. */
+#define STORE_MOMENTUM_PREFIX "momentum/"
+
+bool store_is_momentum(const store_entry *entry);
 
 /* Makes room for every parameter and state of the graph; all zero at first. */
 int store_open(store *s, backend *device, const graph *g);

@@ -272,7 +272,7 @@ static int compare_after(comparison *c)
     for (uint32_t i = 0; i < c->tensors.n_entries; i++) {
         const store_entry *entry = &c->tensors.entries[i];
         bool is_weight = entry->desc.kind == KIND_PARAMETER;
-        if (!is_weight && strncmp(entry->name, "momentum/", strlen("momentum/")) == 0)
+        if (!is_weight && store_is_momentum(entry))
             continue;
         TRY(compare_tensor(c, "after", entry, 0, is_weight ? &weights : &statistics));
         compared++;

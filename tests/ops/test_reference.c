@@ -178,7 +178,7 @@ static bool backward(layer *l)
  * derivative is of the size of the gradient's norm, and can be near zero by chance: the norm is the yardstick. */
 static void check_direction(layer *l, int index)
 {
-    const double step = 1e-5, bound = 1e-6;
+    const double step = 1e-6, bound = 1e-6; /* a longer step would carry more units over the kink of their ReLU */
     int64_t count = tensor_count(&l->in[index].desc);
     double *x = l->in[index].real, *start = test_alloc((size_t)count * sizeof *x);
     double *direction = test_alloc((size_t)count * sizeof *x);

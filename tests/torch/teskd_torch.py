@@ -59,7 +59,7 @@ def cbr(c_in, c_out):
 
 
 def student_head(width, features, kernel):
-    """k x k patches to one vector each, then a projection to the teacher's feature width; both convolutions have a bias."""
+    """k x k patches to one vector each, then a projection to the teacher's feature width; both with a bias."""
     return nn.Sequential(
         nn.Conv2d(width, width, kernel, stride=kernel), nn.BatchNorm2d(width), nn.ReLU(),
         nn.Conv2d(width, features, 1), nn.BatchNorm2d(features), nn.ReLU())
@@ -72,7 +72,7 @@ def upsample_cbr(c_in, width):
 class Network(nn.Module):
     """forward(x) gives (logits, features): lists of four for `teskd`, of one (the teacher) for `plain`.
 
-    The students' features must be as wide as the teacher's (the feature loss subtracts them), whatever student_width is.
+    The students' features are as wide as the teacher's, whatever student_width is: the feature loss subtracts them.
     """
 
     def __init__(self, network, classes, method="teskd", base_width=None, student_width=None):
@@ -144,7 +144,7 @@ class LossSettings:
 
 
 def joint_loss(logits, features, target, settings):
-    """The total and the ten losses it is made of, each before its weight: CE of the heads, KD and feature loss of the students.
+    """The total, and what it is made of before the weights: CE of the heads, then KD and feature loss of the students.
 
     A plain network has one head and no student, so its total is the cross-entropy alone.
     """

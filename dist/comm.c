@@ -1,0 +1,167 @@
+/* Chooses the kind of communicator, checks arguments, and builds the agreement on top of either kind.
+ * Holds no state of its own. Threads: main thread only. */
+#include "comm_internal.h"
+
+#include "base/error.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+void comm_name_host(char host[HOST_BYTES])
+{
+    if (gethostname(host, HOST_BYTES) != 0 || host[0] == '\0')
+        snprintf(host, HOST_BYTES, "unknown host");
+    host[HOST_BYTES - 1] = '\0';
+}
+
+/* mpirun of Open MPI sets the first, srun --mpi=pmix the second, other process managers the rest. */
+static bool launcher_started_us(void)
+{
+    static const char *const mark[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"};
+    for (size_t i = 0; i < sizeof mark / sizeof *mark; i++)
+        if (getenv(mark[i]))
+            return true;
+    return false;
+}
+
+/* Each task of a wrong launch would train alone and write over the others' files. */
+static int refuse_lonely_task(void)
+{
+    const char *text = getenv("SLURM_NTASKS");
+    long tasks = text ? strtol(text, NULL, 10) : 1;
+    CHECK(tasks <= 1, ERROR_USAGE,
+          "Slurm has %ld tasks for this job (SLURM_NTASKS), but this process finds itself the only rank: launch with "
+          "`srun --mpi=pmix` or `mpirun` (on purpose alone: `srun --ntasks=1 --mpi=pmix`)",
+          tasks);
+    return 0;
+}
+
+int comm_open(comm **out)
+{
+    *out = NULL;
+    if (!launcher_started_us()) {
+        TRY(refuse_lonely_task());
+        return comm_open_self(out);
+    }
+    TRY(comm_open_mpi(out));
+    int status = (*out)->info.size == 1 ? refuse_lonely_task() : 0;
+    if (status < 0) {
+        comm_close(*out);
+        *out = NULL;
+    }
+    return status;
+}
+
+const comm_info *comm_describe(const comm *c)
+{
+    return &c->info;
+}
+
+int comm_all_reduce_start(comm *c, void *data, size_t count, comm_dtype type, comm_request *request)
+{
+    CHECK(request->handle[0] == 0, ERROR_INTERNAL, "all_reduce started on a request that is still under way");
+    return c->ops->all_reduce_start(c, data, count, type, request);
+}
+
+int comm_wait(comm *c, comm_request *request)
+{
+    CHECK(request->handle[0] != 0, ERROR_INTERNAL, "waiting for an all_reduce that was not started");
+    return c->ops->wait(c, request);
+}
+
+int comm_all_reduce(comm *c, void *data, size_t count, comm_dtype type)
+{
+    comm_request request = {0};
+    TRY(comm_all_reduce_start(c, data, count, type, &request));
+    return comm_wait(c, &request);
+}
+
+int comm_progress(comm *c)
+{
+    return c->ops->progress(c);
+}
+
+int comm_broadcast(comm *c, void *data, size_t bytes, int root)
+{
+    CHECK(root >= 0 && root < c->info.size, ERROR_INTERNAL, "broadcast from rank %d of %d", root, c->info.size);
+    return c->ops->broadcast(c, data, bytes, root);
+}
+
+int comm_barrier(comm *c)
+{
+    return c->ops->barrier(c);
+}
+
+int comm_all_gather(comm *c, const void *data, size_t bytes, void *all)
+{
+    return c->ops->all_gather(c, data, bytes, all);
+}
+
+/* Whether this thread's message is the one the ranks last agreed on, perhaps prefixed since. Agreements nest: an inner
+ * failure passes through an outer one with its cause and its text unchanged. */
+static bool message_is_agreed(const comm *c)
+{
+    return c->agreed_rank >= 0 && strstr(error_message(), c->agreed_text);
+}
+
+/* This rank's own failure as the others shall read it. */
+static void sign_message(const comm *c, int code, char text[COMM_TEXT_BYTES])
+{
+    const char *message = error_message()[0] ? error_message() : error_text(code);
+    if (message_is_agreed(c))
+        snprintf(text, COMM_TEXT_BYTES, "%s", message);
+    else
+        snprintf(text, COMM_TEXT_BYTES, "rank %d on %s: %s", c->info.rank, c->info.host, message);
+}
+
+typedef struct {
+    int32_t status, cause; /* cause: the rank where it began */
+} outcome;
+
+int comm_agree(comm *c, int status)
+{
+    int size = c->info.size;
+    if (size == 1)
+        return status < 0 ? status : 0;
+    outcome mine = {.status = status < 0 ? status : 0, .cause = message_is_agreed(c) ? c->agreed_rank : c->info.rank};
+    char text[COMM_TEXT_BYTES] = "";
+    if (status < 0)
+        sign_message(c, status, text);
+
+    outcome *all = malloc((size_t)size * sizeof *all);
+    CHECK(all, ERROR_MEMORY, "out of memory for the outcomes of %d ranks", size);
+    int result = comm_all_gather(c, &mine, sizeof mine, all), failing = 0;
+    while (result == 0 && failing < size && all[failing].status == 0)
+        failing++;
+    if (result == 0 && failing < size && (result = comm_broadcast(c, text, sizeof text, failing)) == 0) {
+        c->agreed_rank = all[failing].cause;
+        memcpy(c->agreed_text, text, sizeof text);
+        result = error_set(all[failing].status, "%s", text);
+    }
+    free(all);
+    return result;
+}
+
+bool comm_peer_failed(const comm *c)
+{
+    return c->ops->peer_failed(c) || (message_is_agreed(c) && c->agreed_rank != c->info.rank);
+}
+
+void comm_abort(comm *c, int code)
+{
+    char text[COMM_TEXT_BYTES];
+    sign_message(c, code, text);
+    /* After an agreed failure the rank where it began speaks for all. A launcher kills everyone as soon as one rank has
+     * ended, so the others stay until it has spoken. */
+    if (message_is_agreed(c) && c->agreed_rank != c->info.rank)
+        c->ops->await_abort(c);
+    c->ops->abort(c, text);
+}
+
+void comm_close(comm *c)
+{
+    if (c)
+        c->ops->close(c);
+}

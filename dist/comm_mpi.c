@@ -1,0 +1,185 @@
+/* Opens and closes MPI and the control channel beside it.
+ * Invariant: a communicator that was handed out has a running control channel. Only opening and MPI_Finalize use MPI
+ * calls that block. Threads: main thread only; MPI is told so. */
+#include "comm_mpi.h"
+
+#include "base/error.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+int comm_mpi_status(const char *what, int mpi_code)
+{
+    if (mpi_code == MPI_SUCCESS)
+        return 0;
+    char text[MPI_MAX_ERROR_STRING] = "";
+    int length = 0;
+    MPI_Error_string(mpi_code, text, &length);
+    return error_set(ERROR_COMM, "%s failed: %s", what, text);
+}
+
+static bool mpi_peer_failed(const comm *c)
+{
+    return control_peer_failed(((const comm_mpi *)c)->channel);
+}
+
+static void mpi_abort(comm *c, const char *text)
+{
+    control_leave(((comm_mpi *)c)->channel, text);
+}
+
+static void mpi_await_abort(comm *c)
+{
+    enum { ABORT_MS = 1000 };
+    control_await_failure(((comm_mpi *)c)->channel, ABORT_MS);
+}
+
+static void free_all(comm_mpi *m)
+{
+    control_close(m->channel);
+    comm_mpi_free_sums(m);
+    free(m->place);
+    free(m);
+}
+
+/* With a peer gone MPI_Finalize might wait for it for ever: MPI is then left as it is. */
+static void mpi_close(comm *c)
+{
+    comm_mpi *m = (comm_mpi *)c;
+    if (comm_mpi_barrier(c) == 0) {
+        control_leave(m->channel, NULL);
+        MPI_Comm_free(&m->second);
+        MPI_Comm_free(&m->calls);
+        MPI_Finalize();
+    }
+    free_all(m);
+}
+
+static const comm_ops mpi_ops = {
+    .all_reduce_start = comm_mpi_all_reduce_start,
+    .wait = comm_mpi_wait,
+    .progress = comm_mpi_progress,
+    .broadcast = comm_mpi_broadcast,
+    .barrier = comm_mpi_barrier,
+    .all_gather = comm_mpi_all_gather,
+    .peer_failed = mpi_peer_failed,
+    .abort = mpi_abort,
+    .await_abort = mpi_await_abort,
+    .close = mpi_close,
+};
+
+static int start_mpi(void)
+{
+    int started = 0, provided = MPI_THREAD_SINGLE;
+    TRY(comm_mpi_status("MPI_Initialized", MPI_Initialized(&started)));
+    CHECK(!started, ERROR_INTERNAL, "MPI can be opened only once in a process");
+    TRY(comm_mpi_status("MPI_Init_thread", MPI_Init_thread(NULL, NULL, MPI_THREAD_FUNNELED, &provided)));
+    CHECK(provided >= MPI_THREAD_FUNNELED, ERROR_COMM, "this MPI library does not work in a program with threads");
+    return comm_mpi_status("MPI_Comm_set_errhandler", MPI_Comm_set_errhandler(MPI_COMM_WORLD, MPI_ERRORS_RETURN));
+}
+
+/* Ranks, hosts, and who shares one. */
+static int describe_ranks(comm_mpi *m)
+{
+    comm_info *info = &m->base.info;
+    MPI_Comm local;
+    rank_place mine = {0};
+    int length = 0;
+    TRY(comm_mpi_status("MPI_Comm_rank", MPI_Comm_rank(MPI_COMM_WORLD, &info->rank)));
+    TRY(comm_mpi_status("MPI_Comm_size", MPI_Comm_size(MPI_COMM_WORLD, &info->size)));
+    TRY(comm_mpi_status("MPI_Comm_split_type",
+                        MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, info->rank, MPI_INFO_NULL, &local)));
+    TRY(comm_mpi_status("MPI_Comm_rank", MPI_Comm_rank(local, &info->local_rank)));
+    TRY(comm_mpi_status("MPI_Comm_size", MPI_Comm_size(local, &info->local_size)));
+    mine.host_leader = info->rank;
+    TRY(comm_mpi_status("MPI_Bcast", MPI_Bcast(&mine.host_leader, 1, MPI_INT, 0, local)));
+    TRY(comm_mpi_status("MPI_Comm_free", MPI_Comm_free(&local)));
+
+    comm_name_host(m->base.host);
+    memcpy(mine.host, m->base.host, sizeof mine.host);
+    m->place = calloc((size_t)info->size, sizeof *m->place);
+    CHECK(m->place, ERROR_MEMORY, "out of memory for a table of %d ranks", info->size);
+    TRY(comm_mpi_status("MPI_Allgather",
+                        MPI_Allgather(&mine, sizeof mine, MPI_BYTE, m->place, sizeof mine, MPI_BYTE, MPI_COMM_WORLD)));
+    TRY(comm_mpi_status("MPI_Get_library_version", MPI_Get_library_version(m->library, &length)));
+    m->library[strcspn(m->library, "\n")] = '\0';
+    info->host = m->base.host;
+    info->library = m->library;
+    return 0;
+}
+
+/* Rank 0 opens a port, tells everyone by MPI, and lets them in; `fd` has an entry for each rank. */
+static int connect_ranks(comm_mpi *m, int *fd)
+{
+    int rank = m->base.info.rank, size = m->base.info.size;
+    rendezvous_invite invite = {0};
+    int listener = rank == 0 ? rendezvous_listen(&invite) : -1;
+    int status = comm_mpi_status("MPI_Bcast", MPI_Bcast(&invite, sizeof invite, MPI_BYTE, 0, MPI_COMM_WORLD));
+    if (status == 0 && invite.port == 0)
+        status = rank == 0 ? listener : error_set(ERROR_COMM, "rank 0 could not open the control channel");
+    else if (status == 0 && rank == 0)
+        status = rendezvous_accept(listener, &invite, m->place, size, fd);
+    else if (status == 0)
+        status = fd[0] = rendezvous_connect(&invite, rank, m->place[rank].host_leader == m->place[0].host_leader);
+    if (listener >= 0)
+        close(listener);
+    return status < 0 ? status : 0;
+}
+
+static int open_channel(comm_mpi *m)
+{
+    int rank = m->base.info.rank, size = m->base.info.size;
+    int *fd = malloc((size_t)size * sizeof *fd);
+    CHECK(fd, ERROR_MEMORY, "out of memory for %d connections", size);
+    for (int r = 0; r < size; r++)
+        fd[r] = -1;
+    int status = connect_ranks(m, fd);
+    if (status == 0)
+        status = control_open(&m->channel, rank, size, m->place, fd);
+    else
+        for (int r = 0; r < size; r++)
+            if (fd[r] >= 0)
+                close(fd[r]);
+    free(fd);
+    return status;
+}
+
+/* Everybody returns the lowest failing rank's message. */
+static int agree_on_opening(const comm_mpi *m, int status)
+{
+    int size = m->base.info.size, mine = status < 0 ? m->base.info.rank : size, first = size;
+    char text[COMM_TEXT_BYTES] = "";
+    TRY(comm_mpi_status("MPI_Allreduce", MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD)));
+    if (first == size)
+        return 0;
+    if (mine == first)
+        strncpy(text, error_message(), sizeof text - 1);
+    TRY(comm_mpi_status("MPI_Bcast", MPI_Bcast(text, sizeof text, MPI_CHAR, first, MPI_COMM_WORLD)));
+    return error_set(ERROR_COMM, "rank %d on %s: %s", first, m->place[first].host, text);
+}
+
+static int open_parts(comm_mpi *m)
+{
+    TRY(start_mpi());
+    TRY(describe_ranks(m));
+    TRY(comm_mpi_status("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &m->calls)));
+    TRY(comm_mpi_status("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &m->second)));
+    return agree_on_opening(m, open_channel(m));
+}
+
+/* A failure leaves MPI as it is: finalizing waits for ranks that may not come. */
+int comm_open_mpi(comm **out)
+{
+    comm_mpi *m = calloc(1, sizeof *m);
+    CHECK(m, ERROR_MEMORY, "out of memory for a communicator");
+    m->base.ops = &mpi_ops;
+    m->base.agreed_rank = -1;
+    int status = open_parts(m);
+    if (status < 0) {
+        free_all(m);
+        return status;
+    }
+    *out = &m->base;
+    return 0;
+}

@@ -1,0 +1,357 @@
+/* Owns the control channel's sockets and the watchdog thread.
+ * Invariant: `failure` is written once, by the watchdog, before `failed` becomes true, and never changes after that.
+ * Threads: after control_open only the watchdog touches links and sockets. The main thread asks it to leave by writing
+ * `last_words`, then `leaving`, then the eventfd. The watchdog never ends the process; it writes to stderr in one case:
+ * a rank died without a word, and the launcher may kill this one before its main thread, deep in a computation, can
+ * report it. */
+#include "control.h"
+
+#include "base/error.h"
+#include "clock.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { TEXT_BYTES = 2048, AWAIT_STEP_US = 2000, DRAIN_STEP_MS = 50 };
+
+/* A stopped or swapped rank is not a dead one: silence must last long before it counts. */
+static const double HEARTBEAT_SECONDS = 2.0, SILENCE_SECONDS = 60.0, DRAIN_SECONDS = 1.0;
+
+typedef enum { FRAME_HEARTBEAT = 1, FRAME_GOODBYE, FRAME_FAILURE } frame_kind;
+
+typedef struct {
+    uint32_t kind;
+    int32_t rank; /* FRAME_FAILURE: who failed */
+    uint32_t bytes;
+} frame_header;
+
+typedef struct {
+    frame_header header;
+    char text[TEXT_BYTES];
+} frame;
+
+typedef struct {
+    int fd; /* -1: no connection, or none any more */
+    bool goodbye;
+    double heard;
+    size_t have; /* bytes of `inbox` */
+    frame inbox;
+} control_link;
+
+struct control {
+    int rank, size, n_links; /* link[r] leads to rank r */
+    const rank_place *place;
+    pthread_t thread;
+    bool running; /* main thread's */
+    int wake;
+
+    atomic_bool failed;
+    char failure[TEXT_BYTES];
+
+    atomic_bool leaving;
+    bool has_last_words;
+    char last_words[TEXT_BYTES];
+
+    struct pollfd *polled; /* wake, then one a link */
+    control_link link[];
+};
+
+static void link_close(control_link *link)
+{
+    if (link->fd >= 0)
+        close(link->fd);
+    link->fd = -1;
+}
+
+/* Frames are few and small, so a full socket buffer means a peer that has not read for hours: what does not fit is
+ * dropped with the connection. */
+static void link_send(control_link *link, frame_kind kind, int rank, const char *text)
+{
+    if (link->fd < 0)
+        return;
+    frame out = {.header = {.kind = kind, .rank = rank, .bytes = (uint32_t)strnlen(text, TEXT_BYTES - 1)}};
+    memcpy(out.text, text, out.header.bytes);
+    size_t bytes = sizeof out.header + out.header.bytes;
+    ssize_t sent = send(link->fd, &out, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent >= 0 && (size_t)sent < bytes)
+        shutdown(link->fd, SHUT_RDWR);
+}
+
+static void send_all(control *ctl, frame_kind kind, int rank, const char *text)
+{
+    for (int i = 0; i < ctl->n_links; i++)
+        link_send(&ctl->link[i], kind, rank, text);
+}
+
+/* The watchdog's own view: one failure is enough, and nothing that happens while leaving is news. */
+static bool takes_news(const control *ctl)
+{
+    return !atomic_load_explicit(&ctl->failed, memory_order_relaxed) && !atomic_load(&ctl->leaving);
+}
+
+/* Keeps the first failure, and on rank 0 passes it on. */
+static void note_failure(control *ctl, int rank, const char *text)
+{
+    if (!takes_news(ctl))
+        return;
+    snprintf(ctl->failure, sizeof ctl->failure, "%s", text);
+    atomic_store_explicit(&ctl->failed, true, memory_order_release);
+    if (ctl->rank == 0)
+        send_all(ctl, FRAME_FAILURE, rank, ctl->failure);
+}
+
+/* Exactly one survivor reports a rank that died without a word. For ranks other than 0 that is rank 0. For rank 0 it is
+ * rank 1; but silence, unlike a closed connection, can be a host that went down with rank 1 on it, so then it is the
+ * lowest rank of another host, where there is one. */
+static bool is_reporter(const control *ctl, bool silent)
+{
+    if (ctl->rank == 0)
+        return true;
+    int reporter = 1;
+    for (int r = 1; silent && r < ctl->size; r++)
+        if (ctl->place[r].host_leader != ctl->place[0].host_leader) {
+            reporter = r;
+            break;
+        }
+    return ctl->rank == reporter;
+}
+
+static void note_death(control *ctl, int rank, bool silent)
+{
+    control_link *link = &ctl->link[rank];
+    link_close(link);
+    if (link->goodbye || !takes_news(ctl))
+        return;
+    char text[TEXT_BYTES], line[TEXT_BYTES + 64];
+    if (silent)
+        snprintf(text, sizeof text, "rank %d on %s has not been heard of for %.0f s", rank, ctl->place[rank].host,
+                 SILENCE_SECONDS);
+    else
+        snprintf(text, sizeof text, "rank %d on %s ended without a word (its connection closed)", rank,
+                 ctl->place[rank].host);
+    note_failure(ctl, rank, text);
+    int bytes = snprintf(line, sizeof line, "%s: %s\n", program_invocation_short_name, text);
+    if (is_reporter(ctl, silent) && write(STDERR_FILENO, line, (size_t)bytes) < 0) {
+        /* nobody reads stderr: the peers and the main thread have the message all the same */
+    }
+}
+
+/* Returns false when the connection has nothing more to say. */
+static bool take_frame(control *ctl, control_link *link)
+{
+    const frame *in = &link->inbox;
+    link->have = 0;
+    switch (in->header.kind) {
+    case FRAME_HEARTBEAT:
+        return true;
+    case FRAME_GOODBYE:
+        link->goodbye = true;
+        return true;
+    case FRAME_FAILURE:
+        note_failure(ctl, in->header.rank, in->text);
+        link_close(link); /* tells the sender that it was heard */
+        return false;
+    default:
+        return true;
+    }
+}
+
+static void link_read(control *ctl, int rank)
+{
+    control_link *link = &ctl->link[rank];
+    for (;;) {
+        size_t want = sizeof link->inbox.header;
+        if (link->have >= want)
+            want += link->inbox.header.bytes;
+        ssize_t got = recv(link->fd, (char *)&link->inbox + link->have, want - link->have, MSG_DONTWAIT);
+        if (got < 0 && (errno == EAGAIN || errno == EINTR))
+            return;
+        if (got <= 0) {
+            note_death(ctl, rank, false);
+            return;
+        }
+        link->heard = clock_seconds();
+        link->have += (size_t)got;
+        if (link->have < sizeof link->inbox.header)
+            continue;
+        if (link->inbox.header.bytes >= TEXT_BYTES) {
+            note_death(ctl, rank, false);
+            return;
+        }
+        if (link->have < sizeof link->inbox.header + link->inbox.header.bytes)
+            continue;
+        link->inbox.text[link->inbox.header.bytes] = '\0';
+        if (!take_frame(ctl, link))
+            return;
+    }
+}
+
+/* Waits for news, and takes all of it. */
+static void listen_to_links(control *ctl, int timeout_ms)
+{
+    ctl->polled[0] = (struct pollfd){.fd = atomic_load(&ctl->leaving) ? -1 : ctl->wake, .events = POLLIN};
+    for (int i = 0; i < ctl->n_links; i++)
+        ctl->polled[i + 1] = (struct pollfd){.fd = ctl->link[i].fd, .events = POLLIN};
+    if (poll(ctl->polled, (nfds_t)ctl->n_links + 1, timeout_ms) <= 0)
+        return;
+    for (int i = 0; i < ctl->n_links; i++)
+        if (ctl->polled[i + 1].revents && ctl->link[i].fd >= 0)
+            link_read(ctl, i);
+}
+
+static void check_silence(control *ctl)
+{
+    double now = clock_seconds();
+    for (int i = 0; i < ctl->n_links; i++)
+        if (ctl->link[i].fd >= 0 && !ctl->link[i].goodbye && now - ctl->link[i].heard > SILENCE_SECONDS)
+            note_death(ctl, i, true);
+}
+
+static bool any_open(const control *ctl)
+{
+    for (int i = 0; i < ctl->n_links; i++)
+        if (ctl->link[i].fd >= 0)
+            return true;
+    return false;
+}
+
+/* Tells the peers, then waits until they have closed their ends: a process that ends sooner may take unread words with
+ * it. */
+static void say_last_words(control *ctl)
+{
+    if (!atomic_load_explicit(&ctl->failed, memory_order_relaxed))
+        send_all(ctl, FRAME_FAILURE, ctl->rank, ctl->last_words);
+    for (int i = 0; i < ctl->n_links; i++)
+        if (ctl->link[i].fd >= 0)
+            shutdown(ctl->link[i].fd, SHUT_WR);
+    double deadline = clock_seconds() + DRAIN_SECONDS;
+    while (any_open(ctl) && clock_seconds() < deadline)
+        listen_to_links(ctl, DRAIN_STEP_MS);
+}
+
+static void *watch(void *argument)
+{
+    control *ctl = argument;
+    double next_beat = clock_seconds();
+    while (!atomic_load(&ctl->leaving)) {
+        double now = clock_seconds();
+        if (now >= next_beat) {
+            send_all(ctl, FRAME_HEARTBEAT, ctl->rank, "");
+            next_beat = now + HEARTBEAT_SECONDS;
+        }
+        listen_to_links(ctl, 1 + (int)((next_beat - now) * 1000.0));
+        check_silence(ctl);
+    }
+    if (ctl->has_last_words)
+        say_last_words(ctl);
+    else
+        send_all(ctl, FRAME_GOODBYE, ctl->rank, "");
+    return NULL;
+}
+
+/* Signals belong to the main thread. */
+static int start_watchdog(control *ctl)
+{
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    int error = pthread_create(&ctl->thread, NULL, watch, ctl);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (error)
+        return error_set(ERROR_COMM, "control channel: no watchdog thread: %s", strerror(error));
+    ctl->running = true;
+    return 0;
+}
+
+int control_open(control **out, int rank, int size, const rank_place *place, const int *fd)
+{
+    int n_links = rank == 0 ? size : 1;
+    control *ctl = calloc(1, sizeof *ctl + (size_t)n_links * sizeof(control_link));
+    struct pollfd *polled = calloc((size_t)n_links + 1, sizeof *polled);
+    *out = NULL;
+    if (!ctl || !polled) {
+        for (int i = 0; i < n_links; i++)
+            if (fd[i] >= 0)
+                close(fd[i]);
+        free(polled);
+        free(ctl);
+        return error_set(ERROR_MEMORY, "control channel: out of memory for %d ranks", size);
+    }
+    ctl->rank = rank;
+    ctl->size = size;
+    ctl->n_links = n_links;
+    ctl->place = place;
+    ctl->polled = polled;
+    double now = clock_seconds();
+    for (int i = 0; i < n_links; i++) {
+        ctl->link[i].fd = fd[i];
+        ctl->link[i].heard = now;
+    }
+    ctl->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    int status =
+        ctl->wake < 0 ? error_set(ERROR_COMM, "control channel: no eventfd: %s", strerror(errno)) : start_watchdog(ctl);
+    if (status < 0) {
+        control_close(ctl);
+        return status;
+    }
+    *out = ctl;
+    return 0;
+}
+
+bool control_peer_failed(const control *ctl)
+{
+    return atomic_load_explicit(&ctl->failed, memory_order_acquire);
+}
+
+int control_check(const control *ctl)
+{
+    return control_peer_failed(ctl) ? error_set(ERROR_COMM, "%s", ctl->failure) : 0;
+}
+
+int control_await_failure(const control *ctl, int ms)
+{
+    double deadline = clock_seconds() + ms / 1000.0;
+    while (!control_peer_failed(ctl) && clock_seconds() < deadline)
+        clock_sleep_us(AWAIT_STEP_US);
+    return control_check(ctl);
+}
+
+void control_leave(control *ctl, const char *failure)
+{
+    if (!ctl->running)
+        return;
+    if (failure) {
+        snprintf(ctl->last_words, sizeof ctl->last_words, "%s", failure);
+        ctl->has_last_words = true;
+    }
+    atomic_store(&ctl->leaving, true);
+    uint64_t one = 1;
+    if (write(ctl->wake, &one, sizeof one) < 0) {
+        /* cannot fail on a fresh eventfd; the watchdog would look again at its next heartbeat */
+    }
+    pthread_join(ctl->thread, NULL);
+    ctl->running = false;
+}
+
+void control_close(control *ctl)
+{
+    if (!ctl)
+        return;
+    control_leave(ctl, NULL);
+    for (int i = 0; i < ctl->n_links; i++)
+        link_close(&ctl->link[i]);
+    if (ctl->wake >= 0)
+        close(ctl->wake);
+    free(ctl->polled);
+    free(ctl);
+}

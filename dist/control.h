@@ -1,0 +1,33 @@
+/* The control channel: how a rank learns at once that another one has failed.
+ *
+ * A star of TCP connections around rank 0, watched by one thread in each rank. A connection that closes without a
+ * goodbye, or stays silent for a minute, is a rank that died. Rank 0 passes every failure on. The first failure heard
+ * of is kept for good; later ones are taken for its consequences. */
+#ifndef TESKD_DIST_CONTROL_H
+#define TESKD_DIST_CONTROL_H
+
+#include "rendezvous.h"
+
+#include <stdbool.h>
+
+typedef struct control control;
+
+/* Starts the watchdog over the sockets that rendezvous gave: on rank 0 fd[0..size-1] with fd[0] = -1, on the others
+ * fd[0] alone. `place` has `size` entries and outlives the channel. Owns the sockets from then on, on failure too. */
+int control_open(control **out, int rank, int size, const rank_place *place, const int *fd);
+
+/* 0 while no peer is known to have failed, else ERROR_COMM with the failure's message. Cheap: one atomic load. */
+int control_check(const control *ctl);
+bool control_peer_failed(const control *ctl);
+
+/* Waits up to `ms` milliseconds for word of a failure, and returns as control_check. */
+int control_await_failure(const control *ctl, int ms);
+
+/* Ends the watchdog. Without `failure` it says goodbye; with it, the peers are told that this rank fails (the text goes
+ * out as it is), and it returns when they have heard, after one second at the latest. control_check goes on working. */
+void control_leave(control *ctl, const char *failure);
+
+/* Leaves, if that has not been done, and frees. NULL is fine. */
+void control_close(control *ctl);
+
+#endif

@@ -1,0 +1,62 @@
+#!/usr/bin/env bash
+# From a fresh checkout to a trained and evaluated network on this machine's CPU, with drawn pictures.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+work=${TESKD_WORK:-$PWD/quickstart}
+ranks=${TESKD_RANKS:-2}
+build=$PWD/build
+data=$work/data
+output=$work/run
+
+if [ $# -ne 0 ]; then
+  cat <<'TEXT'
+usage: launch/quickstart.sh
+  TESKD_WORK    folder for the data and the results (default: quickstart in the source tree)
+  TESKD_RANKS   number of processes to train with (default: 2)
+TEXT
+  case $1 in --help | -h) exit 0 ;; *) exit 2 ;; esac
+fi
+
+cat <<TEXT
+This will
+  1. install missing Debian packages (apt-get, as root or with sudo; skipped when all are there)
+  2. build teskd in $build
+  3. draw a small picture set in $data
+  4. train on it with $ranks processes, results in $output
+  5. evaluate the best network of the run
+TEXT
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "Packages"
+bash launch/packages.sh --install
+
+step "Build"
+cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DTESKD_TESTS=OFF
+cmake --build build
+
+step "Pictures"
+mkdir -p "$work"
+build/teskd data synth --out "$data"
+
+step "Train"
+mpirun_options=(-np "$ranks" --bind-to none --oversubscribe)
+if [ "$(id -u)" -eq 0 ]; then
+  # Open MPI refuses root unless told twice; a container often has no other user.
+  export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+fi
+mpirun "${mpirun_options[@]}" build/teskd --config configs/quickstart.ini \
+  --set data.path="$data" --set output.dir="$output"
+
+step "Evaluate"
+build/teskd eval --checkpoint "$output/best.h5"
+
+cat <<TEXT
+
+Done.
+  program      $build/teskd
+  pictures     $data
+  checkpoints  $output/best.h5, $output/last.h5
+  settings     configs/quickstart.ini (another run: --set section.key=value; all settings: build/teskd --help)
+TEXT

@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds with warnings as errors and runs all tests.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+sanitizers=no
+for argument in "$@"; do
+  case $argument in
+    --sanitizers) sanitizers=yes ;;
+    *)
+      echo "usage: launch/test.sh [--sanitizers]   (also an address and undefined-behaviour build)" >&2
+      case $argument in --help | -h) exit 0 ;; *) exit 2 ;; esac
+      ;;
+  esac
+done
+
+echo "This will install missing Debian packages (apt-get, as root or with sudo), build in build-test, and run the tests."
+[ "$sanitizers" = no ] || echo "Then the same in build-asan with the address and undefined-behaviour sanitizers."
+
+# The tests start small MPI jobs, as root in a container and with more ranks than there are cores.
+export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
+export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=none
+export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
+
+# build_and_test FOLDER CMAKE_OPTION...
+build_and_test() {
+  local folder=$1
+  shift
+  printf '\n== %s\n' "$folder"
+  cmake -S . -B "$folder" -G Ninja -DTESKD_TESTS=ON -DTESKD_WERROR=ON "$@"
+  cmake --build "$folder"
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error
+}
+
+bash launch/packages.sh --tests --install
+build_and_test build-test
+if [ "$sanitizers" = yes ]; then
+  build_and_test build-asan -DCMAKE_BUILD_TYPE=Debug -DTESKD_SANITIZE=address,undefined
+fi

@@ -1,0 +1,108 @@
+/* Owns the live line of the terminal. Invariant: whatever is written, a live line is cleared before it, under the lock
+ * of `out`, which also guards `live`. Threads: any. */
+#include "base/log.h"
+
+#include <stdarg.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+enum { LINE_BYTES = 4096 };
+
+void log_open(logger *log, int rank, int size, const char *host)
+{
+    memset(log, 0, sizeof *log);
+    log->out = stdout;
+    log->err = stderr;
+    log->terminal = isatty(fileno(stdout)) == 1;
+    log->rank = rank;
+    log->size = size;
+    snprintf(log->host, sizeof log->host, "%s", host);
+}
+
+/* Under the lock of `out`. */
+static void clear_live(logger *log)
+{
+    if (log->live)
+        fputs("\r\033[K", log->out);
+    log->live = false;
+}
+
+void log_info(logger *log, const char *format, ...)
+{
+    if (log->rank != 0)
+        return;
+    va_list args;
+    flockfile(log->out);
+    clear_live(log);
+    va_start(args, format);
+    vfprintf(log->out, format, args);
+    va_end(args);
+    fputc('\n', log->out);
+    fflush(log->out); /* a batch system's file should show it now */
+    funlockfile(log->out);
+}
+
+/* A line that wraps could not be rewritten. */
+static int terminal_columns(FILE *out)
+{
+    struct winsize size;
+    if (ioctl(fileno(out), TIOCGWINSZ, &size) != 0 || size.ws_col == 0)
+        return 80;
+    return size.ws_col;
+}
+
+void log_live(logger *log, const char *format, ...)
+{
+    char line[LINE_BYTES];
+    va_list args;
+    if (log->rank != 0 || !log->terminal)
+        return;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    flockfile(log->out);
+    clear_live(log);
+    fprintf(log->out, "%.*s", terminal_columns(log->out) - 1, line);
+    fflush(log->out);
+    log->live = true;
+    funlockfile(log->out);
+}
+
+static void complain(logger *log, const char *kind, const char *format, va_list args)
+{
+    char line[LINE_BYTES], where[128] = "";
+    vsnprintf(line, sizeof line, format, args);
+    if (log->size > 1)
+        snprintf(where, sizeof where, "rank %d on %s: ", log->rank, log->host);
+    flockfile(log->out);
+    clear_live(log);
+    fflush(log->out);
+    fprintf(log->err, "teskd: %s%s%s\n", kind, where, line);
+    fflush(log->err);
+    funlockfile(log->out);
+}
+
+void log_warning(logger *log, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    complain(log, "warning: ", format, args);
+    va_end(args);
+}
+
+void log_error(logger *log, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    complain(log, "", format, args);
+    va_end(args);
+}
+
+void log_close(logger *log)
+{
+    flockfile(log->out);
+    clear_live(log);
+    fflush(log->out);
+    funlockfile(log->out);
+}

@@ -1,0 +1,95 @@
+/* Owns the process: picks the subcommand, prints the one message of a failure, and alone exits.
+ * Exit codes: 0, 1 for a failed run, 2 for wrong usage or settings. */
+#include "base/error.h"
+#include "train/commands.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static const command *const commands[] = {&command_train,     &command_eval, &command_bench,
+                                          &command_reference, &command_data, &command_info};
+enum { COMMANDS = sizeof commands / sizeof commands[0] };
+
+static void print_usage(FILE *out)
+{
+    fprintf(out, "usage: teskd --config FILE [--set section.key=value ...]\n"
+                 "       teskd COMMAND [options]\n\n"
+                 "Trains a network together with three students of its own (TESKD). On several ranks: mpirun -np N teskd ...\n\n");
+    for (int i = 0; i < COMMANDS; i++)
+        fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+    fprintf(out, "\nteskd COMMAND --help lists the options of a command, teskd train --help all settings.\n"
+                 "Exit codes: 0; 1 for a failed run; 2 for wrong usage or settings.\n");
+}
+
+static void print_command_help(const command *c, FILE *out)
+{
+    fprintf(out, "usage: teskd %s [options] %s\n\n%s.\n\n", c->name, c->usage, c->summary);
+    options_help(c->options, out);
+    if (c->uses_settings) {
+        fprintf(out, "\nsettings:\n");
+        settings_help(out);
+    }
+}
+
+static const command *find_command(const char *name)
+{
+    for (int i = 0; i < COMMANDS; i++)
+        if (strcmp(commands[i]->name, name) == 0)
+            return commands[i];
+    return NULL;
+}
+
+/* `teskd --config F` and every other option without a command is training. */
+static int run_command(int argc, char **argv, logger *log, comm *ranks)
+{
+    bool named = argc > 1 && argv[1][0] != '-';
+    const command *c = named ? find_command(argv[1]) : &command_train;
+    bool first = comm_describe(ranks)->rank == 0;
+    if (!c)
+        return comm_agree(ranks, error_set(ERROR_USAGE, "there is no command \"%s\"; see teskd --help", argv[1]));
+    static char train_name[] = "train";
+    if (named) {
+        argc--;
+        argv++;
+    } else {
+        argv[0] = train_name;
+    }
+    options o;
+    TRY(comm_agree(ranks, options_read(&o, argc, argv, c->options)));
+    if (!o.help)
+        return c->run(&o, log, ranks);
+    if (first && named)
+        print_command_help(c, stdout);
+    else if (first)
+        print_usage(stdout);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    comm *ranks;
+    logger log;
+    if (argc < 2) {
+        print_usage(stderr);
+        return 2;
+    }
+    if (comm_open(&ranks) < 0) {
+        fprintf(stderr, "teskd: %s\n", error_message());
+        return 1;
+    }
+    const comm_info *info = comm_describe(ranks);
+    log_open(&log, info->rank, info->size, info->host);
+    int status = run_command(argc, argv, &log, ranks);
+    log_close(&log);
+    if (status == 0) {
+        comm_close(ranks);
+        return fflush(stdout) == 0 ? 0 : 1;
+    }
+    int code = status == ERROR_USAGE || status == ERROR_SETTINGS ? 2 : 1;
+    if (!comm_peer_failed(ranks))
+        log_error(&log, "%s", error_message());
+    comm_abort(ranks, code);
+    fflush(stdout);
+    _exit(code);
+}

@@ -1,0 +1,231 @@
+/* Owns what a checkpoint holds. Invariant: only rank 0 touches files, and every rank gets the same outcome.
+ * Main thread only (HDF5). */
+#include "train/checkpoint.h"
+#include "base/error.h"
+#include "io/tensor_file.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* "momentum/NAME" stays, weights and running statistics go to "weights/NAME". */
+static void tensor_path(const store_entry *entry, char path[2 * GRAPH_NAME_BYTES])
+{
+    snprintf(path, 2 * GRAPH_NAME_BYTES, "%s%s", store_is_momentum(entry) ? "" : "weights/", entry->name);
+}
+
+static real_type entry_type(const store_entry *entry)
+{
+    return entry->desc.dtype == DTYPE_F64 ? REAL_FLOAT64 : REAL_FLOAT32;
+}
+
+static int write_tensors(const store *tensors, tensor_file *file)
+{
+    for (uint32_t i = 0; i < tensors->n_entries; i++) {
+        const store_entry *entry = &tensors->entries[i];
+        int64_t shape[4];
+        int rank = store_file_shape(&entry->desc, shape);
+        char path[2 * GRAPH_NAME_BYTES];
+        void *values = malloc(tensor_bytes(&entry->desc));
+        CHECK(values, ERROR_MEMORY, "no memory to write %s", entry->name);
+        tensor_path(entry, path);
+        store_export(entry, values);
+        int status = tensor_file_write(file, path, entry_type(entry), rank, shape, values);
+        free(values);
+        TRY(status);
+    }
+    return 0;
+}
+
+static int write_attributes(const experiment *e, const progress *at, tensor_file *file)
+{
+    const int64_t count = METRICS_COUNT;
+    TRY(tensor_file_set_int(file, "epoch", at->epoch));
+    TRY(tensor_file_set_int(file, "step", at->step));
+    TRY(tensor_file_set_int(file, "steps_done", at->steps_done));
+    TRY(tensor_file_set_int(file, "seed", e->config.train.seed));
+    TRY(tensor_file_set_int(file, "classes", e->step.model.classes));
+    TRY(tensor_file_set_int(file, "ranks", e->info->size));
+    TRY(tensor_file_set_double(file, "best_top1", at->best_top1));
+    TRY(tensor_file_set_text(file, "network", e->step.model.network->name));
+    TRY(tensor_file_set_text(file, "program", "teskd " TESKD_VERSION));
+    TRY(tensor_file_write(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, &at->epoch_sums));
+    char *text = settings_to_text(&e->config);
+    CHECK(text, ERROR_MEMORY, "no memory for the settings");
+    int status = tensor_file_set_text(file, "settings", text);
+    free(text);
+    return status;
+}
+
+/* The old file gets a second name before the new one takes its first: there is always a whole one. */
+static int keep_as_previous(const char *dir, const char *path)
+{
+    char previous[SETTING_TEXT_BYTES + 32], link_name[SETTING_TEXT_BYTES + 32];
+    snprintf(previous, sizeof previous, "%s/previous.h5", dir);
+    snprintf(link_name, sizeof link_name, "%s/previous.h5.tmp", dir);
+    if (access(path, F_OK) != 0)
+        return 0;
+    unlink(link_name);
+    CHECK(link(path, link_name) == 0 && rename(link_name, previous) == 0, ERROR_FILE, "%s: cannot be kept as %s: %s",
+          path, previous, strerror(errno));
+    return 0;
+}
+
+static int save(const experiment *e, const progress *at, const char *name, bool keep_previous)
+{
+    char path[SETTING_TEXT_BYTES + 32];
+    tensor_file *file = NULL;
+    snprintf(path, sizeof path, "%s/%s", e->config.output.dir, name);
+    TRY(tensor_file_create(&file, path));
+    int status = write_tensors(&e->tensors, file);
+    if (status == 0)
+        status = write_attributes(e, at, file);
+    if (status == 0 && keep_previous)
+        status = keep_as_previous(e->config.output.dir, path);
+    if (status == 0)
+        status = tensor_file_commit(&file);
+    tensor_file_close(&file);
+    return status;
+}
+
+int checkpoint_save(experiment *e, const progress *at, const char *name, bool keep_previous)
+{
+    int status = e->info->rank == 0 ? save(e, at, name, keep_previous) : 0;
+    return comm_agree(e->ranks, status);
+}
+
+static int read_tensor(store_entry *entry, tensor_file *file)
+{
+    int64_t shape[4];
+    int rank = store_file_shape(&entry->desc, shape);
+    char path[2 * GRAPH_NAME_BYTES];
+    void *values = malloc(tensor_bytes(&entry->desc));
+    CHECK(values, ERROR_MEMORY, "no memory to read %s", entry->name);
+    tensor_path(entry, path);
+    int status = tensor_file_read(file, path, entry_type(entry), rank, shape, values);
+    if (status == 0)
+        store_import(entry, values);
+    free(values);
+    return status;
+}
+
+static int read_tensors(store *tensors, tensor_file *file, bool with_momentum)
+{
+    for (uint32_t i = 0; i < tensors->n_entries; i++)
+        if (with_momentum || !store_is_momentum(&tensors->entries[i]))
+            TRY(read_tensor(&tensors->entries[i], file));
+    return 0;
+}
+
+static int read_progress(tensor_file *file, progress *at)
+{
+    const int64_t count = METRICS_COUNT;
+    TRY(tensor_file_get_int(file, "epoch", &at->epoch));
+    TRY(tensor_file_get_int(file, "step", &at->step));
+    TRY(tensor_file_get_int(file, "steps_done", &at->steps_done));
+    TRY(tensor_file_get_double(file, "best_top1", &at->best_top1));
+    return tensor_file_read(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, &at->epoch_sums);
+}
+
+/* In the middle of an epoch the rest of it must be the rest of the same epoch. */
+static int check_same_order(const experiment *e, tensor_file *file, const progress *at)
+{
+    char *text;
+    settings saved;
+    TRY(tensor_file_get_text(file, "settings", &text));
+    settings_default(&saved);
+    int status = settings_parse_text(&saved, text, "the checkpoint's settings");
+    free(text);
+    TRY(status);
+    if (at->step == 0)
+        return 0;
+    CHECK(saved.train.seed == e->config.train.seed, ERROR_SETTINGS,
+          "train.seed: %lld, but the checkpoint is in the middle of an epoch with seed %lld",
+          (long long)e->config.train.seed, (long long)saved.train.seed);
+    CHECK(saved.train.batch == e->config.train.batch, ERROR_SETTINGS,
+          "train.batch: %lld, but the checkpoint is in the middle of an epoch with batches of %lld",
+          (long long)e->config.train.batch, (long long)saved.train.batch);
+    return 0;
+}
+
+static int load(experiment *e, const char *path, progress *at)
+{
+    tensor_file *file = NULL;
+    TRY(tensor_file_open(&file, path));
+    int status = read_tensors(&e->tensors, file, at != NULL);
+    if (status == 0 && at)
+        status = read_progress(file, at);
+    if (status == 0 && at)
+        status = check_same_order(e, file, at);
+    tensor_file_close(&file);
+    return status;
+}
+
+/* Says which older file could be taken instead. */
+static int offer_previous(int status, const char *path)
+{
+    char previous[SETTING_TEXT_BYTES + 32];
+    const char *slash = strrchr(path, '/');
+    snprintf(previous, sizeof previous, "%.*sprevious.h5", slash ? (int)(slash - path) + 1 : 0, path);
+    bool offered = (status == ERROR_FILE || status == ERROR_DATA) && strcmp(previous, path) != 0 && access(previous, F_OK) == 0;
+    if (!offered)
+        return status;
+    char message[1024];
+    snprintf(message, sizeof message, "%s", error_message());
+    return error_set(status, "%s; the one before it is there: --resume %s", message, previous);
+}
+
+static int broadcast_tensors(experiment *e)
+{
+    for (uint32_t i = 0; i < e->tensors.n_entries; i++)
+        TRY(comm_broadcast(e->ranks, e->tensors.entries[i].memory, tensor_bytes(&e->tensors.entries[i].desc), 0));
+    return 0;
+}
+
+int checkpoint_load(experiment *e, const char *path, progress *at)
+{
+    int status = e->info->rank == 0 ? load(e, path, at) : 0;
+    if (status < 0)
+        status = offer_previous(status, path);
+    TRY(comm_agree(e->ranks, status));
+    TRY(comm_broadcast(e->ranks, at, sizeof *at, 0));
+    return broadcast_tensors(e);
+}
+
+int checkpoint_load_weights(experiment *e, const char *path)
+{
+    int status = e->info->rank == 0 ? load(e, path, NULL) : 0;
+    TRY(comm_agree(e->ranks, status));
+    return broadcast_tensors(e);
+}
+
+static int read_settings(const char *path, settings *config)
+{
+    tensor_file *file = NULL;
+    char *text = NULL;
+    TRY(tensor_file_open(&file, path));
+    int status = tensor_file_get_text(file, "settings", &text);
+    tensor_file_close(&file);
+    TRY(status);
+    settings_default(config);
+    status = settings_parse_text(config, text, path);
+    free(text);
+    return status;
+}
+
+int checkpoint_settings(comm *ranks, const char *path, settings *config)
+{
+    int status = comm_describe(ranks)->rank == 0 ? read_settings(path, config) : 0;
+    TRY(comm_agree(ranks, status));
+    return comm_broadcast(ranks, config, sizeof *config, 0);
+}
+
+int checkpoint_find_last(experiment *e, char path[SETTING_TEXT_BYTES + 16])
+{
+    snprintf(path, SETTING_TEXT_BYTES + 16, "%s/last.h5", e->config.output.dir);
+    if (e->info->rank == 0 && access(path, F_OK) != 0)
+        path[0] = '\0';
+    return comm_broadcast(e->ranks, path, SETTING_TEXT_BYTES + 16, 0);
+}

@@ -1,0 +1,31 @@
+/* Checkpoints: everything that a run needs to go on as if it had never stopped. docs/formats.md lists the contents. */
+#ifndef TESKD_TRAIN_CHECKPOINT_H
+#define TESKD_TRAIN_CHECKPOINT_H
+
+#include "train/experiment.h"
+#include "train/metrics.h"
+
+/* Where training stands: `step` steps of epoch `epoch` are done. */
+typedef struct {
+    int64_t epoch, step, steps_done;
+    double best_top1;    /* of the teacher on the test pictures, 0 to 1; negative: not evaluated yet */
+    metrics epoch_sums; /* over all ranks, since the epoch began */
+} progress;
+
+/* Rank 0 writes DIR/NAME; all ranks get the outcome. With `keep_previous` an existing file stays as DIR/previous.h5. */
+int checkpoint_save(experiment *e, const progress *at, const char *name, bool keep_previous);
+
+/* Rank 0 reads weights, statistics and momentum and hands them to all ranks. A damaged or foreign file, or one of another network, is
+ * refused by name; where DIR/previous.h5 exists beside it the message offers that. */
+int checkpoint_load(experiment *e, const char *path, progress *at);
+
+/* Only the weights and statistics that the experiment's store has (no momentum, no progress), for an evaluation. */
+int checkpoint_load_weights(experiment *e, const char *path);
+
+/* Reads the settings that a checkpoint was made with; `config` is filled with them. Every rank calls it. */
+int checkpoint_settings(comm *ranks, const char *path, settings *config);
+
+/* DIR/last.h5 when it exists (on rank 0), else an empty string, the same on every rank. */
+int checkpoint_find_last(experiment *e, char path[SETTING_TEXT_BYTES + 16]);
+
+#endif

@@ -1,0 +1,30 @@
+/* Owns `teskd bench`: the time of training steps on made-up data. */
+#include "base/error.h"
+#include "train/bench.h"
+#include "train/commands.h"
+
+static int run(const options *o, logger *log, comm *ranks)
+{
+    settings config = o->config;
+    bench_options wanted = {.steps = o->steps > 0 ? (int)o->steps : 10, .json = o->json, .per_node = o->per_node};
+    CHECK(o->steps != 0 && o->steps <= 1000000, ERROR_USAGE, "--steps: expected 1 to 1000000");
+    config.data.kind = DATA_SYNTHETIC;
+    config.data.train_images = config.train.batch; /* one batch, no incomplete one */
+    if (config.model.classes == 0)
+        config.model.classes = 100;
+    experiment e;
+    int status = experiment_open(&e, &config, log, ranks, DATA_TRAIN);
+    if (status == 0)
+        status = bench_training(&e, &wanted);
+    experiment_close(&e);
+    return status;
+}
+
+const command command_bench = {
+    .name = "bench",
+    .summary = "time training steps on made-up data",
+    .usage = "",
+    .options = OPTION_STEPS | OPTION_JSON | OPTION_PER_NODE | OPTION_DEVICE,
+    .uses_settings = true,
+    .run = run,
+};

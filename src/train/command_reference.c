@@ -1,0 +1,30 @@
+/* Owns `teskd reference`: this program against results computed elsewhere. */
+#include "base/error.h"
+#include "train/commands.h"
+#include "train/compare.h"
+#include "train/device.h"
+
+static int run(const options *o, logger *log, comm *ranks)
+{
+    backend *device;
+    int threads;
+    (void)log;
+    CHECK(o->n_arguments == 1, ERROR_USAGE, "teskd reference takes one FILE.h5");
+    CHECK(comm_describe(ranks)->size == 1, ERROR_USAGE, "teskd reference runs on one rank");
+    TRY(device_threads(&o->config, ranks, &threads));
+    TRY(device_open(&device, &o->config, threads));
+    const rewrite_options rewrites = {o->config.run.rewrite_upsample, o->config.run.rewrite_fuse,
+                                      o->config.run.rewrite_patch};
+    int status = compare_with_reference(device, o->arguments[0], &rewrites, stdout);
+    device->ops->close(device);
+    return status;
+}
+
+const command command_reference = {
+    .name = "reference",
+    .summary = "compare with a file of reference results",
+    .usage = "FILE.h5",
+    .options = OPTION_DEVICE | OPTION_ARGUMENTS,
+    .uses_settings = true,
+    .run = run,
+};

@@ -1,0 +1,46 @@
+/* Owns `teskd train`, also what `teskd --config F` does. */
+#include "base/error.h"
+#include "train/commands.h"
+#include "train/describe.h"
+#include "train/report.h"
+#include "train/trainer.h"
+
+static int print_settings(const options *o, const comm *ranks)
+{
+    return comm_describe(ranks)->rank == 0 ? settings_write(&o->config, stdout) : 0;
+}
+
+static int run_training(experiment *e, const options *o)
+{
+    TRY(experiment_build_training(e));
+    TRY(experiment_build_evaluation(e));
+    if (o->dump_graph)
+        TRY(comm_agree(e->ranks, describe_graph(e, o->dump_graph)));
+    if (o->dry_run)
+        return describe_run(e);
+    TRY(experiment_bind(e));
+    report_banner(e);
+    return train(e, o->resume);
+}
+
+static int run(const options *o, logger *log, comm *ranks)
+{
+    experiment e;
+    if (o->print_config)
+        return print_settings(o, ranks);
+    bool needs_data = !o->dry_run || o->config.data.path[0];
+    int status = experiment_open(&e, &o->config, log, ranks, needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE);
+    if (status == 0)
+        status = run_training(&e, o);
+    experiment_close(&e);
+    return status;
+}
+
+const command command_train = {
+    .name = "train",
+    .summary = "train a network",
+    .usage = "",
+    .options = OPTION_RESUME | OPTION_DRY_RUN | OPTION_PRINT_CONFIG | OPTION_DUMP_GRAPH | OPTION_DEVICE,
+    .uses_settings = true,
+    .run = run,
+};

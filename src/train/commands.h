@@ -1,0 +1,19 @@
+/* The subcommands of teskd, one file each. */
+#ifndef TESKD_TRAIN_COMMANDS_H
+#define TESKD_TRAIN_COMMANDS_H
+
+#include "base/log.h"
+#include "dist/comm.h"
+#include "train/options.h"
+
+typedef struct {
+    const char *name, *summary, *usage; /* usage: what may follow the options, may be empty */
+    unsigned options;                   /* option_set */
+    bool uses_settings;                 /* --help lists them */
+    /* Returns 0 or a negative code with a message; every rank runs it. */
+    int (*run)(const options *o, logger *log, comm *ranks);
+} command;
+
+extern const command command_train, command_eval, command_bench, command_reference, command_data, command_info;
+
+#endif

@@ -1,0 +1,59 @@
+/* Everything a subcommand works with, put together from the settings. */
+#ifndef TESKD_TRAIN_EXPERIMENT_H
+#define TESKD_TRAIN_EXPERIMENT_H
+
+#include "base/log.h"
+#include "base/settings.h"
+#include "io/dataset.h"
+#include "io/loader.h"
+#include "model/step.h"
+#include "run/program.h"
+
+/* A program for one size of a rank's share of a batch. */
+typedef struct {
+    int32_t images, global_images;
+    program *program;
+} sized_program;
+
+enum { SIZES = 2 }; /* the full batch and the last one */
+
+typedef struct {
+    settings config;
+    logger *log;
+    comm *ranks;
+    const comm_info *info;
+    backend *device;
+    int threads;
+    step_options step;
+    dataset train_set, test_set;
+    int64_t train_images, test_images;
+    int32_t batch, eval_batch; /* global */
+    store tensors;
+    runtime run;
+    sized_program training[SIZES], evaluation[SIZES];
+} experiment;
+
+typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2 } data_parts;
+
+/* Opens the device and the data sets; fills step from the settings. Every rank calls it; all get the same outcome.
+ * A set that is not among `parts`, or a dry run without data.path, counts as large as the official one. */
+int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts);
+void experiment_close(experiment *e);
+
+/* Builds the programs of a training step with fresh parameters / of an evaluation. The first of the two calls makes the store. */
+int experiment_build_training(experiment *e);
+int experiment_build_evaluation(experiment *e);
+
+/* Allocates what the programs need. */
+int experiment_bind(experiment *e);
+
+/* Steps of an epoch. */
+int64_t experiment_steps(const experiment *e);
+
+/* The loader of one of the data sets; the caller closes it. */
+int experiment_open_loader(const experiment *e, bool training, loader **out);
+
+/* The program whose size the batch has; copies the batch into its inputs. NULL when there is none. */
+program *experiment_feed(experiment *e, const sized_program *programs, const loader_batch *batch);
+
+#endif

@@ -1,0 +1,129 @@
+/* Owns the command line's options. Invariant: settings are read in the order given, so that a later one wins. One thread. */
+#include "train/options.h"
+#include "base/error.h"
+
+#include <getopt.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    unsigned bit; /* 0: every subcommand takes it */
+    const char *name, *value, *help;
+} option_row;
+
+static const option_row rows[] = {
+    {0, "help", NULL, "print this and exit"},
+    {0, "config", "FILE", "read settings from an INI file"},
+    {0, "set", "SECTION.KEY=VALUE", "change one setting; may be repeated, the last wins"},
+    {OPTION_DEVICE, "device", "NAME", "short for --set run.device=NAME"},
+    {OPTION_RESUME, "resume", "auto|FILE", "go on from a checkpoint; auto: from the newest one in output.dir, if there is one"},
+    {OPTION_DRY_RUN, "dry-run", NULL, "print the network, the memory plan and the work of an epoch, then exit"},
+    {OPTION_PRINT_CONFIG, "print-config", NULL, "print the resolved settings as an INI file, then exit"},
+    {OPTION_DUMP_GRAPH, "dump-graph", "FILE", "write the graph of a training step for Graphviz"},
+    {OPTION_CHECKPOINT, "checkpoint", "FILE", "the checkpoint to evaluate"},
+    {OPTION_TEACHER_ONLY, "teacher-only", NULL, "skip the students' work"},
+    {OPTION_STEPS, "steps", "N", "steps to time"},
+    {OPTION_JSON, "json", NULL, "print one line of JSON instead of tables"},
+    {OPTION_PER_NODE, "per-node", NULL, "print the time of every node"},
+    {OPTION_OUT, "out", "DIR", "folder to write to"},
+    {OPTION_TRAIN_IMAGES, "train-images", "N", "how many training pictures to draw"},
+    {OPTION_TEST_IMAGES, "test-images", "N", "how many test pictures to draw"},
+    {OPTION_SEED, "seed", "N", "seed of the pictures"},
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+static bool is_allowed(const option_row *row, unsigned allowed)
+{
+    return row->bit == 0 || (row->bit & allowed);
+}
+
+void options_help(unsigned allowed, FILE *out)
+{
+    for (int i = 0; i < ROWS; i++) {
+        char left[64];
+        if (!is_allowed(&rows[i], allowed))
+            continue;
+        snprintf(left, sizeof left, "--%s %s", rows[i].name, rows[i].value ? rows[i].value : "");
+        fprintf(out, "  %-26s %s\n", left, rows[i].help);
+    }
+}
+
+static int read_count(const char *name, const char *text, long long *value)
+{
+    char *end;
+    *value = strtoll(text, &end, 10);
+    CHECK(*text && !*end && *value >= 0, ERROR_USAGE, "--%s %s: expected a whole number of at least 0", name, text);
+    return 0;
+}
+
+static int take(options *o, const option_row *row, const char *value)
+{
+    const struct {
+        const char *name;
+        bool *flag;
+        const char **text;
+        long long *count;
+    } targets[] = {
+        {"help", &o->help, NULL, NULL},
+        {"dry-run", &o->dry_run, NULL, NULL},
+        {"print-config", &o->print_config, NULL, NULL},
+        {"json", &o->json, NULL, NULL},
+        {"per-node", &o->per_node, NULL, NULL},
+        {"teacher-only", &o->teacher_only, NULL, NULL},
+        {"resume", NULL, &o->resume, NULL},
+        {"dump-graph", NULL, &o->dump_graph, NULL},
+        {"checkpoint", NULL, &o->checkpoint, NULL},
+        {"out", NULL, &o->out, NULL},
+        {"steps", NULL, NULL, &o->steps},
+        {"train-images", NULL, NULL, &o->train_images},
+        {"test-images", NULL, NULL, &o->test_images},
+        {"seed", NULL, NULL, &o->seed},
+    };
+    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
+        if (strcmp(row->name, targets[i].name) != 0)
+            continue;
+        if (targets[i].flag)
+            *targets[i].flag = true;
+        if (targets[i].text)
+            *targets[i].text = value;
+        return targets[i].count ? read_count(row->name, value, targets[i].count) : 0;
+    }
+    if (strcmp(row->name, "config") == 0) {
+        o->config_path = value;
+        return settings_load(&o->config, value);
+    }
+    if (strcmp(row->name, "set") == 0)
+        return settings_set(&o->config, value);
+    char assignment[128];
+    snprintf(assignment, sizeof assignment, "run.device=%s", value);
+    return settings_set(&o->config, assignment);
+}
+
+int options_read(options *o, int argc, char **argv, unsigned allowed)
+{
+    struct option known[ROWS + 1] = {{0}};
+    *o = (options){.steps = -1, .train_images = -1, .test_images = -1, .seed = -1};
+    settings_default(&o->config);
+    for (int i = 0; i < ROWS; i++) /* an option that is not allowed here is not known here */
+        known[i] = (struct option){is_allowed(&rows[i], allowed) ? rows[i].name : "", rows[i].value != NULL, NULL, 0};
+    optind = 0;
+    for (;;) {
+        int index = -1;
+        int found = getopt_long(argc, argv, ":h", known, &index);
+        if (found == -1)
+            break;
+        if (found == 'h') {
+            o->help = true;
+            continue;
+        }
+        CHECK(found != ':', ERROR_USAGE, "%s needs a value; see teskd %s --help", argv[optind - 1], argv[0]);
+        CHECK(found == 0, ERROR_USAGE, "%s is not an option of \"teskd %s\"; see teskd %s --help", argv[optind - 1],
+              argv[0], argv[0]);
+        TRY(take(o, &rows[index], optarg));
+    }
+    o->n_arguments = argc - optind;
+    o->arguments = argv + optind;
+    CHECK(o->n_arguments == 0 || (allowed & OPTION_ARGUMENTS), ERROR_USAGE, "\"%s\" is not expected here; see teskd %s --help",
+          o->arguments[0], argv[0]);
+    return o->help ? 0 : settings_validate(&o->config);
+}

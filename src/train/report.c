@@ -1,0 +1,158 @@
+/* Owns the words of a run. Only rank 0's words come out (base/log.h). One thread. */
+#include "train/report.h"
+#include "base/error.h"
+
+#include <math.h>
+#include <string.h>
+
+static int heads(const experiment *e)
+{
+    return e->step.model.teskd ? HEADS : 1;
+}
+
+static double mib(size_t bytes)
+{
+    return (double)bytes / 0x1p20;
+}
+
+static const char *data_name(const experiment *e)
+{
+    static const char *const names[] = {
+        [DATA_CIFAR100] = "CIFAR-100", [DATA_CIFAR10] = "CIFAR-10", [DATA_SYNTHETIC] = "made-up pictures"};
+    return names[e->config.data.kind];
+}
+
+void report_banner(experiment *e)
+{
+    const settings *c = &e->config;
+    logger *log = e->log;
+    log_info(log, "teskd %s: %s, %s, %d classes", TESKD_VERSION, e->step.model.network->name,
+             e->step.model.teskd ? "teacher and three students" : "plain backbone", e->step.model.classes);
+    log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d%s", data_name(e), c->data.path,
+             (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
+             e->step.model.image_height, c->data.augment ? ", random crop and flip" : "");
+    log_info(log, "  steps    %lld an epoch of %d pictures, %lld epochs, seed %lld", (long long)experiment_steps(e),
+             e->batch, (long long)c->train.epochs, (long long)c->train.seed);
+    log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host,
+             e->info->library, e->info->size > 1 ? c->run.sync_bn ? ", synchronised BN" : ", BN of each rank's own" : "");
+    log_info(log, "  device   %s", e->device->ops->description(e->device));
+    log_info(log, "  memory   %.0f MiB a rank: parameters %.0f, states %.0f, gradients %.0f, activations %.0f, workspace %.0f",
+             mib(e->tensors.arena_bytes[KIND_PARAMETER] + e->tensors.arena_bytes[KIND_STATE] +
+                 e->run.arena_bytes[KIND_GRADIENT] + e->run.arena_bytes[KIND_ACTIVATION] + e->run.workspace_bytes),
+             mib(e->tensors.arena_bytes[KIND_PARAMETER]), mib(e->tensors.arena_bytes[KIND_STATE]),
+             mib(e->run.arena_bytes[KIND_GRADIENT]), mib(e->run.arena_bytes[KIND_ACTIVATION]), mib(e->run.workspace_bytes));
+    log_info(log, "  output   %s", c->output.dir);
+}
+
+static void time_left(double seconds, char text[32])
+{
+    long long s = seconds < 1e9 ? (long long)seconds : 0;
+    snprintf(text, 32, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
+}
+
+static void step_line(const experiment *e, const step_report *r, char *line, size_t bytes)
+{
+    char left[32];
+    time_left(r->seconds_left, left);
+    snprintf(line, bytes, "epoch %lld/%lld  step %lld/%lld  loss %.4f  top-1 %.2f%%  lr %.4g  %.1f images/s  %s left",
+             (long long)r->at->epoch + 1, (long long)e->config.train.epochs, (long long)r->at->step, (long long)r->steps,
+             r->mean.total, 100 * r->mean.top1[0], r->lr, r->images_per_second, left);
+}
+
+void report_live(experiment *e, const step_report *step)
+{
+    char line[256];
+    step_line(e, step, line, sizeof line);
+    log_live(e->log, "%s", line);
+}
+
+static void json_metrics(json_lines *json, const experiment *e, const char *prefix, const metrics *m)
+{
+    const size_t n = (size_t)heads(e);
+    const struct {
+        const char *name;
+        const double *values;
+        size_t count;
+    } groups[] = {{"top1", m->top1, n},
+                  {"top5", m->top5, n},
+                  {"cross_entropy", m->cross_entropy, n},
+                  {"kd", m->kd, n - 1},
+                  {"feature", m->feature, n - 1}};
+    for (size_t i = 0; i < sizeof groups / sizeof groups[0]; i++) {
+        char key[64];
+        snprintf(key, sizeof key, "%s%s", prefix, groups[i].name);
+        json_numbers(json, key, groups[i].values, groups[i].count);
+    }
+}
+
+static void json_place(json_lines *json, const char *event, const progress *at)
+{
+    json_begin(json);
+    json_text(json, "event", event);
+    json_integer(json, "epoch", at->epoch + 1);
+    json_integer(json, "step", at->step);
+    json_integer(json, "steps_done", at->steps_done);
+}
+
+int report_step(experiment *e, json_lines *json, const step_report *step)
+{
+    char line[256];
+    step_line(e, step, line, sizeof line);
+    if (!e->log->terminal)
+        log_info(e->log, "%s", line);
+    if (e->info->rank != 0)
+        return 0;
+    json_place(json, "step", step->at);
+    json_number(json, "lr", step->lr);
+    json_number(json, "loss", step->mean.total);
+    json_metrics(json, e, "train_", &step->mean);
+    json_number(json, "images_per_second", step->images_per_second);
+    return json_end(json);
+}
+
+static void table_header(logger *log, bool train, bool test)
+{
+    log_info(log, "  %-9s%s%s%9s %10s %12s", "", train ? "  train top-1  top-5" : "", test ? "   test top-1  top-5" : "",
+             "CE", "KD", "feature");
+}
+
+/* Losses are those of training where there are any. */
+static void table_row(logger *log, int head, const metrics *train, const metrics *test)
+{
+    char train_text[32] = "", test_text[32] = "", student_text[32] = "";
+    const metrics *losses = train ? train : test;
+    if (train)
+        snprintf(train_text, sizeof train_text, "%12.2f%% %5.1f%%", 100 * train->top1[head], 100 * train->top5[head]);
+    if (test)
+        snprintf(test_text, sizeof test_text, "%12.2f%% %5.1f%%", 100 * test->top1[head], 100 * test->top5[head]);
+    if (head > 0)
+        snprintf(student_text, sizeof student_text, " %10.4f %12.2f", losses->kd[head - 1], losses->feature[head - 1]);
+    log_info(log, "  %-9s%s%s%9.4f%s", head_names[head], train_text, test_text, losses->cross_entropy[head], student_text);
+}
+
+int report_epoch(experiment *e, json_lines *json, const progress *at, const metrics *train, const metrics *test,
+                 double seconds)
+{
+    log_info(e->log, "epoch %lld/%lld in %.1f s (%.1f images/s)", (long long)at->epoch + 1,
+             (long long)e->config.train.epochs, seconds, train->images / seconds);
+    table_header(e->log, true, test != NULL);
+    for (int head = 0; head < heads(e); head++)
+        table_row(e->log, head, train, test);
+    if (e->info->rank != 0)
+        return 0;
+    json_place(json, "epoch", at);
+    json_number(json, "loss", train->total);
+    json_metrics(json, e, "train_", train);
+    if (test)
+        json_metrics(json, e, "test_", test);
+    json_number(json, "seconds", seconds);
+    return json_end(json);
+}
+
+void report_evaluation(experiment *e, const metrics *mean)
+{
+    log_info(e->log, "%.0f test pictures", mean->images);
+    table_header(e->log, false, true);
+    for (int head = 0; head < heads(e); head++)
+        table_row(e->log, head, NULL, mean);
+}

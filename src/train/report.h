@@ -1,0 +1,32 @@
+/* What a person sees: the banner, the line of a step, the table of an epoch; and the same in metrics.jsonl. */
+#ifndef TESKD_TRAIN_REPORT_H
+#define TESKD_TRAIN_REPORT_H
+
+#include "base/json_lines.h"
+#include "train/checkpoint.h"
+#include "train/experiment.h"
+#include "train/metrics.h"
+
+/* Network, method, data, device, ranks, threads, versions and memory, before the first step. */
+void report_banner(experiment *e);
+
+/* One line a step: rewritten on a terminal, else (and in the metrics) every log.every steps. `mean` is over the steps
+ * since the last such line. */
+typedef struct {
+    const progress *at;
+    int64_t steps; /* of an epoch */
+    double lr, images_per_second, seconds_left;
+    metrics mean;
+} step_report;
+void report_live(experiment *e, const step_report *step);
+int report_step(experiment *e, json_lines *json, const step_report *step);
+
+/* Top-1 and top-5 of every head on the training and test pictures, every loss of every head. `test` is NULL in an epoch
+ * without evaluation. */
+int report_epoch(experiment *e, json_lines *json, const progress *at, const metrics *train, const metrics *test,
+                 double seconds);
+
+/* Table of an evaluation alone. */
+void report_evaluation(experiment *e, const metrics *mean);
+
+#endif

@@ -1,0 +1,230 @@
+/* Owns the loop over epochs and steps.
+ * Invariant: after each step every rank holds the same weights, momentum and running statistics, so that rank 0's
+ * checkpoint is everybody's. One thread. */
+#include "train/trainer.h"
+#include "base/error.h"
+#include "train/checkpoint.h"
+#include "train/evaluate.h"
+#include "train/report.h"
+#include "train/schedule.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+#include <sys/stat.h>
+
+typedef struct {
+    experiment *e;
+    loader *batches, *test_batches;
+    json_lines json;
+    progress at;
+    int64_t steps;      /* of an epoch */
+    metrics line_sums;  /* this rank's, since the last line */
+    double line_start, epoch_start;
+} trainer;
+
+static int make_folder(const char *path)
+{
+    char part[SETTING_TEXT_BYTES];
+    snprintf(part, sizeof part, "%s", path);
+    for (char *slash = strchr(part + 1, '/');; slash = strchr(slash + 1, '/')) {
+        if (slash)
+            *slash = '\0';
+        CHECK(mkdir(part, 0777) == 0 || errno == EEXIST, ERROR_FILE, "output.dir: %s cannot be made: %s", part,
+              strerror(errno));
+        if (!slash)
+            return 0;
+        *slash = '/';
+    }
+}
+
+static int open_output(trainer *t)
+{
+    char path[SETTING_TEXT_BYTES + 32];
+    const char *dir = t->e->config.output.dir;
+    if (t->e->info->rank != 0)
+        return 0;
+    TRY(make_folder(dir));
+    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
+    return json_open(&t->json, path);
+}
+
+static int resume_from(trainer *t, const char *resume)
+{
+    char path[SETTING_TEXT_BYTES + 16];
+    t->at.best_top1 = -1;
+    if (!resume)
+        return 0;
+    if (strcmp(resume, "auto") == 0)
+        TRY(checkpoint_find_last(t->e, path));
+    else
+        snprintf(path, sizeof path, "%s", resume);
+    if (!path[0]) {
+        log_info(t->e->log, "no checkpoint in %s yet: starting afresh", t->e->config.output.dir);
+        return 0;
+    }
+    TRY(checkpoint_load(t->e, path, &t->at));
+    log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1, (long long)t->at.step);
+    return 0;
+}
+
+static int open_all(trainer *t, const char *resume)
+{
+    experiment *e = t->e;
+    TRY(comm_agree(e->ranks, open_output(t)));
+    TRY(resume_from(t, resume));
+    TRY(experiment_open_loader(e, true, &t->batches));
+    TRY(experiment_open_loader(e, false, &t->test_batches));
+    return comm_agree(e->ranks, loader_seek(t->batches, (int32_t)t->at.epoch, (int32_t)t->at.step));
+}
+
+/* Each rank's running statistics saw its own pictures only (without synchronised BN): all go on from the mean. They
+ * are the states that the model made, and lie before the optimiser's in the arena of states. */
+static int average_running_statistics(experiment *e)
+{
+    if (e->info->size == 1 || e->config.run.sync_bn)
+        return 0;
+    bool wide = e->device->ops->real == DTYPE_F64;
+    size_t count = e->tensors.statistics_bytes / dtype_bytes((uint8_t)e->device->ops->real);
+    void *statistics = e->tensors.arena[KIND_STATE];
+    TRY(comm_all_reduce(e->ranks, statistics, count, wide ? COMM_F64 : COMM_F32));
+    for (size_t k = 0; k < count; k++) {
+        if (wide)
+            ((double *)statistics)[k] /= e->info->size;
+        else
+            ((float *)statistics)[k] /= (float)e->info->size;
+    }
+    return 0;
+}
+
+static int run_step(trainer *t, double *lr)
+{
+    experiment *e = t->e;
+    loader_batch batch;
+    TRY(loader_next(t->batches, &batch));
+    program *p = experiment_feed(e, e->training, &batch);
+    CHECK(p, ERROR_INTERNAL, "no program for a batch of %d pictures", batch.images);
+    *lr = schedule_lr(&e->config, t->at.epoch, t->at.step, t->steps);
+    *(double *)program_value(p, &e->run, "lr", NULL) = *lr;
+    TRY(program_run(&e->run, p, NULL));
+    TRY(average_running_statistics(e));
+    metrics_add_step(&t->line_sums, p, &e->run, &e->step.model, batch.images, batch.global_images);
+    t->at.step++;
+    t->at.steps_done++;
+    return 0;
+}
+
+static double seconds_left(const trainer *t, double images_per_second)
+{
+    const settings *c = &t->e->config;
+    int64_t left = (c->train.epochs - t->at.epoch) * t->steps - t->at.step;
+    if (c->train.max_steps && c->train.max_steps - t->at.steps_done < left)
+        left = c->train.max_steps - t->at.steps_done;
+    return images_per_second > 0 ? (double)left * t->e->batch / images_per_second : 0;
+}
+
+/* `sums` may be those of this rank alone, for a line that is only looked at; `ranks` is how many it stands for. */
+static step_report make_report(const trainer *t, const metrics *sums, double lr, int ranks)
+{
+    step_report r = {.at = &t->at, .steps = t->steps, .lr = lr, .mean = metrics_mean(sums)};
+    double seconds = run_clock() - t->line_start;
+    r.images_per_second = seconds > 0 ? sums->images * ranks / seconds : 0;
+    r.seconds_left = seconds_left(t, r.images_per_second);
+    return r;
+}
+
+/* Every log.every steps the ranks' sums come together; that is also where a loss that is no number is noticed. */
+static int finish_line(trainer *t, double lr)
+{
+    experiment *e = t->e;
+    metrics sums = t->line_sums;
+    TRY(metrics_reduce(&sums, e->ranks));
+    step_report r = make_report(t, &sums, lr, 1);
+    CHECK(isfinite(r.mean.total), ERROR_DATA, "the loss is no longer finite in epoch %lld before step %lld; a lower train.lr may help",
+          (long long)t->at.epoch + 1, (long long)t->at.step);
+    metrics_add(&t->at.epoch_sums, &sums);
+    t->line_sums = (metrics){0};
+    TRY(report_step(e, &t->json, &r));
+    t->line_start = run_clock();
+    return 0;
+}
+
+static bool is_last_step(const trainer *t)
+{
+    int64_t limit = t->e->config.train.max_steps;
+    return limit && t->at.steps_done >= limit;
+}
+
+static int run_epoch_steps(trainer *t)
+{
+    const settings *c = &t->e->config;
+    t->epoch_start = t->line_start = run_clock();
+    while (t->at.step < t->steps && !is_last_step(t)) {
+        double lr = 0;
+        TRY(run_step(t, &lr));
+        bool saves = c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0;
+        bool ends = t->at.step == t->steps || is_last_step(t);
+        if (t->at.step % c->log.every == 0 || saves || ends)
+            TRY(finish_line(t, lr));
+        else if (t->e->log->terminal) {
+            step_report r = make_report(t, &t->line_sums, lr, t->e->info->size);
+            report_live(t->e, &r);
+        }
+        if ((saves || is_last_step(t)) && t->at.step < t->steps)
+            TRY(checkpoint_save(t->e, &t->at, "last.h5", true));
+    }
+    return 0;
+}
+
+static int finish_epoch(trainer *t)
+{
+    experiment *e = t->e;
+    const settings *c = &e->config;
+    metrics train_mean = metrics_mean(&t->at.epoch_sums), test_mean;
+    double seconds = run_clock() - t->epoch_start;
+    bool last = t->at.epoch + 1 == c->train.epochs || is_last_step(t);
+    bool evaluates = last || (c->eval.every && (t->at.epoch + 1) % c->eval.every == 0);
+    if (evaluates)
+        TRY(evaluate(e, t->test_batches, &test_mean));
+    TRY(report_epoch(e, &t->json, &t->at, &train_mean, evaluates ? &test_mean : NULL, seconds));
+    bool best = evaluates && test_mean.top1[0] > t->at.best_top1;
+    if (best)
+        t->at.best_top1 = test_mean.top1[0];
+    t->at.epoch++;
+    t->at.step = 0;
+    t->at.epoch_sums = (metrics){0};
+    if (best)
+        TRY(checkpoint_save(e, &t->at, "best.h5", false));
+    return checkpoint_save(e, &t->at, "last.h5", true);
+}
+
+static void say_where(const trainer *t)
+{
+    const char *dir = t->e->config.output.dir;
+    if (t->at.best_top1 >= 0)
+        log_info(t->e->log, "best teacher top-1 %.2f%%: %s/best.h5", 100 * t->at.best_top1, dir);
+    log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
+}
+
+static int run_epochs(trainer *t)
+{
+    while (t->at.epoch < t->e->config.train.epochs && !is_last_step(t)) {
+        TRY(run_epoch_steps(t));
+        if (t->at.step == t->steps)
+            TRY(finish_epoch(t));
+    }
+    say_where(t);
+    return 0;
+}
+
+int train(experiment *e, const char *resume)
+{
+    trainer t = {.e = e, .steps = experiment_steps(e)};
+    int status = open_all(&t, resume);
+    if (status == 0)
+        status = run_epochs(&t);
+    loader_close(&t.batches);
+    loader_close(&t.test_batches);
+    int closed = t.json.file ? json_close(&t.json) : 0;
+    return status < 0 ? status : closed;
+}

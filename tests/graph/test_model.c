@@ -1,0 +1,330 @@
+/* The passes on whole networks: size and work against the published figures, what each rewrite replaces, and the
+ * deployed model as dead-code elimination. */
+#include "base/error.h"
+#include "graph/graph.h"
+#include "graph/plan.h"
+#include "graph/rewrite.h"
+#include "model/network.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const rewrite_options no_rewrites = {0}, all_rewrites = {true, true, true};
+
+static model_options options_of(const char *network, bool teskd)
+{
+    const network_row *row = network_find(network);
+    assert_non_null(row);
+    return (model_options){.network = row,
+                           .teskd = teskd,
+                           .classes = 100,
+                           .image_height = row->input,
+                           .image_width = row->input,
+                           .temperature = 4,
+                           .ce_weight = 0.2,
+                           .kd_weight = 0.8,
+                           .feature_weight = 1e-7,
+                           .teacher_weight = 1,
+                           .student_weights = {1, 1, 1}};
+}
+
+static void build(graph *g, const model_options *options, bool training, rewrite_options rewrites)
+{
+    model m;
+    graph_init(g, DTYPE_F32);
+    model_build(&m, g, options, &(step_shape){.training = training, .batch = 2, .global_batch = 2});
+    model_free(&m);
+    graph_rewrite(g, &rewrites);
+}
+
+static void build_ok(graph *g, const char *network, bool teskd, bool training, rewrite_options rewrites)
+{
+    model_options options = options_of(network, teskd);
+    build(g, &options, training, rewrites);
+    if (graph_status(g))
+        fail_msg("%s", error_message());
+}
+
+/* Of a layer or of a parameter: students' names begin so, and no backbone's. */
+static bool is_student(const char *name)
+{
+    static const char *const prefixes[] = {"laterals.", "upsample.", "fuse_", "downsample", "fc_b", "loss.student"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    return false;
+}
+
+static uint32_t count_op(const graph *g, op_id op)
+{
+    uint32_t count = 0;
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        count += g->nodes[i].op == op;
+    return count;
+}
+
+/* Multiply-adds for one picture. */
+static double macs(const graph *g, bool students)
+{
+    double sum = 0;
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        if (is_student(g->labels[i]) == students)
+            sum += graph_node_macs(g, &g->nodes[i]) / 2;
+    return sum;
+}
+
+static double weights(const graph *g, bool students)
+{
+    double sum = 0;
+    for (value_id id = 1; id < g->n_values; id++)
+        if (g->values[id].desc.kind == KIND_PARAMETER && is_student(g->values[id].name) == students)
+            sum += (double)tensor_count(&g->values[id].desc);
+    return sum;
+}
+
+static void assert_within(double value, double expected, double share)
+{
+    if (!(fabs(value - expected) <= share * expected))
+        fail_msg("%g is not within %g of %g", value, share * expected, expected);
+}
+
+static void published_size_and_work(void **state)
+{
+    (void)state;
+    graph g;
+    build_ok(&g, "cifarresnet18", true, true, no_rewrites);
+    assert_within(macs(&g, false), 0.555e9, 0.01);
+    assert_within(macs(&g, true), 1.485e9, 0.01);
+    assert_within(weights(&g, false), 11.2e6, 0.01);
+    assert_within(weights(&g, true), 25.8e6, 0.01);
+    graph_free(&g);
+}
+
+/* The backward of a convolution or matrix product costs twice its forward, but for the first layer's input. */
+static void backward_is_twice_the_forward(void **state)
+{
+    (void)state;
+    graph g;
+    build_ok(&g, "cifarresnet18", true, true, all_rewrites);
+    double forward = macs(&g, true) + macs(&g, false);
+    double first = 32.0 * 32 * 64 * 27;
+    graph_backward(&g, false);
+    assert_int_equal(graph_status(&g), 0);
+    assert_within(macs(&g, true) + macs(&g, false), 3 * forward - first, 1e-12);
+    graph_free(&g);
+}
+
+static void expect_counts(rewrite_options rewrites, const uint32_t (*expected)[2], int n)
+{
+    graph g;
+    build_ok(&g, "cifarresnet18", true, true, rewrites);
+    for (int i = 0; i < n; i++)
+        if (count_op(&g, (op_id)expected[i][0]) != expected[i][1])
+            fail_msg("%u nodes are %s, not %u", count_op(&g, (op_id)expected[i][0]), op_name((op_id)expected[i][0]),
+                     expected[i][1]);
+    graph_free(&g);
+}
+
+#define EXPECT_COUNTS(rewrites, ...)                                                                                   \
+    expect_counts(rewrites, (const uint32_t[][2]){__VA_ARGS__},                                                        \
+                  sizeof((const uint32_t[][2]){__VA_ARGS__}) / sizeof(uint32_t[2]))
+
+/* 20 convolutions in the backbone; 4 laterals, 3 upsample, 3 fuse, 3 x 2 heads in the students. */
+static void rewrites_change_the_nodes(void **state)
+{
+    (void)state;
+    EXPECT_COUNTS(no_rewrites, {OP_CONV2D, 36}, {OP_LINEAR, 4}, {OP_UPSAMPLE2X, 3}, {OP_CONCAT, 3}, {OP_ADD, 3},
+                  {OP_BN_NORMALIZE, 36}, {OP_BN_RUNNING, 36});
+    EXPECT_COUNTS(((rewrite_options){.upsample = true}), {OP_CONV2D, 36}, {OP_LINEAR, 4}, {OP_UPSAMPLE2X, 3},
+                  {OP_CONCAT, 3}, {OP_ADD, 3}, {OP_BN_NORMALIZE, 36});
+    EXPECT_COUNTS(((rewrite_options){.fuse = true}), {OP_CONV2D, 33}, {OP_CONCAT_LINEAR, 3}, {OP_FOLD_FUSE_WEIGHT, 3},
+                  {OP_CONCAT, 0}, {OP_ADD, 0}, {OP_LINEAR, 4});
+    EXPECT_COUNTS(((rewrite_options){.patch = true}), {OP_CONV2D, 33}, {OP_PATCHIFY, 3}, {OP_LINEAR, 7},
+                  {OP_CONCAT, 3});
+    EXPECT_COUNTS(all_rewrites, {OP_CONV2D, 30}, {OP_PATCHIFY, 3}, {OP_LINEAR, 7}, {OP_CONCAT_LINEAR, 3},
+                  {OP_FOLD_FUSE_WEIGHT, 3}, {OP_UPSAMPLE2X, 3}, {OP_CONCAT, 0}, {OP_ADD, 0});
+}
+
+static const graph_node *writer_of(const graph *g, value_id value)
+{
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].n_out && g->nodes[i].out[0] == value)
+            return &g->nodes[i];
+    return NULL;
+}
+
+/* The convolution moves before the upsample, to a quarter of the positions, and keeps its label. */
+static void upsample_rewrite_saves_three_quarters(void **state)
+{
+    (void)state;
+    graph off, on;
+    build_ok(&off, "cifarresnet18", true, true, no_rewrites);
+    build_ok(&on, "cifarresnet18", true, true, (rewrite_options){.upsample = true});
+    for (uint32_t i = 0; i < on.n_nodes; i++) {
+        if (on.nodes[i].op != OP_UPSAMPLE2X)
+            continue;
+        const graph_node *convolution = writer_of(&on, on.nodes[i].in[0]);
+        assert_int_equal(convolution->op, OP_CONV2D);
+        assert_int_equal(convolution->attr.kernel, 1);
+        assert_true(convolution < &on.nodes[i]);
+        const char *label = on.labels[convolution - on.nodes];
+        assert_int_equal(strncmp(label, "upsample.", 9), 0);
+        assert_string_equal(label + strlen(label) - 2, ".1");
+    }
+    double positions = 8.0 * 8 + 16.0 * 16 + 32.0 * 32;
+    assert_within(macs(&off, true) - macs(&on, true), 0.75 * positions * 512 * 512, 1e-12);
+    graph_free(&off);
+    graph_free(&on);
+}
+
+/* A rewrite must not lose a value that somebody else reads or that is a result. */
+static void rewrites_spare_what_is_seen(void **state)
+{
+    (void)state;
+    for (int kept = 0; kept < 2; kept++) {
+        graph g;
+        graph_init(&g, DTYPE_F32);
+        value_id x = graph_input(&g, "x", DTYPE_F32, (const int32_t[]){1, 4, 4, 8});
+        value_id w = graph_parameter(&g, "w", LAYOUT_OHWI, (const int32_t[]){8, 1, 1, 8});
+        value_id large = graph_apply(&g, OP_UPSAMPLE2X, NULL, 1, &x);
+        op_attr attr = {.kernel = 1, .stride = 1, .groups = 1};
+        graph_keep(&g, graph_apply(&g, OP_CONV2D, &attr, 2, (value_id[]){large, w}), "y");
+        if (kept)
+            graph_keep(&g, large, "large");
+        else
+            graph_keep(&g, graph_apply(&g, OP_GLOBAL_AVERAGE_POOL, NULL, 1, &large), "pooled");
+        uint32_t n_nodes = g.n_nodes;
+        graph_rewrite(&g, &all_rewrites);
+        assert_int_equal(graph_status(&g), 0);
+        assert_int_equal(g.n_nodes, n_nodes);
+        assert_int_equal(g.nodes[0].op, OP_UPSAMPLE2X);
+        assert_int_equal(g.nodes[1].op, OP_CONV2D);
+        graph_free(&g);
+    }
+}
+
+static void keep_only(graph *g, const char *name)
+{
+    for (value_id id = 1; id < g->n_values; id++)
+        g->values[id].keep = strcmp(g->values[id].name, name) == 0;
+    graph_drop_dead(g);
+}
+
+static void deployed_model_has_no_students(void **state)
+{
+    (void)state;
+    graph deployed, plain;
+    build_ok(&deployed, "cifarresnet18", true, false, all_rewrites);
+    build_ok(&plain, "cifarresnet18", false, false, all_rewrites);
+    keep_only(&deployed, "logits/teacher");
+    keep_only(&plain, "logits/teacher");
+    for (uint32_t i = 0; i < deployed.n_nodes; i++)
+        if (is_student(deployed.labels[i]))
+            fail_msg("%s of %s is left", op_name((op_id)deployed.nodes[i].op), deployed.labels[i]);
+    assert_int_equal(deployed.n_nodes, plain.n_nodes);
+    for (uint32_t i = 0; i < plain.n_nodes; i++) {
+        assert_int_equal(deployed.nodes[i].op, plain.nodes[i].op);
+        assert_string_equal(deployed.labels[i], plain.labels[i]);
+    }
+    assert_within(macs(&deployed, false), 0.555e9, 0.01);
+    graph_free(&deployed);
+    graph_free(&plain);
+}
+
+/* Every parameter is trained; every convolution but the first gives its input a gradient. */
+static void backward_reaches_every_parameter(void **state)
+{
+    (void)state;
+    for (int row = 0; network_at(row); row++)
+        for (int teskd = 0; teskd < 2; teskd++) {
+            graph g;
+            build_ok(&g, network_at(row)->name, teskd, true, no_rewrites);
+            graph_backward(&g, true);
+            graph_sgd(&g, &(sgd_options){.momentum = 0.9});
+            assert_int_equal(graph_status(&g), 0);
+            uint32_t parameters = 0;
+            for (value_id id = 1; id < g.n_values; id++)
+                parameters += g.values[id].desc.kind == KIND_PARAMETER;
+            assert_int_equal(count_op(&g, OP_SGD_UPDATE), parameters);
+            assert_int_equal(count_op(&g, OP_CONV2D_DGRAD), count_op(&g, OP_CONV2D) - 1);
+            assert_int_equal(count_op(&g, OP_BN_GRAD), count_op(&g, OP_BN_NORMALIZE));
+            graph_free(&g);
+        }
+}
+
+/* Running statistics are a side effect, so that the gradients of dead code elimination lose nothing in training. */
+static void nothing_is_dead_in_training(void **state)
+{
+    (void)state;
+    graph g;
+    build_ok(&g, "cifarresnet18", true, true, all_rewrites);
+    graph_backward(&g, false);
+    graph_sgd(&g, &(sgd_options){.momentum = 0.9});
+    uint32_t n_nodes = g.n_nodes;
+    graph_drop_dead(&g);
+    assert_int_equal(graph_status(&g), 0);
+    assert_int_equal(g.n_nodes, n_nodes);
+    memory_plan plan;
+    assert_int_equal(plan_make(&plan, &g), 0);
+    assert_true(plan.arena_bytes[KIND_ACTIVATION] < plan.activation_bytes_unpacked);
+    assert_true(plan.arena_bytes[KIND_GRADIENT] >= 4 * (size_t)(weights(&g, false) + weights(&g, true)));
+    plan_free(&plan);
+    graph_free(&g);
+}
+
+static void misfit_settings_are_refused(void **state)
+{
+    (void)state;
+    graph g;
+    model_options options = options_of("cifarresnet8", true);
+    options.image_height = options.image_width = 20; /* stages of 20, 10, 5 and 3: 2 x 3 is not 5 */
+    build(&g, &options, true, all_rewrites);
+    assert_int_equal(graph_status(&g), ERROR_SHAPE);
+    assert_non_null(strstr(error_message(), "fuse_3"));
+    assert_non_null(strstr(error_message(), "2x6x6x128"));
+    assert_non_null(strstr(error_message(), "2x5x5x128"));
+    graph_free(&g);
+    assert_null(network_find("cifarresnet19"));
+}
+
+/* Whatever the students' width, their features can be compared with the teacher's. */
+static void students_of_any_width(void **state)
+{
+    (void)state;
+    for (int32_t width = 24; width <= 200; width += 88) {
+        graph g;
+        model_options options = options_of("cifarresnet8", true);
+        options.student_width = width;
+        build(&g, &options, true, all_rewrites);
+        graph_backward(&g, false);
+        assert_int_equal(graph_status(&g), 0);
+        assert_int_equal(graph_desc(&g, graph_find(&g, "laterals.0.0.weight"))->dim[0], width);
+        for (int head = 0; head < HEADS; head++) {
+            char name[GRAPH_NAME_BYTES];
+            snprintf(name, sizeof name, "features/%s", head_names[head]);
+            assert_int_equal(graph_desc(&g, graph_find(&g, name))->dim[3], 128);
+        }
+        graph_free(&g);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(published_size_and_work),
+        cmocka_unit_test(backward_is_twice_the_forward),
+        cmocka_unit_test(rewrites_change_the_nodes),
+        cmocka_unit_test(upsample_rewrite_saves_three_quarters),
+        cmocka_unit_test(rewrites_spare_what_is_seen),
+        cmocka_unit_test(deployed_model_has_no_students),
+        cmocka_unit_test(backward_reaches_every_parameter),
+        cmocka_unit_test(nothing_is_dead_in_training),
+        cmocka_unit_test(students_of_any_width),
+        cmocka_unit_test(misfit_settings_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

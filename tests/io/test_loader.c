@@ -1,0 +1,301 @@
+/* Augmentation against a plain rewriting of its definition, and the loader's promises: the same pictures for any number
+ * of ranks and any starting point, each picture exactly once an epoch. */
+#include "scratch.h"
+
+#include "base/error.h"
+#include "base/rng.h"
+#include "io/augment.h"
+#include "io/loader.h"
+
+enum { HEIGHT = 11, WIDTH = 9, PIXELS = HEIGHT * WIDTH * 3 };
+
+static dataset make_set(int32_t images)
+{
+    dataset set;
+    assert_int_equal(dataset_open_synthetic(&set, images, HEIGHT, WIDTH, 10, 3), 0);
+    const float mean[] = {0.4F, 0.5F, 0.6F}, std[] = {0.2F, 0.25F, 0.3F};
+    memcpy(set.mean, mean, sizeof mean);
+    memcpy(set.std, std, sizeof std);
+    return set;
+}
+
+/* The definition, written out: pad, crop, flip, normalise. */
+static double expected_value(const dataset *set, int32_t picture, augment_choice choice, int y, int x, int c)
+{
+    static uint8_t padded[HEIGHT + 2 * AUGMENT_PADDING][WIDTH + 2 * AUGMENT_PADDING];
+    memset(padded, 0, sizeof padded);
+    for (int i = 0; i < HEIGHT; i++)
+        for (int j = 0; j < WIDTH; j++)
+            padded[i + AUGMENT_PADDING][j + AUGMENT_PADDING] =
+                set->pixels[((picture * HEIGHT + i) * WIDTH + j) * 3 + c];
+    uint8_t byte = padded[y + choice.top][(choice.flip ? WIDTH - 1 - x : x) + choice.left];
+    return (byte / 255.0 - (double)set->mean[c]) / (double)set->std[c];
+}
+
+static void check_picture(const dataset *set, int32_t picture, augment_choice choice, const double *wide,
+                          const float *narrow)
+{
+    for (int y = 0; y < HEIGHT; y++)
+        for (int x = 0; x < WIDTH; x++)
+            for (int c = 0; c < 3; c++) {
+                double value = expected_value(set, picture, choice, y, x, c);
+                assert_true(wide[(y * WIDTH + x) * 3 + c] == value);
+                assert_true(narrow[(y * WIDTH + x) * 3 + c] == (float)value);
+            }
+}
+
+static void test_augment(void **state)
+{
+    (void)state;
+    enum { COUNT = 300 };
+    dataset set = make_set(20);
+    static double wide[COUNT * PIXELS];
+    static float narrow[COUNT * PIXELS];
+    int32_t order[COUNT], labels[COUNT], tops[9] = {0}, lefts[9] = {0}, flips = 0;
+    for (int i = 0; i < COUNT; i++)
+        order[i] = i * 7 % 20;
+    const augment_key key = {123, 4};
+    assert_int_equal(augment_batch(&set, &key, order, 1000, COUNT, REAL_FLOAT64, wide, labels), 0);
+    assert_int_equal(augment_batch(&set, &key, order, 1000, COUNT, REAL_FLOAT32, narrow, labels), 0);
+    for (int i = 0; i < COUNT; i++) {
+        augment_choice choice = augment_choose(key, 1000 + i);
+        assert_in_range(choice.top, 0, 8);
+        assert_in_range(choice.left, 0, 8);
+        tops[choice.top]++;
+        lefts[choice.left]++;
+        flips += choice.flip;
+        assert_int_equal(labels[i], set.labels[order[i]]);
+        check_picture(&set, order[i], choice, wide + i * PIXELS, narrow + i * PIXELS);
+    }
+    for (int i = 0; i < 9; i++) { /* 33 each on average, 5.4 the standard deviation */
+        assert_in_range(tops[i], 10, 60);
+        assert_in_range(lefts[i], 10, 60);
+    }
+    assert_in_range(flips, 110, 190);
+
+    const augment_choice whole = {AUGMENT_PADDING, AUGMENT_PADDING, false};
+    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT64, wide, labels), 0);
+    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT32, narrow, labels), 0);
+    for (int i = 0; i < 5; i++)
+        check_picture(&set, order[i], whole, wide + i * PIXELS, narrow + i * PIXELS);
+    order[1] = 20;
+    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT32, narrow, labels), ERROR_DATA);
+    assert_contains(error_message(), "picture 20");
+    dataset_close(&set);
+}
+
+static loader_options training(const dataset *set, int32_t batch, int32_t rank, int32_t size)
+{
+    return (loader_options){.dataset = set,
+                            .global_batch = batch,
+                            .rank = rank,
+                            .size = size,
+                            .seed = 77,
+                            .shuffle = true,
+                            .augment = true,
+                            .real = REAL_FLOAT32};
+}
+
+/* All pictures and labels of `epochs` epochs in global order, put together from the ranks' shares. */
+static void gather(loader_options options, int32_t size, int epochs, float *pixels, int32_t *labels)
+{
+    const int32_t images = options.dataset->images;
+    for (int32_t rank = 0; rank < size; rank++) {
+        loader *l;
+        options.rank = rank;
+        options.size = size;
+        assert_int_equal(loader_open(&l, &options), 0);
+        for (int step = 0; step < epochs * loader_steps(l); step++) {
+            loader_batch batch;
+            assert_int_equal(loader_next(l, &batch), 0);
+            assert_int_equal(batch.epoch, step / loader_steps(l));
+            assert_int_equal(batch.step, step % loader_steps(l));
+            assert_int_equal((uintptr_t)batch.pixels % 64, 0);
+            const int32_t most = (batch.global_images + size - 1) / size;
+            assert_true(batch.images == most || batch.images == batch.global_images / size);
+            size_t at = (size_t)(batch.epoch * images + batch.position);
+            memcpy(pixels + at * PIXELS, batch.pixels, (size_t)batch.images * PIXELS * sizeof *pixels);
+            memcpy(labels + at, batch.labels, (size_t)batch.images * sizeof *labels);
+        }
+        loader_close(&l);
+        assert_null(l);
+    }
+}
+
+static void test_ranks(void **state)
+{
+    (void)state;
+    enum { IMAGES = 53, EPOCHS = 2, ALL = IMAGES * EPOCHS };
+    dataset set = make_set(IMAGES);
+    static float one[ALL * PIXELS], many[ALL * PIXELS];
+    int32_t labels_one[ALL], labels_many[ALL];
+    gather(training(&set, 10, 0, 1), 1, EPOCHS, one, labels_one);
+    for (int epoch = 0; epoch < EPOCHS; epoch++) { /* what the order and the augmentation promise */
+        int32_t order[IMAGES];
+        static float expected[IMAGES * PIXELS];
+        int32_t labels[IMAGES];
+        rng_permutation(77, (uint64_t)epoch, IMAGES, order);
+        const augment_key key = {77, epoch};
+        assert_int_equal(augment_batch(&set, &key, order, 0, IMAGES, REAL_FLOAT32, expected, labels), 0);
+        assert_memory_equal(expected, one + epoch * IMAGES * PIXELS, sizeof expected);
+        assert_memory_equal(labels, labels_one + epoch * IMAGES, sizeof labels);
+    }
+    for (int32_t size = 2; size <= 3; size++) {
+        memset(many, 0, sizeof many);
+        gather(training(&set, 10, 0, size), size, EPOCHS, many, labels_many);
+        assert_memory_equal(one, many, sizeof one);
+        assert_memory_equal(labels_one, labels_many, sizeof labels_one);
+    }
+    loader_options evaluation = {.dataset = &set, .global_batch = 10, .real = REAL_FLOAT32};
+    gather(evaluation, 1, 1, one, labels_one);
+    assert_memory_equal(labels_one, set.labels, IMAGES * sizeof *labels_one);
+    gather(evaluation, 4, 1, many, labels_many); /* the last batch, of 3, leaves rank 3 without a picture */
+    assert_memory_equal(one, many, IMAGES * PIXELS * sizeof *one);
+    assert_memory_equal(labels_one, labels_many, IMAGES * sizeof *labels_one);
+    dataset_close(&set);
+}
+
+/* Pictures carry their index in the first pixels, so that they can be told apart. */
+static void test_once_each(void **state)
+{
+    (void)state;
+    enum { IMAGES = 1000 };
+    dataset set = make_set(IMAGES);
+    for (int i = 0; i < IMAGES; i++) {
+        set.pixels[i * PIXELS] = (uint8_t)(i % 256);
+        set.pixels[i * PIXELS + 1] = (uint8_t)(i / 256);
+    }
+    for (int shuffle = 0; shuffle < 2; shuffle++)
+        for (int drop_last = 0; drop_last < 2; drop_last++) {
+            int seen[IMAGES] = {0}, total = 0;
+            for (int rank = 0; rank < 4; rank++) {
+                loader_options options = {.dataset = &set,
+                                          .global_batch = 64,
+                                          .rank = rank,
+                                          .size = 4,
+                                          .shuffle = shuffle,
+                                          .drop_last = drop_last,
+                                          .real = REAL_FLOAT64};
+                loader *l;
+                assert_int_equal(loader_open(&l, &options), 0);
+                assert_int_equal(loader_steps(l), drop_last ? 15 : 16);
+                for (int step = 0; step < loader_steps(l); step++) {
+                    loader_batch batch;
+                    assert_int_equal(loader_next(l, &batch), 0);
+                    for (int i = 0; i < batch.images; i++) {
+                        const double *pixel = (const double *)batch.pixels + i * PIXELS;
+                        double low = (pixel[0] * (double)set.std[0] + (double)set.mean[0]) * 255;
+                        double high = (pixel[1] * (double)set.std[1] + (double)set.mean[1]) * 255;
+                        seen[(int)(low + 0.5) + 256 * (int)(high + 0.5)]++;
+                    }
+                    total += batch.images;
+                }
+                loader_close(&l);
+            }
+            assert_int_equal(total, drop_last ? 960 : 1000);
+            for (int i = 0; i < IMAGES; i++)
+                assert_true(seen[i] == 1 || (drop_last && seen[i] == 0));
+        }
+    dataset_close(&set);
+}
+
+static void test_seek(void **state)
+{
+    (void)state;
+    enum { IMAGES = 53, EPOCHS = 3, BATCH = 10, STEPS = 6 };
+    dataset set = make_set(IMAGES);
+    static float one[EPOCHS * IMAGES * PIXELS];
+    int32_t labels[EPOCHS * IMAGES];
+    loader_options options = training(&set, BATCH, 0, 1);
+    gather(options, 1, EPOCHS, one, labels);
+    loader *l;
+    assert_int_equal(loader_open(&l, &options), 0);
+    assert_int_equal(loader_steps(l), STEPS);
+    for (int start = EPOCHS * STEPS - 1; start >= 0; start--) {
+        assert_int_equal(loader_seek(l, start / STEPS, start % STEPS), 0);
+        for (int ahead = 0; ahead < 1 + start % 7 && start + ahead < EPOCHS * STEPS; ahead++) {
+            loader_batch batch;
+            assert_int_equal(loader_next(l, &batch), 0);
+            int step = start + ahead;
+            assert_true(batch.epoch == step / STEPS && batch.step == step % STEPS);
+            size_t at = (size_t)(batch.epoch * IMAGES + batch.step * BATCH);
+            assert_memory_equal(batch.pixels, one + at * PIXELS, (size_t)batch.images * PIXELS * sizeof *one);
+            assert_memory_equal(batch.labels, labels + at, (size_t)batch.images * sizeof *labels);
+        }
+    }
+    loader_batch batch;
+    assert_int_equal(loader_seek(l, 1, STEPS), 0); /* the end of an epoch is the beginning of the next */
+    assert_int_equal(loader_next(l, &batch), 0);
+    assert_true(batch.epoch == 2 && batch.step == 0);
+    assert_int_equal(loader_seek(l, 0, STEPS + 1), ERROR_INTERNAL);
+    assert_int_equal(loader_seek(l, -1, 0), ERROR_INTERNAL);
+    loader_close(&l);
+    loader_close(&l);
+    dataset_close(&set);
+}
+
+static void expect_refused(loader_options options, const char *first, const char *second)
+{
+    loader *l;
+    assert_int_equal(loader_open(&l, &options), ERROR_SETTINGS);
+    assert_null(l);
+    assert_contains(error_message(), first);
+    assert_contains(error_message(), second);
+}
+
+static void test_settings(void **state)
+{
+    (void)state;
+    dataset set = make_set(53);
+    loader *l;
+    expect_refused(training(&set, 10, 0, 4), "data.drop_last", "train.batch"); /* the rest of 3 is too small for 4 */
+    expect_refused(training(&set, 3, 0, 4), "train.batch = 3", "4 ranks");
+    expect_refused(training(&set, 0, 0, 1), "train.batch = 0", "at least 1");
+    loader_options options = training(&set, 54, 0, 1);
+    options.drop_last = true;
+    expect_refused(options, "data.drop_last", "53 pictures");
+    options = training(&set, 10, 0, 4);
+    options.drop_last = true;
+    assert_int_equal(loader_open(&l, &options), 0);
+    assert_int_equal(loader_steps(l), 5);
+    loader_close(&l);
+    options = training(&set, 100, 0, 1); /* one batch larger than the set */
+    assert_int_equal(loader_open(&l, &options), 0);
+    loader_batch batch;
+    assert_int_equal(loader_next(l, &batch), 0);
+    assert_int_equal(batch.images, 53);
+    loader_close(&l);
+    dataset_close(&set);
+}
+
+static void test_thread_error(void **state)
+{
+    (void)state;
+    dataset set = make_set(30);
+    set.labels[25] = 10;
+    loader_options options = {.dataset = &set, .global_batch = 10, .size = 1};
+    loader *l;
+    assert_int_equal(loader_open(&l, &options), 0);
+    loader_batch batch;
+    assert_int_equal(loader_next(l, &batch), 0);
+    assert_int_equal(loader_next(l, &batch), 0);
+    for (int again = 0; again < 2; again++) {
+        error_set(ERROR_USAGE, "something else");
+        assert_int_equal(loader_next(l, &batch), ERROR_DATA);
+        assert_contains(error_message(), "picture 25 has label 10");
+    }
+    assert_int_equal(loader_seek(l, 0, 1), 0);
+    assert_int_equal(loader_next(l, &batch), 0);
+    assert_int_equal(batch.labels[9], set.labels[19]);
+    loader_close(&l);
+    dataset_close(&set);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_augment), cmocka_unit_test(test_ranks),    cmocka_unit_test(test_once_each),
+        cmocka_unit_test(test_seek),    cmocka_unit_test(test_settings), cmocka_unit_test(test_thread_error),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,338 @@
+/* Tensor files: round trip, every truncation, every flipped byte, foreign files, and that a failed write changes
+ * nothing. */
+#include "scratch.h"
+
+#include "base/error.h"
+#include "io/tensor_file.h"
+
+#include <hdf5.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <sys/resource.h>
+
+static const int64_t weight_shape[] = {4, 3, 2, 2}, bias_shape[] = {5};
+static const char *const weight_name = "weights/layer1.0.conv1.weight", *const bias_name = "weights/fc.bias";
+enum { WEIGHTS = 48, BIASES = 5 };
+
+static float weight_value(int i)
+{
+    return 0.37F * (float)(i - 20);
+}
+
+static double bias_value(int i)
+{
+    return 1.0 / (i + 3);
+}
+
+static void write_small(const char *path, int64_t epoch)
+{
+    float weight[WEIGHTS];
+    double bias[BIASES], scalar = 2.5;
+    for (int i = 0; i < WEIGHTS; i++)
+        weight[i] = weight_value(i);
+    for (int i = 0; i < BIASES; i++)
+        bias[i] = bias_value(i);
+    tensor_file *file;
+    assert_int_equal(tensor_file_create(&file, path), 0);
+    assert_int_equal(tensor_file_write(file, weight_name, REAL_FLOAT32, 4, weight_shape, weight), 0);
+    assert_int_equal(tensor_file_write(file, bias_name, REAL_FLOAT64, 1, bias_shape, bias), 0);
+    assert_int_equal(tensor_file_write(file, "state/scale", REAL_FLOAT64, 0, NULL, &scalar), 0);
+    assert_int_equal(tensor_file_set_int(file, "epoch", epoch), 0);
+    assert_int_equal(tensor_file_set_double(file, "best_accuracy", 0.7915), 0);
+    assert_int_equal(tensor_file_set_text(file, "settings", "train.lr = 0.1\n"), 0);
+    assert_int_equal(tensor_file_commit(&file), 0);
+    assert_null(file);
+}
+
+/* Reads everything of a small file: 0 when all is as written, a negative code when something was refused, 1 when a
+ * wrong value came through. */
+static int read_small(const char *path, int64_t epoch)
+{
+    tensor_file *file;
+    float weight[WEIGHTS];
+    double bias[BIASES], scalar = 0, accuracy = 0;
+    int64_t found = 0;
+    char *text = NULL;
+    TRY(tensor_file_open(&file, path));
+    int status = tensor_file_read(file, weight_name, REAL_FLOAT32, 4, weight_shape, weight);
+    if (status == 0)
+        status = tensor_file_read(file, bias_name, REAL_FLOAT64, 1, bias_shape, bias);
+    if (status == 0)
+        status = tensor_file_read(file, "state/scale", REAL_FLOAT64, 0, NULL, &scalar);
+    if (status == 0)
+        status = tensor_file_get_int(file, "epoch", &found);
+    if (status == 0)
+        status = tensor_file_get_double(file, "best_accuracy", &accuracy);
+    if (status == 0)
+        status = tensor_file_get_text(file, "settings", &text);
+    if (status == 0) {
+        bool right = found == epoch && scalar == 2.5 && accuracy == 0.7915 && strcmp(text, "train.lr = 0.1\n") == 0;
+        for (int i = 0; i < WEIGHTS; i++)
+            right = right && weight[i] == weight_value(i);
+        for (int i = 0; i < BIASES; i++)
+            right = right && bias[i] == bias_value(i);
+        status = right ? 0 : 1;
+    }
+    free(text);
+    tensor_file_close(&file);
+    return status;
+}
+
+static void test_round_trip(void **state)
+{
+    scratch *s = *state;
+    const char *path = scratch_path(s, "a.h5");
+    write_small(path, 17);
+    assert_int_equal(scratch_count(s), 1);
+    assert_int_equal(read_small(path, 17), 0);
+
+    tensor_file *file;
+    assert_int_equal(tensor_file_open(&file, path), 0);
+    assert_int_equal(tensor_file_count(file), 3);
+    assert_string_equal(tensor_file_info(file, 0)->name, "state/scale");
+    assert_string_equal(tensor_file_info(file, 1)->name, bias_name);
+    assert_null(tensor_file_info(file, 3));
+    const tensor_info *info = tensor_file_find(file, weight_name);
+    assert_non_null(info);
+    assert_true(info->type == REAL_FLOAT32 && info->rank == 4);
+    assert_memory_equal(info->shape, weight_shape, sizeof weight_shape);
+    assert_null(tensor_file_find(file, "weights"));
+
+    double wide[WEIGHTS];
+    float narrow[BIASES];
+    assert_int_equal(tensor_file_read(file, weight_name, REAL_FLOAT64, 4, weight_shape, wide), 0);
+    assert_int_equal(tensor_file_read(file, bias_name, REAL_FLOAT32, 1, bias_shape, narrow), 0);
+    for (int i = 0; i < WEIGHTS; i++)
+        assert_true(wide[i] == (double)weight_value(i));
+    for (int i = 0; i < BIASES; i++)
+        assert_true(narrow[i] == (float)bias_value(i));
+    tensor_file_close(&file);
+    tensor_file_close(&file);
+}
+
+static void test_wrong_requests(void **state)
+{
+    scratch *s = *state;
+    const char *path = scratch_path(s, "a.h5");
+    write_small(path, 1);
+    tensor_file *file;
+    float values[WEIGHTS];
+    int64_t number;
+    double real;
+    char *text;
+    const int64_t other[] = {4, 3, 4, 1};
+    assert_int_equal(tensor_file_open(&file, path), 0);
+    assert_int_equal(tensor_file_read(file, weight_name, REAL_FLOAT32, 4, other, values), ERROR_SHAPE);
+    assert_contains(error_message(), "has shape [4, 3, 2, 2], expected [4, 3, 4, 1]");
+    assert_int_equal(tensor_file_read(file, "weights/none", REAL_FLOAT32, 4, other, values), ERROR_FILE);
+    assert_contains(error_message(), "no tensor 'weights/none'");
+    assert_int_equal(tensor_file_get_int(file, "none", &number), ERROR_FILE);
+    assert_contains(error_message(), "no attribute 'none'");
+    assert_int_equal(tensor_file_get_int(file, "settings", &number), ERROR_FILE);
+    assert_contains(error_message(), "'settings' is not a single int64");
+    assert_int_equal(tensor_file_get_double(file, "epoch", &real), ERROR_FILE);
+    assert_int_equal(tensor_file_get_text(file, "epoch", &text), ERROR_FILE);
+    assert_null(text);
+    tensor_file_close(&file);
+}
+
+/* Copies the file with a change and returns what reading it says. */
+static int read_changed(scratch *s, const uint8_t *bytes, size_t count)
+{
+    scratch_write(s, "changed.h5", bytes, count);
+    int status = read_small(scratch_path(s, "changed.h5"), 17);
+    if (status < 0 && !strstr(error_message(), s->path))
+        fail_msg("\"%s\" does not name the file", error_message());
+    return status;
+}
+
+static void test_truncation(void **state)
+{
+    scratch *s = *state;
+    write_small(scratch_path(s, "a.h5"), 17);
+    size_t count;
+    uint8_t *bytes = scratch_read(s, "a.h5", &count);
+    for (size_t length = 0; length < count - 16; length++)
+        assert_int_equal(read_changed(s, bytes, length), ERROR_FILE);
+    for (size_t length = count - 16; length <= count;
+         length++) /* without the last 16 bytes it is a file of another tool */
+        assert_int_equal(read_changed(s, bytes, length), 0);
+    free(bytes);
+}
+
+static void test_flipped_byte(void **state)
+{
+    scratch *s = *state;
+    write_small(scratch_path(s, "a.h5"), 17);
+    size_t count;
+    uint8_t *bytes = scratch_read(s, "a.h5", &count);
+    for (size_t i = 0; i < count; i++) {
+        bytes[i] ^= 0x10;
+        bool in_magic = i >= count - 16 && i < count - 8;
+        assert_int_equal(read_changed(s, bytes, count), in_magic ? 0 : ERROR_FILE);
+        bytes[i] ^= 0x10;
+    }
+    /* Without the checksum of the whole, that of the tensor finds the damage and says where it is. */
+    const double bias = bias_value(2);
+    uint8_t *at = memmem(bytes, count, &bias, sizeof bias);
+    assert_non_null(at);
+    *at ^= 1;
+    assert_int_equal(read_changed(s, bytes, count), ERROR_FILE);
+    assert_contains(error_message(), "the file is damaged");
+    assert_int_equal(read_changed(s, bytes, count - 16), ERROR_FILE);
+    assert_contains(error_message(), "'weights/fc.bias' is damaged");
+    free(bytes);
+}
+
+static void expect_refused(const char *path, const char *part)
+{
+    tensor_file *file;
+    assert_int_equal(tensor_file_open(&file, path), ERROR_FILE);
+    assert_null(file);
+    assert_contains(error_message(), path);
+    assert_contains(error_message(), part);
+}
+
+static void write_foreign(const char *path, const char *format, int64_t version, bool integers)
+{
+    hid_t h5 = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), scalar = H5Screate(H5S_SCALAR);
+    assert_true(h5 >= 0);
+    if (format) {
+        hid_t type = H5Tcopy(H5T_C_S1);
+        H5Tset_size(type, strlen(format) + 1);
+        hid_t attribute = H5Acreate2(h5, "format", type, scalar, H5P_DEFAULT, H5P_DEFAULT);
+        H5Awrite(attribute, type, format);
+        H5Aclose(attribute);
+        H5Tclose(type);
+        attribute = H5Acreate2(h5, "version", H5T_STD_I64LE, scalar, H5P_DEFAULT, H5P_DEFAULT);
+        H5Awrite(attribute, H5T_NATIVE_INT64, &version);
+        H5Aclose(attribute);
+    }
+    if (integers)
+        H5Dclose(H5Dcreate2(h5, "numbers", H5T_STD_I32LE, scalar, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT));
+    H5Sclose(scalar);
+    H5Fclose(h5);
+}
+
+static void test_foreign(void **state)
+{
+    scratch *s = *state;
+    const char *path = scratch_path(s, "f.h5");
+    expect_refused(path, "No such file");
+    scratch_write(s, "f.h5", "not HDF5 at all", 15);
+    expect_refused(path, "teskd-checkpoint");
+    write_foreign(path, NULL, 0, false);
+    expect_refused(path, "no attribute 'format'");
+    write_foreign(path, "something", 1, false);
+    expect_refused(path, "format is 'something', expected 'teskd-checkpoint'");
+    write_foreign(path, "teskd-checkpoint", 2, false);
+    expect_refused(path, "format version 2, this program reads version 1");
+    write_foreign(path, "teskd-checkpoint", 1, true);
+    expect_refused(path, "'numbers' is not a float32 or float64 tensor");
+    expect_refused(s->folder, "teskd-checkpoint");
+}
+
+/* Readers see the old file until the commit, and for good when there is none. */
+static void test_atomic(void **state)
+{
+    scratch *s = *state;
+    const char *path = scratch_path(s, "a.h5");
+    const float value = 1;
+    const int64_t one = 1;
+    write_small(path, 1);
+
+    tensor_file *file;
+    assert_int_equal(tensor_file_create(&file, path), 0);
+    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 1, &one, &value), 0);
+    assert_int_equal(read_small(path, 1), 0);
+    assert_int_equal(scratch_count(s), 2);
+    tensor_file_close(&file);
+    assert_int_equal(scratch_count(s), 1);
+    assert_int_equal(read_small(path, 1), 0);
+
+    assert_int_equal(tensor_file_create(&file, path), 0);
+    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 1, &one, &value), 0);
+    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 1, &one, &value), ERROR_FILE); /* the name is taken */
+    assert_contains(error_message(), "tensor 'x'");
+    assert_int_equal(tensor_file_commit(&file), ERROR_FILE);
+    assert_null(file);
+    assert_int_equal(scratch_count(s), 1);
+    assert_int_equal(read_small(path, 1), 0);
+
+    const int64_t empty[] = {3, 0};
+    assert_int_equal(tensor_file_create(&file, path), 0);
+    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 2, empty, &value), ERROR_SHAPE);
+    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 5, empty, &value), ERROR_SHAPE);
+    assert_int_equal(tensor_file_write(file, "", REAL_FLOAT32, 1, &one, &value), ERROR_SHAPE);
+    tensor_file_close(&file);
+
+    write_small(path, 2); /* a good commit replaces it */
+    assert_int_equal(read_small(path, 2), 0);
+    assert_int_equal(scratch_count(s), 1);
+    assert_int_equal(tensor_file_create(&file, "/nonexistent/a.h5"), ERROR_FILE);
+    assert_null(file);
+    assert_contains(error_message(), "/nonexistent/a.h5");
+}
+
+/* A disk that is full in the middle of a write, played by a limit on the file's size. */
+static void test_full_disk(void **state)
+{
+    scratch *s = *state;
+    const char *path = scratch_path(s, "a.h5");
+    const int64_t shape[] = {1 << 18};
+    float *values = calloc(1 << 18, sizeof *values);
+    assert_non_null(values);
+    write_small(path, 1);
+    struct rlimit before, tight;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    tight = before;
+    tight.rlim_cur = 1 << 19;
+    void (*handler)(int) = signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
+    tensor_file *file;
+    int created = tensor_file_create(&file, path);
+    int written = tensor_file_write(file, "big", REAL_FLOAT32, 1, shape, values);
+    int committed = tensor_file_commit(&file);
+    setrlimit(RLIMIT_FSIZE, &before);
+    signal(SIGXFSZ, handler);
+    free(values);
+    assert_int_equal(created, 0);
+    assert_int_equal(written, 0); /* into memory */
+    assert_int_equal(committed, ERROR_FILE);
+    assert_int_equal(scratch_count(s), 1);
+    assert_int_equal(read_small(path, 1), 0);
+}
+
+/* The files of other people's tools: h5py reads what we write. */
+static void test_h5py(void **state)
+{
+    scratch *s = *state;
+    char command[512];
+    if (system("/usr/bin/python3 -c 'import h5py' >/dev/null 2>&1") != 0) {
+        print_message("/usr/bin/python3 has no h5py: not tried\n");
+        skip();
+    }
+    write_small(scratch_path(s, "a.h5"), 17);
+    snprintf(command, sizeof command,
+             "/usr/bin/python3 -c \"import h5py; f = h5py.File('%s', 'r'); w = f['weights/layer1.0.conv1.weight'];"
+             "assert w.shape == (4, 3, 2, 2) and w.dtype == 'float32' and abs(w[0, 0, 0, 1] + 0.37 * 19) < 1e-5;"
+             "assert f['state/scale'][()] == 2.5 and f.attrs['epoch'] == 17;"
+             "assert f.attrs['settings'] in (b'train.lr = 0.1\\n', 'train.lr = 0.1\\n')\"",
+             s->path);
+    assert_int_equal(system(command), 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(test_round_trip, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_wrong_requests, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_truncation, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_flipped_byte, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_foreign, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_atomic, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_full_disk, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_h5py, scratch_setup, scratch_teardown),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

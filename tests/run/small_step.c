@@ -1,0 +1,196 @@
+/* Owns the small training step of the tests. Generated values are pure functions of a name and an index. */
+#include "small_step.h"
+#include "base/error.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MUST(call)                                                                                                     \
+    do {                                                                                                               \
+        if ((call) < 0)                                                                                                \
+            fail_msg("%s: %s", #call, error_message());                                                                \
+    } while (0)
+
+int open_reference(backend **out)
+{
+    return backend_reference_open(out, 1);
+}
+
+int open_cpu(backend **out)
+{
+    return backend_cpu_open(out, 2, CPU_ISA_AUTO);
+}
+
+/* In [-1, 1). */
+static double generated(const char *name, uint64_t index)
+{
+    uint64_t z = 14695981039346656037u;
+    for (; *name; name++)
+        z = (z ^ (uint8_t)*name) * 1099511628211u;
+    z += (index + 1) * 0x9E3779B97F4A7C15u;
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+    return (double)((z ^ (z >> 31)) >> 11) * 0x1p-52 - 1;
+}
+
+int32_t small_target(int n)
+{
+    return (int32_t)(SMALL_CLASSES * 0.5 * (generated("target", (uint64_t)n) + 1));
+}
+
+bool is_student(const char *name)
+{
+    static const char *const prefixes[] = {"laterals.", "upsample.", "fuse_", "downsample", "fc_b"};
+    for (size_t i = 0; i < sizeof prefixes / sizeof *prefixes; i++)
+        if (strncmp(name, prefixes[i], strlen(prefixes[i])) == 0)
+            return true;
+    return false;
+}
+
+double relative_difference(const double *a, const double *b, size_t count)
+{
+    double difference = 0, size_a = 0, size_b = 0;
+    for (size_t i = 0; i < count; i++) {
+        difference += (a[i] - b[i]) * (a[i] - b[i]);
+        size_a += a[i] * a[i];
+        size_b += b[i] * b[i];
+    }
+    double size = fmax(size_a, size_b);
+    return size > 0 ? sqrt(difference / size) : 0;
+}
+
+static double initial(const store_entry *entry, uint64_t index)
+{
+    double u = generated(entry->name, index);
+    const int32_t *d = entry->desc.dim;
+    if (strncmp(entry->name, "momentum/", 9) == 0)
+        return 0.1 * u;
+    if (strstr(entry->name, "running_var"))
+        return 1 + 0.5 * u;
+    if (entry->desc.layout != LAYOUT_C)
+        return u * sqrt(6.0 / (d[1] * d[2] * d[3]));
+    return strstr(entry->name, "weight") ? 1 + 0.5 * u : 0.2 * u;
+}
+
+static void generate_tensors(small_step *s)
+{
+    for (uint32_t i = 0; i < s->tensors.n_entries; i++) {
+        store_entry *entry = &s->tensors.entries[i];
+        size_t count = (size_t)tensor_count(&entry->desc);
+        double *values = malloc(count * sizeof *values);
+        for (size_t k = 0; k < count; k++)
+            values[k] = initial(entry, k);
+        store_import_f64(entry, values);
+        free(values);
+    }
+}
+
+static step_options options_of(const small_settings *settings)
+{
+    return (step_options){.model = {.network = network_find("cifarresnet8"),
+                                    .teskd = settings->teskd,
+                                    .classes = SMALL_CLASSES,
+                                    .width = 4,
+                                    .student_width = 32,
+                                    .image_height = SMALL_SIDE,
+                                    .image_width = SMALL_SIDE,
+                                    .temperature = 4,
+                                    .ce_weight = 0.2,
+                                    .kd_weight = 0.8,
+                                    .feature_weight = settings->feature_weight,
+                                    .teacher_weight = 1,
+                                    .student_weights = {0.9, 1.1, 0.7},
+                                    .kd_detach_teacher = settings->kd_detach_teacher},
+                          .rewrites = settings->rewrites,
+                          .sgd = settings->sgd};
+}
+
+void small_step_open(small_step *s, const small_settings *settings, open_backend *open)
+{
+    const step_shape shape = {.training = true, .batch = SMALL_BATCH, .global_batch = SMALL_BATCH};
+    *s = (small_step){.options = options_of(settings)};
+    MUST(open(&s->device));
+    MUST(comm_open_self(&s->ranks));
+
+    model m;
+    graph step, forward;
+    graph_init(&step, s->device->ops->real);
+    MUST(step_build_training(&step, &m, &s->options, &shape));
+    model_free(&m);
+    graph_init(&forward, s->device->ops->real);
+    model_build(&m, &forward, &s->options.model, &shape);
+    graph_rewrite(&forward, &s->options.rewrites);
+    MUST(graph_status(&forward));
+    model_free(&m);
+
+    MUST(store_open(&s->tensors, s->device, &step));
+    runtime_open(&s->run, s->device, s->ranks, &s->tensors, settings->bucket_bytes);
+    MUST(runtime_add(&s->run, &step, &s->step));
+    MUST(runtime_add(&s->run, &forward, &s->forward));
+    MUST(runtime_bind(&s->run));
+    generate_tensors(s);
+}
+
+void small_step_close(small_step *s)
+{
+    runtime_close(&s->run);
+    store_close(&s->tensors);
+    comm_close(s->ranks);
+    s->device->ops->close(s->device);
+}
+
+static void fill_input(small_step *s, program *p)
+{
+    const tensor_desc *desc;
+    void *memory = program_value(p, &s->run, "input", &desc);
+    for (int64_t i = 0; i < tensor_count(desc); i++)
+        if (desc->dtype == DTYPE_F64)
+            ((double *)memory)[i] = sqrt(3) * generated("input", (uint64_t)i);
+        else
+            ((float *)memory)[i] = (float)(sqrt(3) * generated("input", (uint64_t)i));
+}
+
+void small_step_run(small_step *s, program *p, double lr)
+{
+    fill_input(s, p);
+    int32_t *target = program_value(p, &s->run, "target", NULL);
+    for (int n = 0; n < SMALL_BATCH; n++)
+        target[n] = small_target(n);
+    double *rate = program_value(p, &s->run, "lr", NULL);
+    if (rate)
+        *rate = lr;
+    MUST(program_run(&s->run, p, NULL));
+}
+
+static double *as_float64(const void *memory, const tensor_desc *desc)
+{
+    size_t count = (size_t)tensor_count(desc);
+    double *values = malloc(count * sizeof *values);
+    for (size_t i = 0; i < count; i++)
+        values[i] = desc->dtype == DTYPE_F64 ? ((const double *)memory)[i] : (double)((const float *)memory)[i];
+    return values;
+}
+
+double *small_step_value(const small_step *s, const program *p, const char *name, size_t *count)
+{
+    const tensor_desc *desc = NULL;
+    const void *memory = program_value(p, &s->run, name, &desc);
+    if (!memory)
+        fail_msg("the program has no %s", name);
+    if (count)
+        *count = (size_t)tensor_count(desc);
+    return as_float64(memory, desc);
+}
+
+double *small_step_tensor(const small_step *s, const char *name)
+{
+    const store_entry *entry = store_find(&s->tensors, name);
+    if (!entry)
+        fail_msg("the store has no %s", name);
+    return as_float64(entry->memory, &entry->desc);
+}

@@ -1,0 +1,53 @@
+/* A training step small enough to be differentiated numerically: generated weights and pictures, any backend.
+ * Failures end the running test. */
+#ifndef TESKD_TESTS_RUN_SMALL_STEP_H
+#define TESKD_TESTS_RUN_SMALL_STEP_H
+
+#include "model/step.h"
+#include "run/program.h"
+
+enum { SMALL_BATCH = 3, SMALL_SIDE = 16, SMALL_CLASSES = 5 };
+
+typedef struct {
+    bool teskd, kd_detach_teacher;
+    double feature_weight;
+    rewrite_options rewrites;
+    sgd_options sgd;
+    size_t bucket_bytes;
+} small_settings;
+
+typedef struct {
+    step_options options;
+    backend *device;
+    comm *ranks;
+    store tensors;
+    runtime run;
+    program *step;    /* forward, backward, update */
+    program *forward; /* the same forward alone */
+} small_step;
+
+typedef int open_backend(backend **out);
+int open_reference(backend **out);
+int open_cpu(backend **out);
+
+/* Weights, momentum and running statistics are generated from their names, alike on every backend. */
+void small_step_open(small_step *s, const small_settings *settings, open_backend *open);
+void small_step_close(small_step *s);
+
+/* Runs one of the two programs on the one batch. */
+void small_step_run(small_step *s, program *p, double lr);
+
+/* A value of the program, or a tensor of the store in memory order, as float64. The caller frees it. */
+double *small_step_value(const small_step *s, const program *p, const char *name, size_t *count);
+double *small_step_tensor(const small_step *s, const char *name);
+
+/* The class of picture n. */
+int32_t small_target(int n);
+
+/* Is this the name of a student's parameter? */
+bool is_student(const char *name);
+
+/* |a - b| over the larger of |a| and |b|, as vectors. */
+double relative_difference(const double *a, const double *b, size_t count);
+
+#endif
