@@ -106,14 +106,15 @@ static bool message_is_agreed(const comm *c)
     return c->agreed_rank >= 0 && strstr(error_message(), c->agreed_text);
 }
 
-/* This rank's own failure as the others shall read it. */
-static void sign_message(const comm *c, int code, char text[COMM_TEXT_BYTES])
+void comm_sign_error(const comm *c, int code)
 {
-    const char *message = error_message()[0] ? error_message() : error_text(code);
-    if (message_is_agreed(c))
-        snprintf(text, COMM_TEXT_BYTES, "%s", message);
-    else
-        snprintf(text, COMM_TEXT_BYTES, "rank %d on %s: %s", c->info.rank, c->info.host, message);
+    char signature[HOST_BYTES + 32];
+    snprintf(signature, sizeof signature, "rank %d on %s", c->info.rank, c->info.host);
+    if (!error_message()[0])
+        error_set(code, "%s", error_text(code));
+    bool is_signed = strncmp(error_message(), signature, strlen(signature)) == 0;
+    if (c->info.size > 1 && !is_signed && !message_is_agreed(c))
+        error_prefix(code, "%s", signature);
 }
 
 typedef struct {
@@ -127,8 +128,10 @@ int comm_agree(comm *c, int status)
         return status < 0 ? status : 0;
     outcome mine = {.status = status < 0 ? status : 0, .cause = message_is_agreed(c) ? c->agreed_rank : c->info.rank};
     char text[COMM_TEXT_BYTES] = "";
-    if (status < 0)
-        sign_message(c, status, text);
+    if (status < 0) {
+        comm_sign_error(c, status);
+        strncpy(text, error_message(), sizeof text - 1);
+    }
 
     outcome *all = malloc((size_t)size * sizeof *all);
     CHECK(all, ERROR_MEMORY, "out of memory for the outcomes of %d ranks", size);
@@ -152,7 +155,8 @@ bool comm_peer_failed(const comm *c)
 void comm_abort(comm *c, int code)
 {
     char text[COMM_TEXT_BYTES];
-    sign_message(c, code, text);
+    comm_sign_error(c, code);
+    snprintf(text, sizeof text, "%s", error_message()); /* waiting may replace the message */
     /* After an agreed failure the rank where it began speaks for all. A launcher kills everyone as soon as one rank has
      * ended, so the others stay until it has spoken. */
     if (message_is_agreed(c) && c->agreed_rank != c->info.rank)

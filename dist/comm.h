@@ -5,8 +5,10 @@
  *
  * One failure, one message on stderr, and no rank left over. A main program that fails does this:
  *
- *     if (!comm_peer_failed(c))
+ *     if (!comm_peer_failed(c)) {
+ *         comm_sign_error(c, code);
  *         print error_message();
+ *     }
  *     comm_abort(c, code);
  *     _exit(non-zero);
  *
@@ -76,6 +78,10 @@ int comm_agree(comm *c, int status);
 /* After a failure: true when it came from a peer, which has reported it (or could not any more, see above), so that
  * this rank keeps quiet. Goes by the failed call's error_message(): ask before another error replaces it. */
 bool comm_peer_failed(const comm *c);
+
+/* Makes error_message(), or else the text of `code`, begin with "rank R on HOST: ", where there are several ranks and
+ * it does not name the failing one yet. */
+void comm_sign_error(const comm *c, int code);
 
 /* Tells the peers that this rank fails, with error_message() or else the text of `code`, so that they return ERROR_COMM
  * at once. Returns within about two seconds. MPI is left as it is: only _exit may follow. */

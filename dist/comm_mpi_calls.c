@@ -215,9 +215,9 @@ int comm_mpi_wait(comm *c, comm_request *request)
     started_sum *s = (started_sum *)request->handle[0];
     for (int polls = 0;; pause_between_polls(&polls)) {
         TRY(advance_sums(m));
+        TRY(control_check(m->channel)); /* first: MPI may complete a call on what a dead peer left */
         if (s->stage == SUM_DONE)
             break;
-        TRY(control_check(m->channel));
     }
     started_sum **link = &m->first_sum;
     while (*link != s)
@@ -237,9 +237,9 @@ static int finish(comm_mpi *m, const char *what, int mpi_code, MPI_Request *requ
         int done = 0;
         TRY(advance_sums(m));
         TRY(mpi_status(m, what, MPI_Test(request, &done, MPI_STATUS_IGNORE)));
+        TRY(control_check(m->channel));
         if (done)
             return 0;
-        TRY(control_check(m->channel));
     }
 }
 

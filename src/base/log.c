@@ -14,7 +14,8 @@ void log_open(logger *log, int rank, int size, const char *host)
     memset(log, 0, sizeof *log);
     log->out = stdout;
     log->err = stderr;
-    log->terminal = isatty(fileno(stdout)) == 1;
+    /* mpirun gives its ranks a terminal as stdout whatever its own is, but a pipe as stderr. */
+    log->terminal = isatty(fileno(stdout)) == 1 && isatty(fileno(stderr)) == 1;
     log->rank = rank;
     log->size = size;
     snprintf(log->host, sizeof log->host, "%s", host);

@@ -10,7 +10,7 @@
 
 typedef struct {
     FILE *out, *err; /* stdout and stderr after log_open */
-    bool terminal;   /* `out` is one, so that a live line can be rewritten */
+    bool terminal;   /* `out` and `err` are one, so that a live line can be rewritten */
     bool live;       /* a live line stands on the terminal */
     int rank, size;
     char host[64];

@@ -4,6 +4,10 @@
 #include "train/commands.h"
 #include "train/device.h"
 
+#ifdef TESKD_HAVE_CUDA
+#include "kernels/cuda_devices.h"
+#endif
+
 static void print_device(logger *log, const char *name, int status, backend *const *opened)
 {
     backend *device = *opened;
@@ -15,11 +19,35 @@ static void print_device(logger *log, const char *name, int status, backend *con
     device->ops->close(device);
 }
 
+#ifdef TESKD_HAVE_CUDA
+static void print_gpus(logger *log)
+{
+    char text[256];
+    int count = cuda_device_count();
+    if (count == 0)
+        log_info(log, "  %-10s no GPU: %s", "cuda", error_message());
+    for (int i = 0; i < count; i++)
+        log_info(log, "  %-10s GPU %d: %s", "cuda", i, cuda_device_describe(i, text, sizeof text) < 0 ? error_message() : text);
+    cuda_versions(text, sizeof text);
+    log_info(log, "  %-10s %s; no kernels for it in this version", "", text);
+}
+#else
+static void print_gpus(logger *log)
+{
+    log_info(log, "  %-10s not built in: no CUDA toolkit was found, or TESKD_CUDA is off", "cuda");
+}
+#endif
+
 static int run(const options *o, logger *log, comm *ranks)
 {
     const comm_info *info = comm_describe(ranks);
     int threads;
     backend *device = NULL;
+    if (o->settings_table) {
+        if (info->rank == 0)
+            settings_markdown(stdout);
+        return 0;
+    }
     TRY(device_threads(&o->config, ranks, &threads));
     log_info(log, "teskd %s", TESKD_VERSION);
     log_info(log, "ranks: %d, %d on %s; %s", info->size, info->local_size, info->host, info->library);
@@ -27,6 +55,7 @@ static int run(const options *o, logger *log, comm *ranks)
     log_info(log, "devices:");
     print_device(log, "cpu", backend_cpu_open(&device, threads, CPU_ISA_AUTO), &device);
     print_device(log, "reference", backend_reference_open(&device, threads), &device);
+    print_gpus(log);
     log_info(log, "networks:");
     for (int i = 0; network_at(i); i++)
         log_info(log, "  %s", network_at(i)->name);
@@ -37,7 +66,7 @@ const command command_info = {
     .name = "info",
     .summary = "print devices, libraries, ranks and networks",
     .usage = "",
-    .options = 0,
+    .options = OPTION_SETTINGS,
     .uses_settings = false,
     .run = run,
 };

@@ -29,6 +29,7 @@ static const option_row rows[] = {
     {OPTION_TRAIN_IMAGES, "train-images", "N", "how many training pictures to draw"},
     {OPTION_TEST_IMAGES, "test-images", "N", "how many test pictures to draw"},
     {OPTION_SEED, "seed", "N", "seed of the pictures"},
+    {OPTION_SETTINGS, "settings", NULL, "print the table of all settings as Markdown (docs/settings.md) and exit"},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
 
@@ -70,6 +71,7 @@ static int take(options *o, const option_row *row, const char *value)
         {"json", &o->json, NULL, NULL},
         {"per-node", &o->per_node, NULL, NULL},
         {"teacher-only", &o->teacher_only, NULL, NULL},
+        {"settings", &o->settings_table, NULL, NULL},
         {"resume", NULL, &o->resume, NULL},
         {"dump-graph", NULL, &o->dump_graph, NULL},
         {"checkpoint", NULL, &o->checkpoint, NULL},

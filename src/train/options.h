@@ -22,12 +22,13 @@ typedef enum {
     OPTION_TEST_IMAGES = 1 << 11,
     OPTION_SEED = 1 << 12,
     OPTION_TEACHER_ONLY = 1 << 13,
-    OPTION_ARGUMENTS = 1 << 14, /* arguments that are no options */
+    OPTION_SETTINGS = 1 << 14,
+    OPTION_ARGUMENTS = 1 << 15, /* arguments that are no options */
 } option_set;
 
 typedef struct {
     settings config; /* defaults, then --config, then each --set in order */
-    bool help, dry_run, print_config, json, per_node, teacher_only;
+    bool help, dry_run, print_config, json, per_node, teacher_only, settings_table;
     const char *config_path, *resume, *dump_graph, *checkpoint, *out;
     long long steps, train_images, test_images, seed; /* -1: not given */
     int n_arguments;

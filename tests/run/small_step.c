@@ -52,18 +52,6 @@ bool is_student(const char *name)
     return false;
 }
 
-double relative_difference(const double *a, const double *b, size_t count)
-{
-    double difference = 0, size_a = 0, size_b = 0;
-    for (size_t i = 0; i < count; i++) {
-        difference += (a[i] - b[i]) * (a[i] - b[i]);
-        size_a += a[i] * a[i];
-        size_b += b[i] * b[i];
-    }
-    double size = fmax(size_a, size_b);
-    return size > 0 ? sqrt(difference / size) : 0;
-}
-
 static double initial(const store_entry *entry, uint64_t index)
 {
     double u = generated(entry->name, index);
@@ -112,10 +100,18 @@ static step_options options_of(const small_settings *settings)
 
 void small_step_open(small_step *s, const small_settings *settings, open_backend *open)
 {
-    const step_shape shape = {.training = true, .batch = SMALL_BATCH, .global_batch = SMALL_BATCH};
     *s = (small_step){.options = options_of(settings)};
     MUST(open(&s->device));
-    MUST(comm_open_self(&s->ranks));
+    comm *ranks = settings->ranks;
+    if (!ranks) {
+        MUST(comm_open_self(&s->own_ranks));
+        ranks = s->own_ranks;
+    }
+    const comm_info *info = comm_describe(ranks);
+    s->first = SMALL_BATCH * info->rank / info->size;
+    s->batch = SMALL_BATCH * (info->rank + 1) / info->size - s->first;
+    const step_shape shape = {
+        .training = true, .sync_bn = info->size > 1, .batch = s->batch, .global_batch = SMALL_BATCH};
 
     model m;
     graph step, forward;
@@ -129,7 +125,7 @@ void small_step_open(small_step *s, const small_settings *settings, open_backend
     model_free(&m);
 
     MUST(store_open(&s->tensors, s->device, &step));
-    runtime_open(&s->run, s->device, s->ranks, &s->tensors, settings->bucket_bytes);
+    runtime_open(&s->run, s->device, ranks, &s->tensors, settings->bucket_bytes);
     MUST(runtime_add(&s->run, &step, &s->step));
     MUST(runtime_add(&s->run, &forward, &s->forward));
     MUST(runtime_bind(&s->run));
@@ -140,27 +136,31 @@ void small_step_close(small_step *s)
 {
     runtime_close(&s->run);
     store_close(&s->tensors);
-    comm_close(s->ranks);
+    if (s->own_ranks)
+        comm_close(s->own_ranks);
     s->device->ops->close(s->device);
 }
 
-static void fill_input(small_step *s, program *p)
+static void fill_inputs(small_step *s, program *p)
 {
     const tensor_desc *desc;
     void *memory = program_value(p, &s->run, "input", &desc);
-    for (int64_t i = 0; i < tensor_count(desc); i++)
+    int64_t first = s->first * tensor_count(desc) / s->batch;
+    for (int64_t i = 0; i < tensor_count(desc); i++) {
+        double value = sqrt(3) * generated("input", (uint64_t)(first + i));
         if (desc->dtype == DTYPE_F64)
-            ((double *)memory)[i] = sqrt(3) * generated("input", (uint64_t)i);
+            ((double *)memory)[i] = value;
         else
-            ((float *)memory)[i] = (float)(sqrt(3) * generated("input", (uint64_t)i));
+            ((float *)memory)[i] = (float)value;
+    }
+    int32_t *target = program_value(p, &s->run, "target", NULL);
+    for (int n = 0; n < s->batch; n++)
+        target[n] = small_target(s->first + n);
 }
 
 void small_step_run(small_step *s, program *p, double lr)
 {
-    fill_input(s, p);
-    int32_t *target = program_value(p, &s->run, "target", NULL);
-    for (int n = 0; n < SMALL_BATCH; n++)
-        target[n] = small_target(n);
+    fill_inputs(s, p);
     double *rate = program_value(p, &s->run, "lr", NULL);
     if (rate)
         *rate = lr;
@@ -193,4 +193,59 @@ double *small_step_tensor(const small_step *s, const char *name)
     if (!entry)
         fail_msg("the store has no %s", name);
     return as_float64(entry->memory, &entry->desc);
+}
+
+static double norm(const double *a, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += a[i] * a[i];
+    return sqrt(sum);
+}
+
+static double distance(const double *a, const double *b, size_t count)
+{
+    double sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += (a[i] - b[i]) * (a[i] - b[i]);
+    return sqrt(sum);
+}
+
+static double norm_of_gradients(const small_step *s)
+{
+    double sum = 0;
+    for (value_id id = 1; id < s->step->step.n_values; id++) {
+        const graph_value *value = &s->step->step.values[id];
+        if (value->desc.kind != KIND_GRADIENT)
+            continue;
+        size_t count;
+        double *gradient = small_step_value(s, s->step, value->name, &count);
+        sum += pow(norm(gradient, count), 2);
+        free(gradient);
+    }
+    return sqrt(sum);
+}
+
+void assert_same_step(const small_step *a, const small_step *b, double outputs, double gradients)
+{
+    double floor = 0.01 * norm_of_gradients(a);
+    int compared = 0;
+    for (value_id id = 1; id < a->step->step.n_values; id++) {
+        const graph_value *value = &a->step->step.values[id];
+        bool is_gradient = value->desc.kind == KIND_GRADIENT;
+        if (!is_gradient && !value->keep)
+            continue;
+        size_t count_a, count_b;
+        double *va = small_step_value(a, a->step, value->name, &count_a);
+        double *vb = small_step_value(b, b->step, value->name, &count_b);
+        assert_int_equal(count_a, count_b);
+        double size = fmax(norm(va, count_a), is_gradient ? floor : 0);
+        double difference = distance(va, vb, count_a);
+        if (!(difference <= (is_gradient ? gradients : outputs) * size))
+            fail_msg("%s differs by %g of %g", value->name, difference, size);
+        compared++;
+        free(va);
+        free(vb);
+    }
+    assert_true(compared > 20);
 }

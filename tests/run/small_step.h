@@ -14,12 +14,14 @@ typedef struct {
     rewrite_options rewrites;
     sgd_options sgd;
     size_t bucket_bytes;
+    comm *ranks; /* NULL: alone; else this rank takes its share of the pictures, batch normalisation is synchronised */
 } small_settings;
 
 typedef struct {
     step_options options;
+    int first, batch; /* this rank's pictures of the SMALL_BATCH */
     backend *device;
-    comm *ranks;
+    comm *own_ranks; /* NULL when the settings brought one */
     store tensors;
     runtime run;
     program *step;    /* forward, backward, update */
@@ -34,7 +36,7 @@ int open_cpu(backend **out);
 void small_step_open(small_step *s, const small_settings *settings, open_backend *open);
 void small_step_close(small_step *s);
 
-/* Runs one of the two programs on the one batch. */
+/* Runs one of the two programs on the batch. */
 void small_step_run(small_step *s, program *p, double lr);
 
 /* A value of the program, or a tensor of the store in memory order, as float64. The caller frees it. */
@@ -47,7 +49,8 @@ int32_t small_target(int n);
 /* Is this the name of a student's parameter? */
 bool is_student(const char *name);
 
-/* |a - b| over the larger of |a| and |b|, as vectors. */
-double relative_difference(const double *a, const double *b, size_t count);
+/* Everything that a step gives must agree as vectors: logits, features and losses to `outputs`, gradients to
+ * `gradients` of themselves or of a hundredth of all of them, whichever is larger. */
+void assert_same_step(const small_step *a, const small_step *b, double outputs, double gradients);
 
 #endif

@@ -76,6 +76,28 @@ static double squared_distance(const double *a, const double *b, size_t count)
     return sum;
 }
 
+static void check_loss(const small_step *s, const char *what, int head, double expected)
+{
+    char name[GRAPH_NAME_BYTES];
+    snprintf(name, sizeof name, "%s/%s", what, head_names[head]);
+    double *value = small_step_value(s, s->step, name, NULL);
+    if (!(fabs(*value - expected) <= 1e-12 * fabs(expected)))
+        fail_msg("%s is %.17g, not %.17g", name, *value, expected);
+    free(value);
+}
+
+/* The losses that the step reports are the ones defined here. */
+static void check_losses(const small_step *s, const head_outputs *out)
+{
+    for (int head = 0; head < HEADS && out->logits[head]; head++)
+        check_loss(s, "cross_entropy", head, cross_entropy(out->logits[head]));
+    for (int head = 1; head < HEADS && out->logits[head]; head++) {
+        double temperature = s->options.model.temperature;
+        check_loss(s, "kd", head, distillation(out->logits[head], out->logits[0], temperature));
+        check_loss(s, "feature", head, squared_distance(out->features[head], out->features[0], out->n_features));
+    }
+}
+
 /* `still`: the outputs that the detached teacher had before the weights were moved. */
 static double joint_loss(const small_step *s, const head_outputs *now, const head_outputs *still)
 {
@@ -199,6 +221,7 @@ static void check_gradient(const small_settings *settings, bool each_tensor)
     small_step_open(&s, settings, open_reference);
     small_step_run(&s, s.step, 0);
     head_outputs still = outputs_of(&s, s.step);
+    check_losses(&s, &still);
     field f = field_of(&s);
     double norm = sqrt(dot(&s, &f, ALL_ENTRIES, f.gradient, f.gradient));
     assert_true(norm > 1e-3);

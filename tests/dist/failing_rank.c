@@ -1,0 +1,73 @@
+/* A run in which one rank fails, ended the way a main program has to: failing_rank MODE RANK
+ *   killed  RANK dies of SIGKILL between two sums       busy  the same, while the others are deep in a computation
+ *   abort   RANK fails with a message of its own        agree RANK fails in something that the ranks agree on
+ *   open    nobody fails: open and close
+ * Each rank says on stdout what it saw; stderr has what a user would read. */
+#include "base/error.h"
+#include "dist/comm.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+enum { STEPS = 1000, FAILING_STEP = 20, N = 5000 };
+
+static volatile sig_atomic_t asked_to_stop;
+
+static void ask_to_stop(int number)
+{
+    (void)number;
+    asked_to_stop = 1;
+}
+
+static int step(comm *c, const char *mode, bool fails, int number)
+{
+    static float gradient[N];
+    comm_request request = {0};
+    for (int i = 0; i < N; i++)
+        gradient[i] = 1.0f;
+    TRY(comm_all_reduce_start(c, gradient, N, COMM_F32, &request));
+    if (number == FAILING_STEP) {
+        if (fails && (strcmp(mode, "killed") == 0 || strcmp(mode, "busy") == 0))
+            raise(SIGKILL);
+        if (strcmp(mode, "busy") == 0)
+            for (int i = 0; i < 30; i++)
+                sleep(1);
+        if (fails && strcmp(mode, "abort") == 0)
+            return error_set(ERROR_FILE, "the disk is full");
+        if (strcmp(mode, "agree") == 0)
+            TRY(comm_agree(c, fails ? error_set(ERROR_FILE, "the disk is full") : 0));
+    }
+    return comm_wait(c, &request);
+}
+
+int main(int argc, char **argv)
+{
+    struct sigaction action = {.sa_handler = ask_to_stop, .sa_flags = SA_RESTART};
+    sigaction(SIGTERM, &action, NULL);
+    if (argc != 3)
+        return 2;
+    comm *c = NULL;
+    if (comm_open(&c) < 0) {
+        fprintf(stderr, "failing_rank: %s\n", error_message());
+        return 2;
+    }
+    int rank = comm_describe(c)->rank, status = 0;
+    bool fails = rank == atoi(argv[2]), opens_only = strcmp(argv[1], "open") == 0;
+    for (int i = 0; i < STEPS && status == 0 && !opens_only; i++)
+        status = step(c, argv[1], fails, i);
+    if (status == 0) {
+        comm_close(c);
+        return 0;
+    }
+    printf("rank %d saw: %s\n", rank, error_message());
+    fflush(stdout);
+    if (!comm_peer_failed(c)) {
+        comm_sign_error(c, status);
+        fprintf(stderr, "failing_rank: %s\n", error_message());
+    }
+    comm_abort(c, status);
+    _exit(1);
+}

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# failing_rank.sh MPIRUN PROGRAM MODE RANK [mpirun options]: runs PROGRAM with RANK of three failing, and checks that the
+# run ends within ten seconds, unsuccessfully, with exactly one message on stderr, which names what happened and where.
+set -u
+mpirun=$1 program=$2 mode=$3 rank=$4
+shift 4
+options=$#
+
+case $mode in
+killed | busy) message="rank $rank on $(hostname) ended without a word (its connection closed)" seen=$message ;;
+abort | agree) message="rank $rank on $(hostname): the disk is full" seen=$message ;;
+*) echo "unknown mode $mode" && exit 2 ;;
+esac
+
+folder=$(mktemp -d)
+trap 'rm -rf "$folder"' EXIT
+SECONDS=0
+timeout --kill-after=5 40 "$mpirun" --oversubscribe --bind-to none -np 3 "$@" "$program" "$mode" "$rank" \
+    >"$folder/out" 2>"$folder/err"
+code=$?
+seconds=$SECONDS
+echo "exit code $code after $seconds s; stdout, stderr:"
+cat "$folder/out" "$folder/err"
+
+fail() {
+    echo "FAILED: $*"
+    exit 1
+}
+((code != 124)) || fail "no end"
+((code != 0 || options)) || fail "exit code $code" # what options may change
+((seconds <= 10)) || fail "$seconds s until the end"
+count=$(grep -c "^[^ ]*failing_rank: " "$folder/err")
+((count == 1)) || fail "$count messages instead of one"
+grep -qF "failing_rank: $message" "$folder/err" || fail "no message \"$message\""
+
+# A rank in a long computation does not look before its next call.
+if [[ $mode != busy ]]; then
+    for survivor in 0 1 2; do
+        [[ $survivor == "$rank" ]] || grep -qF "rank $survivor saw: $seen" "$folder/out" ||
+            fail "rank $survivor did not see \"$seen\""
+    done
+fi
+exit 0

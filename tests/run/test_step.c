@@ -1,0 +1,226 @@
+/* One training step as a whole: rewrites on against off, the update against its formula, buckets, shared arenas. */
+#include "small_step.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static const rewrite_options all_rewrites = {true, true, true};
+
+static void run_once(small_step *s, const small_settings *settings, open_backend *open)
+{
+    small_step_open(s, settings, open);
+    small_step_run(s, s->step, 0.05);
+}
+
+static void check_rewrites(rewrite_options rewrites, open_backend *open, double outputs, double gradients)
+{
+    small_step off, on;
+    small_settings settings = {.teskd = true, .feature_weight = 0.02};
+    run_once(&off, &settings, open);
+    settings.rewrites = rewrites;
+    run_once(&on, &settings, open);
+    assert_same_step(&off, &on, outputs, gradients);
+    small_step_close(&off);
+    small_step_close(&on);
+}
+
+static void rewrites_change_nothing(void **state)
+{
+    (void)state;
+    check_rewrites((rewrite_options){.upsample = true}, open_reference, 1e-12, 1e-12);
+    check_rewrites((rewrite_options){.fuse = true}, open_reference, 1e-12, 1e-12);
+    check_rewrites((rewrite_options){.patch = true}, open_reference, 1e-12, 1e-12);
+    check_rewrites(all_rewrites, open_reference, 1e-12, 1e-12);
+}
+
+/* In float32 a ReLU near zero may fall on the other side: one of n moves the gradient by about 1/sqrt(n). */
+static const double float32_outputs = 1e-4, float32_gradients = 1e-2;
+
+static void rewrites_change_nothing_on_the_cpu(void **state)
+{
+    (void)state;
+    check_rewrites(all_rewrites, open_cpu, float32_outputs, float32_gradients);
+}
+
+static void cpu_agrees_with_the_reference(void **state)
+{
+    (void)state;
+    for (int on = 0; on < 2; on++) {
+        small_step reference, cpu;
+        small_settings settings = {.teskd = true, .feature_weight = 0.02};
+        if (on)
+            settings.rewrites = all_rewrites;
+        run_once(&reference, &settings, open_reference);
+        run_once(&cpu, &settings, open_cpu);
+        assert_same_step(&reference, &cpu, float32_outputs, float32_gradients);
+        small_step_close(&reference);
+        small_step_close(&cpu);
+    }
+}
+
+/* What the update must make of one weight, as the formula reads. */
+static void update(double *w, double *v, double gradient, double lr, const sgd_options *o, bool is_vector)
+{
+    double g = gradient;
+    if (!is_vector || o->decay_vectors)
+        g += o->weight_decay * *w;
+    *v = o->momentum * *v + g;
+    *w -= lr * (o->nesterov ? g + o->momentum * *v : *v);
+}
+
+static double *tensor_beside(const small_step *s, const char *prefix, const char *name)
+{
+    char full[GRAPH_NAME_BYTES + 16];
+    snprintf(full, sizeof full, "%s%s", prefix, name);
+    return small_step_tensor(s, full);
+}
+
+static void assert_near(double value, double expected)
+{
+    if (!(fabs(value - expected) <= 1e-14 * (1 + fabs(expected))))
+        fail_msg("%.17g is not %.17g", value, expected);
+}
+
+static void check_parameter(const small_step *before, const small_step *after, const store_entry *entry, double lr)
+{
+    char name[GRAPH_NAME_BYTES + 16];
+    snprintf(name, sizeof name, "gradient/%s", entry->name);
+    double *gradient = small_step_value(after, after->step, name, NULL);
+    double *w = small_step_tensor(before, entry->name), *w_after = small_step_tensor(after, entry->name);
+    double *v = tensor_beside(before, "momentum/", entry->name),
+           *v_after = tensor_beside(after, "momentum/", entry->name);
+    for (int64_t i = 0; i < tensor_count(&entry->desc); i++) {
+        update(&w[i], &v[i], gradient[i], lr, &before->options.sgd, entry->desc.layout == LAYOUT_C);
+        assert_near(w_after[i], w[i]);
+        assert_near(v_after[i], v[i]);
+    }
+    free(gradient);
+    free(w);
+    free(w_after);
+    free(v);
+    free(v_after);
+}
+
+static void update_follows_the_formula(void **state)
+{
+    (void)state;
+    const sgd_options cases[] = {
+        {0.9, 5e-4, true, true}, {0.9, 5e-4, false, true}, {0.5, 0.1, true, false}, {0, 0, false, false}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        small_step before, after;
+        const small_settings settings = {.teskd = true, .sgd = cases[i]};
+        small_step_open(&before, &settings, open_reference);
+        run_once(&after, &settings, open_reference);
+        for (uint32_t k = 0; k < before.tensors.n_entries; k++)
+            if (before.tensors.entries[k].desc.kind == KIND_PARAMETER)
+                check_parameter(&before, &after, &before.tensors.entries[k], 0.05);
+        small_step_close(&before);
+        small_step_close(&after);
+    }
+}
+
+/* Buckets lie end to end over the gradients, and each closes after the last node that writes into it. */
+static void check_buckets(const program *p, size_t bucket_bytes)
+{
+    size_t end = 0;
+    assert_true(p->n_buckets >= 1);
+    for (uint32_t b = 0; b < p->n_buckets; b++) {
+        const gradient_bucket *bucket = &p->buckets[b];
+        assert_int_equal(bucket->offset, end);
+        assert_true(bucket->bytes > 0 && (bucket->bytes >= bucket_bytes || b + 1 == p->n_buckets));
+        assert_true(b == 0 || bucket->last_node > p->buckets[b - 1].last_node);
+        end += bucket->bytes;
+    }
+    assert_int_equal(end, p->plan.arena_bytes[KIND_GRADIENT]);
+    for (uint32_t i = 0; i < p->step.n_nodes; i++)
+        for (int k = 0; k < p->step.nodes[i].n_out; k++) {
+            value_id id = p->step.nodes[i].out[k];
+            if (graph_desc(&p->step, id)->kind != KIND_GRADIENT)
+                continue;
+            uint32_t b = 0;
+            while (p->plan.offset[id] >= p->buckets[b].offset + p->buckets[b].bytes)
+                b++;
+            assert_true(i <= p->buckets[b].last_node);
+            assert_true(p->plan.offset[id] + tensor_bytes(graph_desc(&p->step, id)) <=
+                        p->buckets[b].offset + p->buckets[b].bytes);
+        }
+}
+
+static void buckets_cover_the_gradients(void **state)
+{
+    (void)state;
+    const size_t sizes[] = {0, 1, 5000, 100000, (size_t)1 << 30};
+    uint32_t fewer = UINT32_MAX;
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++) {
+        small_step s;
+        run_once(&s, &(small_settings){.teskd = true, .bucket_bytes = sizes[i]}, open_reference);
+        check_buckets(s.step, sizes[i]);
+        assert_true(s.step->n_buckets <= fewer);
+        fewer = s.step->n_buckets;
+        assert_int_equal(s.forward->n_buckets, 0);
+        small_step_close(&s);
+    }
+    assert_int_equal(fewer, 1);
+}
+
+/* All bits set is not a number: whoever reads memory that no node has written shows it. */
+static void poison(small_step *s)
+{
+    memset(s->run.arena[KIND_ACTIVATION], 0xff, s->run.arena_bytes[KIND_ACTIVATION]);
+    memset(s->run.arena[KIND_GRADIENT], 0xff, s->run.arena_bytes[KIND_GRADIENT]);
+    if (s->run.workspace)
+        memset(s->run.workspace, 0xff, s->run.workspace_bytes);
+}
+
+static void nothing_is_read_before_it_is_written(void **state)
+{
+    (void)state;
+    open_backend *const backends[] = {open_reference, open_cpu};
+    for (size_t i = 0; i < 2; i++)
+        for (int on = 0; on < 2; on++) {
+            small_step clean, poisoned;
+            small_settings settings = {.teskd = true, .feature_weight = 0.02};
+            if (on)
+                settings.rewrites = all_rewrites;
+            run_once(&clean, &settings, backends[i]);
+            small_step_open(&poisoned, &settings, backends[i]);
+            poison(&poisoned);
+            small_step_run(&poisoned, poisoned.step, 0.05);
+            bool exact = backends[i] == open_reference;
+            assert_same_step(&clean, &poisoned, exact ? 0 : float32_outputs, exact ? 0 : float32_gradients);
+            small_step_close(&clean);
+            small_step_close(&poisoned);
+        }
+}
+
+/* Both programs use the same memory; what one leaves there must not matter to the other. */
+static void programs_take_turns(void **state)
+{
+    (void)state;
+    const small_settings settings = {.teskd = true, .rewrites = {true, true, true}};
+    small_step alone, turns;
+    run_once(&alone, &settings, open_reference);
+    small_step_open(&turns, &settings, open_reference);
+    small_step_run(&turns, turns.step, 0);
+    small_step_run(&turns, turns.forward, 0);
+    small_step_run(&turns, turns.step, 0.05);
+    assert_same_step(&alone, &turns, 0, 0);
+    small_step_close(&alone);
+    small_step_close(&turns);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rewrites_change_nothing),       cmocka_unit_test(rewrites_change_nothing_on_the_cpu),
+        cmocka_unit_test(cpu_agrees_with_the_reference), cmocka_unit_test(update_follows_the_formula),
+        cmocka_unit_test(buckets_cover_the_gradients),   cmocka_unit_test(nothing_is_read_before_it_is_written),
+        cmocka_unit_test(programs_take_turns),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
