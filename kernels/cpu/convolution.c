@@ -49,6 +49,26 @@ static int describe(geometry *g, const op_attr *attr, const tensor_desc *x, cons
     return 0;
 }
 
+/* oneDNN's first choice, except that its brgconv is half as fast as its next one on maps of 4x4 and smaller. */
+static int choose_forward(const cpu_backend *self, const dnnl_convolution_desc_t *desc, dnnl_primitive_attr_t attribute,
+                          bool small_map, dnnl_primitive_desc_t *out)
+{
+    dnnl_primitive_desc_iterator_t iterator;
+    const char *name = NULL;
+    TRY(onednn_check(dnnl_primitive_desc_iterator_create(&iterator, desc, attribute, self->engine, NULL),
+                     "convolution"));
+    dnnl_primitive_desc_t first = dnnl_primitive_desc_iterator_fetch(iterator), next = NULL;
+    bool skip = small_map && dnnl_primitive_desc_query(first, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
+                strncmp(name, "brgconv:", 8) == 0;
+    if (skip && dnnl_primitive_desc_iterator_next(iterator) == dnnl_success)
+        next = dnnl_primitive_desc_iterator_fetch(iterator);
+    dnnl_primitive_desc_iterator_destroy(iterator);
+    if (next)
+        dnnl_primitive_desc_destroy(first);
+    *out = next ? next : first;
+    return *out ? 0 : error_set(ERROR_MEMORY, "no memory for a convolution");
+}
+
 static int forward_desc(const cpu_backend *self, const geometry *g, bool bias, dnnl_primitive_desc_t *out)
 {
     dnnl_convolution_desc_t desc;
@@ -58,7 +78,7 @@ static int forward_desc(const cpu_backend *self, const geometry *g, bool bias, d
                                                         g->pad),
                      "convolution"));
     TRY(onednn_attribute(&attribute, 0));
-    int code = onednn_check(dnnl_primitive_desc_create(out, &desc, attribute, self->engine, NULL), "convolution");
+    int code = choose_forward(self, &desc, attribute, g->dst.dims[2] <= 4 && g->dst.dims[3] <= 4, out);
     dnnl_primitive_attr_destroy(attribute);
     return code;
 }

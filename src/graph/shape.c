@@ -36,6 +36,8 @@ int shape_conv2d(const graph *g, const graph_node *node, tensor_desc *out)
 {
     const tensor_desc *x = input(g, node, 0), *w = input(g, node, 1);
     const op_attr *a = &node->attr;
+    CHECK(a->stride >= 1 && a->kernel >= 1 && a->pad >= 0, ERROR_SHAPE, "a %dx%d convolution of stride %d, padding %d",
+          a->kernel, a->kernel, a->stride, a->pad);
     CHECK(a->groups >= 1 && x->dim[3] == w->dim[3] * a->groups, ERROR_SHAPE,
           "the convolution takes %d channels in %d groups but its input has %d", w->dim[3] * a->groups, a->groups,
           x->dim[3]);
@@ -73,14 +75,40 @@ int shape_channel_sums(const graph *g, const graph_node *node, tensor_desc *out)
     return 0;
 }
 
-int shape_as_input(const graph *g, const graph_node *node, tensor_desc *out)
+int shape_add(const graph *g, const graph_node *node, tensor_desc *out)
 {
     const tensor_desc *x = input(g, node, 0);
     memcpy(out->dim, x->dim, sizeof x->dim);
-    bool adds = node->op == OP_ADD;
-    bool has_residual = (node->op == OP_BN_NORMALIZE && node->n_in == 5) || (node->op == OP_BN_INFERENCE && node->n_in == 6);
-    for (int k = adds ? 1 : node->n_in - 1; (adds || has_residual) && k < node->n_in; k++)
+    for (int k = 1; k < node->n_in; k++)
         TRY(same_dims(x, input(g, node, k)));
+    return 0;
+}
+
+/* Inputs: x, then per-channel vectors up to `residual_index`, then perhaps a residual of x's shape. */
+static int batch_norm_shape(const graph *g, const graph_node *node, int first_vector, int residual_index,
+                            tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0);
+    memcpy(out->dim, x->dim, sizeof x->dim);
+    for (int k = first_vector; k < residual_index; k++)
+        CHECK(tensor_count(input(g, node, k)) == x->dim[3], ERROR_SHAPE, "a vector of %lld elements for %d channels",
+              (long long)tensor_count(input(g, node, k)), x->dim[3]);
+    return node->n_in > residual_index ? same_dims(x, input(g, node, residual_index)) : 0;
+}
+
+int shape_bn_normalize(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    return batch_norm_shape(g, node, 2, 4, out);
+}
+
+int shape_bn_inference(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    return batch_norm_shape(g, node, 1, 5, out);
+}
+
+int shape_as_input(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    memcpy(out->dim, input(g, node, 0)->dim, sizeof out->dim);
     return 0;
 }
 
@@ -104,7 +132,7 @@ int shape_patchify(const graph *g, const graph_node *node, tensor_desc *out)
 {
     const tensor_desc *x = input(g, node, 0);
     int32_t k = node->attr.kernel;
-    CHECK(x->dim[1] % k == 0 && x->dim[2] % k == 0, ERROR_SHAPE, "a %dx%d map has no whole patches of %dx%d", x->dim[1],
+    CHECK(k >= 1 && x->dim[1] % k == 0 && x->dim[2] % k == 0, ERROR_SHAPE, "a %dx%d map has no whole patches of %dx%d", x->dim[1],
           x->dim[2], k, k);
     set_dim(out, x->dim[0], x->dim[1] / k, x->dim[2] / k, x->dim[3] * k * k);
     return 0;

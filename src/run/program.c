@@ -88,6 +88,18 @@ static int cut_buckets(program *p, size_t bucket_bytes)
     return 0;
 }
 
+static int prepare_program(runtime *r, program *p)
+{
+    TRY(graph_status(&p->step));
+    TRY(plan_make(&p->plan, &p->step));
+    p->kernels = calloc(p->step.n_nodes + 1, sizeof *p->kernels);
+    p->args = calloc(p->step.n_nodes + 1, sizeof *p->args);
+    CHECK(p->kernels && p->args, ERROR_MEMORY, "no memory for %u kernels", p->step.n_nodes);
+    for (uint32_t i = 0; i < p->step.n_nodes; i++)
+        TRY(prepare_node(r, p, i));
+    return cut_buckets(p, r->bucket_bytes);
+}
+
 int runtime_add(runtime *r, graph *g, program **out)
 {
     program *p = calloc(1, sizeof *p);
@@ -98,15 +110,12 @@ int runtime_add(runtime *r, graph *g, program **out)
     }
     p->step = *g;
     *g = (graph){0};
+    int status = prepare_program(r, p);
+    if (status < 0) {
+        program_free(p, r->device);
+        return status;
+    }
     r->programs[r->n_programs++] = p;
-    TRY(graph_status(&p->step));
-    TRY(plan_make(&p->plan, &p->step));
-    p->kernels = calloc(p->step.n_nodes + 1, sizeof *p->kernels);
-    p->args = calloc(p->step.n_nodes + 1, sizeof *p->args);
-    CHECK(p->kernels && p->args, ERROR_MEMORY, "no memory for %u kernels", p->step.n_nodes);
-    for (uint32_t i = 0; i < p->step.n_nodes; i++)
-        TRY(prepare_node(r, p, i));
-    TRY(cut_buckets(p, r->bucket_bytes));
     *out = p;
     return 0;
 }
@@ -156,6 +165,7 @@ static int bind_program(runtime *r, program *p)
 
 int runtime_bind(runtime *r)
 {
+    CHECK(!r->arena[KIND_ACTIVATION], ERROR_INTERNAL, "the runtime is bound already");
     for (int i = 0; i < r->n_programs; i++) {
         const program *p = r->programs[i];
         for (int kind = 0; kind < KIND_COUNT; kind++)

@@ -51,13 +51,14 @@ void runtime_close(runtime *r);
 /* Takes over the graph (also on failure), plans it and prepares its kernels. The program belongs to the runtime. */
 int runtime_add(runtime *r, graph *g, program **out);
 
-/* Allocates what the programs added so far need and gives each node its pointers; before the first run. */
+/* Allocates what the programs need and gives each node its pointers; once, after the last runtime_add. */
 int runtime_bind(runtime *r);
 
 /* Memory of a kept or input value by name, valid between runs; NULL when the program has none. */
 void *program_value(const program *p, const runtime *r, const char *name, const tensor_desc **desc);
 
-/* Runs every node once. Reductions of gradient buckets overlap the backward. `node_seconds` (one a node, added to) may be NULL. */
+/* Runs every node once. Reductions of gradient buckets overlap the backward. `node_seconds` (one a node, added to) may be
+ * NULL. After a failure reductions may still be under way in the arenas: no further run, only comm_abort and the end. */
 int program_run(runtime *r, program *p, double *node_seconds);
 
 /* Wall-clock seconds from an arbitrary start. */
