@@ -2,8 +2,8 @@
  * Invariant: `failure` is written once, by the watchdog, before `failed` becomes true, and never changes after that.
  * Threads: after control_open only the watchdog touches links and sockets. The main thread asks it to leave by writing
  * `last_words`, then `leaving`, then the eventfd. The watchdog never ends the process; it writes to stderr in one case:
- * a rank died without a word, and the launcher may kill this one before its main thread, deep in a computation, can
- * report it. */
+ * a rank died without a word, and the launcher may kill this one before its main thread, deep in a computation or held
+ * up inside MPI, can report it. */
 #include "control.h"
 
 #include "base/error.h"
@@ -126,12 +126,10 @@ static bool is_reporter(const control *ctl, bool silent)
     return ctl->rank == reporter;
 }
 
+/* A silent rank may wake up later: it finds the verdict waiting, and ends as quietly as the others. */
 static void note_death(control *ctl, int rank, bool silent)
 {
     control_link *link = &ctl->link[rank];
-    link_close(link);
-    if (link->goodbye || !takes_news(ctl))
-        return;
     char text[TEXT_BYTES], line[TEXT_BYTES + 64];
     if (silent)
         snprintf(text, sizeof text, "rank %d on %s has not been heard of for %.0f s", rank, ctl->place[rank].host,
@@ -139,6 +137,12 @@ static void note_death(control *ctl, int rank, bool silent)
     else
         snprintf(text, sizeof text, "rank %d on %s ended without a word (its connection closed)", rank,
                  ctl->place[rank].host);
+    bool is_news = takes_news(ctl) && !link->goodbye;
+    if (is_news && silent)
+        link_send(link, FRAME_FAILURE, rank, text);
+    link_close(link);
+    if (!is_news)
+        return;
     note_failure(ctl, rank, text);
     int bytes = snprintf(line, sizeof line, "%s: %s\n", program_invocation_short_name, text);
     if (is_reporter(ctl, silent) && write(STDERR_FILENO, line, (size_t)bytes) < 0) {

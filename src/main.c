@@ -87,9 +87,11 @@ int main(int argc, char **argv)
         return fflush(stdout) == 0 ? 0 : 1;
     }
     int code = status == ERROR_USAGE || status == ERROR_SETTINGS ? 2 : 1;
-    if (!comm_peer_failed(ranks))
-        log_error(&log, "%s", error_message());
-    comm_abort(ranks, code);
+    if (!comm_peer_failed(ranks)) {
+        comm_sign_error(ranks, status);
+        fprintf(stderr, "teskd: %s\n", error_message());
+    }
+    comm_abort(ranks, status);
     fflush(stdout);
     _exit(code);
 }

@@ -170,6 +170,9 @@ static int build(experiment *e, bool training, int64_t images, int32_t batch, si
 
 int experiment_build_training(experiment *e)
 {
+    CHECK(experiment_steps(e) > 0, ERROR_SETTINGS,
+          "data.drop_last: yes leaves no step, since train.batch = %d is more than the %lld training pictures", e->batch,
+          (long long)e->train_images);
     return build(e, true, e->train_images, e->batch, e->training);
 }
 
