@@ -213,11 +213,12 @@ static void listen_to_links(control *ctl, int timeout_ms)
             link_read(ctl, i);
 }
 
+/* The rank that would report it decides first: once another one has ended, the launcher may wake the silent one. */
 static void check_silence(control *ctl)
 {
-    double now = clock_seconds();
+    double now = clock_seconds(), limit = SILENCE_SECONDS + (is_reporter(ctl, true) ? 0.0 : 2.0 * HEARTBEAT_SECONDS);
     for (int i = 0; i < ctl->n_links; i++)
-        if (ctl->link[i].fd >= 0 && !ctl->link[i].goodbye && now - ctl->link[i].heard > SILENCE_SECONDS)
+        if (ctl->link[i].fd >= 0 && !ctl->link[i].goodbye && now - ctl->link[i].heard > limit)
             note_death(ctl, i, true);
 }
 

@@ -1,5 +1,5 @@
 /* Owns the process: picks the subcommand, prints the one message of a failure, and alone exits.
- * Exit codes: 0, 1 for a failed run, 2 for wrong usage or settings. */
+ * Exit codes: 0, 1 for a failed run, 2 for wrong usage or settings, 75 when a signal stopped the training. */
 #include "base/error.h"
 #include "train/commands.h"
 
@@ -15,11 +15,14 @@ static void print_usage(FILE *out)
 {
     fprintf(out, "usage: teskd --config FILE [--set section.key=value ...]\n"
                  "       teskd COMMAND [options]\n\n"
-                 "Trains a network together with three students of its own (TESKD). On several ranks: mpirun -np N teskd ...\n\n");
+                 "Trains a network together with three students of its own (TESKD). On several ranks: mpirun -np N "
+                 "teskd ...\n\n");
     for (int i = 0; i < COMMANDS; i++)
         fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fprintf(out, "\nteskd COMMAND --help lists the options of a command, teskd train --help all settings.\n"
-                 "Exit codes: 0; 1 for a failed run; 2 for wrong usage or settings.\n");
+                 "Exit codes: 0; 1 for a failed run; 2 for wrong usage or settings; 75 when a signal stopped the "
+                 "training after a "
+                 "checkpoint.\n");
 }
 
 static void print_command_help(const command *c, FILE *out)
@@ -66,6 +69,19 @@ static int run_command(int argc, char **argv, logger *log, comm *ranks)
     return 0;
 }
 
+static int exit_code(int status)
+{
+    switch (status) {
+    case ERROR_USAGE:
+    case ERROR_SETTINGS:
+        return 2;
+    case ERROR_STOPPED:
+        return 75; /* EX_TEMPFAIL: batch scripts submit the job again */
+    default:
+        return 1;
+    }
+}
+
 int main(int argc, char **argv)
 {
     comm *ranks;
@@ -74,24 +90,24 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return 2;
     }
-    if (comm_open(&ranks) < 0) {
+    int status = comm_open(&ranks);
+    if (status < 0) {
         fprintf(stderr, "teskd: %s\n", error_message());
-        return 1;
+        return exit_code(status);
     }
     const comm_info *info = comm_describe(ranks);
     log_open(&log, info->rank, info->size, info->host);
-    int status = run_command(argc, argv, &log, ranks);
+    status = run_command(argc, argv, &log, ranks);
     log_close(&log);
     if (status == 0) {
         comm_close(ranks);
         return fflush(stdout) == 0 ? 0 : 1;
     }
-    int code = status == ERROR_USAGE || status == ERROR_SETTINGS ? 2 : 1;
     if (!comm_peer_failed(ranks)) {
         comm_sign_error(ranks, status);
         fprintf(stderr, "teskd: %s\n", error_message());
     }
     comm_abort(ranks, status);
     fflush(stdout);
-    _exit(code);
+    _exit(exit_code(status));
 }

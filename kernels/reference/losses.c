@@ -29,6 +29,15 @@ static int check_targets(const kernel_request *request, const kernel_args *args)
     return 0;
 }
 
+/* What a picture's target is compared with: its class's logit, mixed with the mean of all by the smoothing. */
+static double target_logit(const double *logits, int classes, int target, double smoothing)
+{
+    double sum = 0;
+    for (int k = 0; k < classes; k++)
+        sum += logits[k];
+    return (1 - smoothing) * logits[target] + smoothing * sum / classes;
+}
+
 int reference_cross_entropy(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
@@ -38,7 +47,8 @@ int reference_cross_entropy(const reference *self, const kernel_request *request
     int classes = request->in[0].dim[3];
     TRY(check_targets(request, args));
     for (int64_t n = 0; n < tensor_rows(&request->in[0]); n++, logits += classes)
-        sum += log_sum_exp(logits, classes, 1) - logits[target[n]];
+        sum += log_sum_exp(logits, classes, 1) -
+               target_logit(logits, classes, target[n], request->node.attr.smoothing);
     *loss = sum / request->node.attr.count;
     return 0;
 }
@@ -54,8 +64,10 @@ int reference_cross_entropy_grad(const reference *self, const kernel_request *re
     TRY(check_targets(request, args));
     for (int64_t n = 0; n < tensor_rows(&request->in[0]); n++, logits += classes, grad += classes) {
         double total = log_sum_exp(logits, classes, 1);
-        for (int k = 0; k < classes; k++)
-            grad[k] = attr->weight / attr->count * (exp(logits[k] - total) - (k == target[n] ? 1 : 0));
+        for (int k = 0; k < classes; k++) {
+            double t = (k == target[n] ? 1 - attr->smoothing : 0) + attr->smoothing / classes;
+            grad[k] = attr->weight / attr->count * (exp(logits[k] - total) - t);
+        }
     }
     return 0;
 }

@@ -27,7 +27,10 @@ reference_op reference_global_average_pool, reference_global_average_pool_grad;
 reference_op reference_cross_entropy, reference_cross_entropy_grad;
 reference_op reference_kd_loss, reference_kd_loss_grad;
 reference_op reference_feature_loss, reference_feature_loss_grad;
-reference_op reference_top_k, reference_sgd_update;
+reference_op reference_relu, reference_relu_grad, reference_excite, reference_excite_grad;
+reference_op reference_max_pool, reference_max_pool_grad;
+reference_op reference_top_k;
+reference_op reference_sum_squares, reference_clip_factor, reference_sgd_update, reference_ema_update;
 
 /* Workspace of the three convolution ops: the patches of one group of one picture as a matrix. */
 size_t reference_conv2d_workspace(const kernel_request *request);

@@ -16,7 +16,8 @@
     X(ERROR_KERNEL, -7, "kernel failed")                                                                               \
     X(ERROR_COMM, -8, "communication failed")                                                                          \
     X(ERROR_MISMATCH, -9, "result differs from the expected")                                                          \
-    X(ERROR_INTERNAL, -10, "internal error")
+    X(ERROR_INTERNAL, -10, "internal error")                                                                           \
+    X(ERROR_STOPPED, -11, "stopped by a signal")
 
 #define ERROR_ENUM(name, code, text) name = code,
 enum { ERROR_CODES(ERROR_ENUM) };

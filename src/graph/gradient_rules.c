@@ -141,6 +141,26 @@ void gradient_global_average_pool(backward *b, const graph_node *node)
     give_unary(b, node, OP_GLOBAL_AVERAGE_POOL_GRAD);
 }
 
+void gradient_relu(backward *b, const graph_node *node)
+{
+    value_id dy = backward_take(b, node->out[0]);
+    give_input(b, node->in[0], OP_RELU_GRAD, NULL, 2, (value_id[]){node->out[0], dy});
+}
+
+void gradient_max_pool(backward *b, const graph_node *node)
+{
+    value_id dy = backward_take(b, node->out[0]);
+    give_input(b, node->in[0], OP_MAX_POOL_GRAD, &node->attr, 2, (value_id[]){node->in[0], dy});
+}
+
+void gradient_excite(backward *b, const graph_node *node)
+{
+    value_id dy = backward_take(b, node->out[0]), out[3];
+    for (int k = 0; k < 3; k++)
+        out[k] = backward_give_new(b, node->in[k]);
+    graph_emit(b->g, OP_EXCITE_GRAD, NULL, 4, (value_id[]){node->in[0], node->in[1], node->out[0], dy}, 3, out);
+}
+
 void gradient_cross_entropy(backward *b, const graph_node *node)
 {
     give_input(b, node->in[0], OP_CROSS_ENTROPY_GRAD, &node->attr, 2, node->in);

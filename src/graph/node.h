@@ -24,14 +24,7 @@ typedef enum { LAYOUT_NHWC, LAYOUT_OHWI, LAYOUT_OI, LAYOUT_C } tensor_layout;
 /* Where a value lives. Inputs are filled by the caller before each step; parameters and states
  * (momentum, running statistics) outlive the program; gradients are laid out in the order in
  * which the backward completes them; activations are packed by lifetime. */
-typedef enum {
-    KIND_INPUT,
-    KIND_PARAMETER,
-    KIND_GRADIENT,
-    KIND_STATE,
-    KIND_ACTIVATION,
-    KIND_COUNT
-} value_kind;
+typedef enum { KIND_INPUT, KIND_PARAMETER, KIND_GRADIENT, KIND_STATE, KIND_ACTIVATION, KIND_COUNT } value_kind;
 
 typedef struct {
     int32_t dim[4];
@@ -55,11 +48,13 @@ typedef struct {
     bool decay;                          /* sgd_update: weight decay applies to this parameter */
     bool nesterov;                       /* sgd_update */
     bool detach_teacher;                 /* kd_loss: no gradient into the teacher (read by its gradient rule) */
-    double count;                        /* elements a channel in the (global) BN batch, or pictures in the global batch */
-    double eps, momentum;                /* BN epsilon; BN or SGD momentum */
-    double weight;                       /* factor of this loss in the joint loss */
-    double temperature;                  /* knowledge distillation */
-    double weight_decay;                 /* sgd_update */
+    double count;         /* elements a channel in the (global) BN batch, or pictures in the global batch */
+    double eps, momentum; /* BN epsilon; momentum of BN, of SGD, of an average */
+    double weight;        /* factor of this loss in the joint loss */
+    double temperature;   /* knowledge distillation */
+    double weight_decay;  /* sgd_update */
+    double smoothing;     /* cross_entropy: label smoothing, 0 to 1 */
+    double max_norm;      /* clip_factor */
 } op_attr;
 
 typedef struct {

@@ -22,8 +22,8 @@ typedef struct {
 
 const op_row *op_table_row(op_id op);
 
-#define OP(id, name, min_in, max_in, max_out, in_place, shape, gradient) \
-    shape_rule shape;                                                    \
+#define OP(id, name, min_in, max_in, max_out, in_place, shape, gradient)                                               \
+    shape_rule shape;                                                                                                  \
     gradient_rule gradient;
 #include "graph/ops.def"
 #undef OP

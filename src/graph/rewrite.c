@@ -34,7 +34,8 @@ static void swap_labels(graph *g, const graph_node *a, const graph_node *b)
 static bool is_pointwise(const graph_node *node)
 {
     const op_attr *a = &node->attr;
-    return node->op == OP_CONV2D && a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->groups == 1 && node->n_in == 2;
+    return node->op == OP_CONV2D && a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->groups == 1 &&
+           node->n_in == 2;
 }
 
 static void rewrite_upsample(graph *g, graph_node *convolution)
@@ -74,8 +75,8 @@ static void rewrite_fuse(graph *g, graph_node *convolution)
     value_id folded = graph_value_new(g, desc, NULL);
 
     *concat = (graph_node){.op = OP_FOLD_FUSE_WEIGHT, .n_in = 1, .n_out = 1, .in = {weight}, .out = {folded}};
-    *convolution = (graph_node){
-        .op = OP_CONCAT_LINEAR, .n_in = 3, .n_out = 1, .in = {u, l, folded}, .out = {convolution->out[0]}};
+    *convolution =
+        (graph_node){.op = OP_CONCAT_LINEAR, .n_in = 3, .n_out = 1, .in = {u, l, folded}, .out = {convolution->out[0]}};
 }
 
 static bool is_patch_convolution(const graph *g, const graph_node *node)

@@ -132,8 +132,8 @@ int shape_patchify(const graph *g, const graph_node *node, tensor_desc *out)
 {
     const tensor_desc *x = input(g, node, 0);
     int32_t k = node->attr.kernel;
-    CHECK(k >= 1 && x->dim[1] % k == 0 && x->dim[2] % k == 0, ERROR_SHAPE, "a %dx%d map has no whole patches of %dx%d", x->dim[1],
-          x->dim[2], k, k);
+    CHECK(k >= 1 && x->dim[1] % k == 0 && x->dim[2] % k == 0, ERROR_SHAPE, "a %dx%d map has no whole patches of %dx%d",
+          x->dim[1], x->dim[2], k, k);
     set_dim(out, x->dim[0], x->dim[1] / k, x->dim[2] / k, x->dim[3] * k * k);
     return 0;
 }
@@ -143,6 +143,29 @@ int shape_pooled(const graph *g, const graph_node *node, tensor_desc *out)
     const tensor_desc *x = input(g, node, 0);
     set_dim(out, x->dim[0], 1, 1, x->dim[3]);
     return 0;
+}
+
+int shape_max_pool(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0);
+    const op_attr *a = &node->attr;
+    int32_t h = x->dim[1] + 2 * a->pad - a->kernel, w = x->dim[2] + 2 * a->pad - a->kernel;
+    CHECK(a->stride >= 1 && a->kernel >= 1 && a->pad >= 0 && 2 * a->pad <= a->kernel, ERROR_SHAPE,
+          "a %dx%d max-pool of stride %d, padding %d", a->kernel, a->kernel, a->stride, a->pad);
+    CHECK(h >= 0 && w >= 0, ERROR_SHAPE, "a %dx%d max-pool does not fit into a %dx%d map", a->kernel, a->kernel,
+          x->dim[1], x->dim[2]);
+    set_dim(out, x->dim[0], h / a->stride + 1, w / a->stride + 1, x->dim[3]);
+    return 0;
+}
+
+int shape_excite(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *r = input(g, node, 0), *z = input(g, node, 1);
+    CHECK(z->dim[0] == r->dim[0] && z->dim[1] == 1 && z->dim[2] == 1 && z->dim[3] == r->dim[3], ERROR_SHAPE,
+          "an excitation of %dx%dx%dx%d for a map of %d channels", z->dim[0], z->dim[1], z->dim[2], z->dim[3],
+          r->dim[3]);
+    memcpy(out->dim, r->dim, sizeof r->dim);
+    return same_dims(r, input(g, node, 2));
 }
 
 static int float64_vector(tensor_desc *out, int32_t count)
@@ -158,6 +181,13 @@ int shape_scalar(const graph *g, const graph_node *node, tensor_desc *out)
           input(g, node, 0)->dim[0], input(g, node, 1)->dim[0]);
     if (node->op != OP_CROSS_ENTROPY) /* a student against its teacher */
         TRY(same_dims(input(g, node, 0), input(g, node, 1)));
+    return float64_vector(out, 1);
+}
+
+int shape_scalar_of(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    (void)g;
+    (void)node;
     return float64_vector(out, 1);
 }
 

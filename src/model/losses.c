@@ -12,7 +12,7 @@ static void keep(builder *b, value_id value, const char *what, int head)
 
 static double cross_entropy_weight(const model_options *o, int head)
 {
-    if (!o->teskd)
+    if (!model_has_students(o))
         return 1;
     return o->ce_weight * (head == 0 ? o->teacher_weight : o->student_weights[head - 1]);
 }
@@ -20,7 +20,9 @@ static double cross_entropy_weight(const model_options *o, int head)
 static void build_head_losses(builder *b, int head)
 {
     model *m = b->m;
-    op_attr attr = {.count = b->shape->global_batch, .weight = cross_entropy_weight(b->options, head)};
+    op_attr attr = {.count = b->shape->global_batch,
+                    .weight = cross_entropy_weight(b->options, head),
+                    .smoothing = b->shape->training ? b->options->label_smoothing : 0};
     value_id in[2] = {m->logits[head], m->target};
     graph_scope(b->g, "loss.%s", head_names[head]);
     m->cross_entropy[head] = graph_apply(b->g, OP_CROSS_ENTROPY, &attr, 2, in);
@@ -51,8 +53,10 @@ static void build_distillation(builder *b, int head)
 
 void build_losses(builder *b)
 {
-    for (int head = 0; head < b->m->heads; head++)
-        build_head_losses(b, head);
-    for (int head = 1; head < b->m->heads; head++)
-        build_distillation(b, head);
+    for (int head = 0; head < HEADS; head++)
+        if (b->m->head_on[head])
+            build_head_losses(b, head);
+    for (int head = 1; head < HEADS; head++)
+        if (b->m->head_on[head])
+            build_distillation(b, head);
 }

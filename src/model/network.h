@@ -13,16 +13,26 @@ enum { STAGES = 4, STUDENTS = 3, HEADS = 1 + STUDENTS };
 /* Order of the heads everywhere: the teacher, then the students from the deepest to the shallowest. */
 extern const char *const head_names[HEADS];
 
+/* How a backbone is put together; each is one file. */
+typedef enum {
+    FAMILY_RESNET,   /* residual.c: 3x3 stem, or 7x7 with a max-pool for large pictures */
+    FAMILY_RESNEXT,  /* residual.c: doubled inner width, 32 groups in bottlenecks only */
+    FAMILY_SERESNET, /* seresnet.c: squeeze-excite */
+    FAMILY_VGG       /* vgg.c */
+} network_family;
+
 typedef enum { BLOCK_BASIC, BLOCK_BOTTLENECK } block_kind;
 
-/* One row a network. Stage i has width * 2^i channels before expansion and halves the map (the first does not). */
+/* One row a network. Of the residual families stage i has width * 2^i channels before expansion and halves the map (the
+ * first does not); of VGG stage i has width * {2, 4, 8, 8} channels and ends in a max-pool that halves. */
 typedef struct {
     const char *name;
+    network_family family;
     block_kind block;
-    int32_t blocks[STAGES];
-    int32_t width;     /* channels of the stem and base of the first stage */
-    int32_t expansion; /* channels a block puts out, over its width */
-    int32_t input;     /* side of the picture it is made for */
+    int32_t blocks[STAGES]; /* residual blocks, or convolutions, of each stage */
+    int32_t width;          /* channels of the stem and base of the first stage */
+    int32_t input;          /* side of the picture it is made for; from 64 on the stem is the large one */
+    int32_t patch;          /* kernel of student3's patch convolution; twice it for student2, four times for student1 */
 } network_row;
 
 /* The row of that name, or NULL. */
@@ -33,15 +43,21 @@ const network_row *network_at(int index);
 
 typedef struct {
     const network_row *network;
-    bool teskd;            /* with students; otherwise the plain backbone with cross entropy of weight 1 */
+    bool teskd; /* with students; otherwise, or with no student on, the plain backbone with cross entropy of weight 1 */
     int32_t classes;
-    int32_t width;         /* 0: the network's own */
-    int32_t student_width; /* 0: channels of the teacher's last stage (the published 512 x expansion) */
+    int32_t blocks[STAGES]; /* all 0: the network's own */
+    int32_t width;          /* 0: the network's own */
+    int32_t student_width;  /* 0: channels of the teacher's last stage (the published 512 x expansion) */
     int32_t image_height, image_width;
     double temperature, ce_weight, kd_weight, feature_weight, teacher_weight;
     double student_weights[STUDENTS]; /* student3, student2, student1 */
+    bool students_on[STUDENTS];       /* the others are left out, with what only they need */
+    double label_smoothing;
     bool kd_detach_teacher;
 } model_options;
+
+/* Is there any student? */
+bool model_has_students(const model_options *options);
 
 /* What one step is built for. */
 typedef struct {
@@ -52,18 +68,18 @@ typedef struct {
 } step_shape;
 
 /* How a parameter starts. Values are drawn per element, in the order of the file layout. */
-typedef enum { INIT_CONSTANT, INIT_UNIFORM } init_kind;
+typedef enum { INIT_CONSTANT, INIT_UNIFORM, INIT_NORMAL } init_kind;
 typedef struct {
     value_id parameter;
     init_kind kind;
-    double scale; /* the constant, or the bound of the uniform distribution */
+    double scale; /* the constant, the bound of the uniform or the deviation of the normal distribution */
 } parameter_init;
 
-/* Values of a built model; VALUE_NONE where the plain method has none. */
+/* Values of a built model; VALUE_NONE for heads that are not on. */
 typedef struct {
-    int heads;                      /* 1 or HEADS */
-    value_id input, target;         /* pictures {n,h,w,3} real, classes {n,1,1,1} int32 */
-    value_id stages[STAGES];        /* the backbone's maps, shallow to deep */
+    bool head_on[HEADS];     /* the teacher always */
+    value_id input, target;  /* pictures {n,h,w,3} real, classes {n,1,1,1} int32 */
+    value_id stages[STAGES]; /* the backbone's maps, shallow to deep */
     value_id logits[HEADS], features[HEADS];
     value_id cross_entropy[HEADS], top_k[HEADS];
     value_id kd[STUDENTS], feature[STUDENTS];
@@ -72,7 +88,8 @@ typedef struct {
 } model;
 
 /* Adds the forward of one step with its losses to the graph. Problems are in graph_status. Values to be read after
- * the step are kept under "logits/HEAD", "features/HEAD", "cross_entropy/HEAD", "top_k/HEAD", "kd/HEAD", "feature/HEAD". */
+ * the step are kept under "logits/HEAD", "features/HEAD", "cross_entropy/HEAD", "top_k/HEAD", "kd/HEAD",
+ * "feature/HEAD". */
 void model_build(model *m, graph *g, const model_options *options, const step_shape *shape);
 void model_free(model *m);
 

@@ -1,4 +1,5 @@
-/* Owns the loop over a program's nodes. Invariant: every rank starts the same reductions in the same order. One thread. */
+/* Owns the loop over a program's nodes. Invariant: every rank starts the same reductions in the same order. One thread.
+ */
 #include "base/error.h"
 #include "run/program.h"
 

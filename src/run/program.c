@@ -130,8 +130,8 @@ static int allocate(runtime *r, size_t bytes, void **memory)
     if (bytes == 0)
         return 0;
     *memory = r->device->ops->alloc(r->device, bytes);
-    CHECK(*memory, ERROR_MEMORY, "no memory for %zu bytes of activations and gradients; a smaller train.batch needs less",
-          bytes);
+    CHECK(*memory, ERROR_MEMORY,
+          "no memory for %zu bytes of activations and gradients; a smaller train.batch needs less", bytes);
     return 0;
 }
 

@@ -57,8 +57,9 @@ int runtime_bind(runtime *r);
 /* Memory of a kept or input value by name, valid between runs; NULL when the program has none. */
 void *program_value(const program *p, const runtime *r, const char *name, const tensor_desc **desc);
 
-/* Runs every node once. Reductions of gradient buckets overlap the backward. `node_seconds` (one a node, added to) may be
- * NULL. After a failure reductions may still be under way in the arenas: no further run, only comm_abort and the end. */
+/* Runs every node once. Reductions of gradient buckets overlap the backward. `node_seconds` (one a node, added to) may
+ * be NULL. After a failure reductions may still be under way in the arenas: no further run, only comm_abort and the
+ * end. */
 int program_run(runtime *r, program *p, double *node_seconds);
 
 /* Wall-clock seconds from an arbitrary start. */

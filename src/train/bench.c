@@ -40,7 +40,8 @@ static int time_matmul(backend *device, double *seconds)
     if (memory)
         memset(memory, 0, 2 * bytes);
     for (int i = 0; i < MATMUL_REPEATS && status == 0; i++) {
-        kernel_args args = {.in = {memory, memory + bytes}, .out = {memory + 2 * bytes}, .workspace = memory + 3 * bytes};
+        kernel_args args = {
+            .in = {memory, memory + bytes}, .out = {memory + 2 * bytes}, .workspace = memory + 3 * bytes};
         double begin = run_clock();
         status = device->ops->launch(device, product, &args);
         double taken = run_clock() - begin;
@@ -115,9 +116,11 @@ static void print_costs(const timing *t, bool per_node)
              "GB/s");
     for (uint32_t i = 0; i < g->n_nodes; i++) {
         const graph_node *node = &g->nodes[i];
-        op_cost one = {(op_id)node->op, 1, t->node_seconds[i] / t->steps, graph_node_macs(g, node), node_bytes(g, node)};
+        op_cost one = {(op_id)node->op, 1, t->node_seconds[i] / t->steps, graph_node_macs(g, node),
+                       node_bytes(g, node)};
         op_cost *sum = &costs[node->op];
-        *sum = (op_cost){one.op, sum->nodes + 1, sum->seconds + one.seconds, sum->macs + one.macs, sum->bytes + one.bytes};
+        *sum =
+            (op_cost){one.op, sum->nodes + 1, sum->seconds + one.seconds, sum->macs + one.macs, sum->bytes + one.bytes};
         if (per_node)
             print_cost(log, op_name(one.op), g->labels[i], &one, median(t));
     }
@@ -136,15 +139,14 @@ static int print_result(const timing *t, const bench_options *options)
     double images_per_second = e->batch / median(t), gflops = 2e-9 * macs / median(t);
     double matmul_gflops = 2e-9 * MATMUL_SIZE * (double)MATMUL_SIZE * MATMUL_SIZE / matmul_seconds;
     if (options->json) {
-        log_info(e->log,
-                 "{\"images_per_second\": %.4f, \"step_ms\": %.4f, \"gflops\": %.2f, \"matmul_gflops\": %.2f}",
+        log_info(e->log, "{\"images_per_second\": %.4f, \"step_ms\": %.4f, \"gflops\": %.2f, \"matmul_gflops\": %.2f}",
                  images_per_second, 1e3 * median(t), gflops, matmul_gflops);
         return 0;
     }
     log_info(e->log, "%s (%s), batch %d on %d ranks, %s", e->step.model.network->name,
              e->step.model.teskd ? "teskd" : "plain", e->batch, e->info->size, e->device->ops->description(e->device));
-    log_info(e->log, "  %.2f images/s; step %.2f ms (fastest %.2f, slowest %.2f of %d)", images_per_second, 1e3 * median(t),
-             1e3 * t->step_seconds[0], 1e3 * t->step_seconds[t->steps - 1], t->steps);
+    log_info(e->log, "  %.2f images/s; step %.2f ms (fastest %.2f, slowest %.2f of %d)", images_per_second,
+             1e3 * median(t), 1e3 * t->step_seconds[0], 1e3 * t->step_seconds[t->steps - 1], t->steps);
     log_info(e->log, "  %.1f GFLOP/s a rank: %.0f%% of a matrix product's %.1f", gflops, 100 * gflops / matmul_gflops,
              matmul_gflops);
     print_costs(t, options->per_node);

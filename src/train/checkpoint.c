@@ -129,36 +129,59 @@ static int read_progress(tensor_file *file, progress *at)
     return tensor_file_read(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, &at->epoch_sums);
 }
 
-/* In the middle of an epoch the rest of it must be the rest of the same epoch. */
-static int check_same_order(const experiment *e, tensor_file *file, const progress *at)
+static int saved_settings(tensor_file *file, const char *path, settings *saved)
 {
     char *text;
-    settings saved;
     TRY(tensor_file_get_text(file, "settings", &text));
-    settings_default(&saved);
-    int status = settings_parse_text(&saved, text, "the checkpoint's settings");
+    settings_default(saved);
+    int status = settings_parse_text(saved, text, path);
     free(text);
-    TRY(status);
-    if (at->step == 0)
-        return 0;
-    CHECK(saved.train.seed == e->config.train.seed, ERROR_SETTINGS,
-          "train.seed: %lld, but the checkpoint is in the middle of an epoch with seed %lld",
-          (long long)e->config.train.seed, (long long)saved.train.seed);
-    CHECK(saved.train.batch == e->config.train.batch, ERROR_SETTINGS,
-          "train.batch: %lld, but the checkpoint is in the middle of an epoch with batches of %lld",
-          (long long)e->config.train.batch, (long long)saved.train.batch);
+    return status;
+}
+
+/* A smaller network may find all its tensors in the checkpoint of a larger one. */
+static int check_same_model(const settings *now, const settings *saved, const char *path)
+{
+    CHECK(strcmp(saved->model.network, now->model.network) == 0, ERROR_SETTINGS,
+          "model.network: %s, but %s is a checkpoint of %s", now->model.network, path, saved->model.network);
+    CHECK(saved->model.method == now->model.method, ERROR_SETTINGS,
+          "model.method: %s, but %s is a checkpoint of a training %s students",
+          now->model.method == METHOD_TESKD ? "teskd" : "plain", path,
+          saved->model.method == METHOD_TESKD ? "with" : "without");
     return 0;
+}
+
+/* In the middle of an epoch the rest of it must be the rest of the same epoch. */
+static int check_same_order(const settings *now, const settings *saved)
+{
+    const struct {
+        const char *name;
+        int64_t now, saved;
+    } orders[] = {{"train.seed", now->train.seed, saved->train.seed},
+                  {"train.batch", now->train.batch, saved->train.batch},
+                  {"data.train_images", now->data.train_images, saved->data.train_images}};
+    for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++)
+        CHECK(orders[i].now == orders[i].saved, ERROR_SETTINGS,
+              "%s: %lld, but the checkpoint is in the middle of an epoch with %lld", orders[i].name,
+              (long long)orders[i].now, (long long)orders[i].saved);
+    return 0;
+}
+
+static int load_all(experiment *e, tensor_file *file, const char *path, progress *at)
+{
+    settings saved;
+    TRY(saved_settings(file, path, &saved));
+    TRY(check_same_model(&e->config, &saved, path));
+    TRY(read_tensors(&e->tensors, file, true));
+    TRY(read_progress(file, at));
+    return at->step > 0 ? check_same_order(&e->config, &saved) : 0;
 }
 
 static int load(experiment *e, const char *path, progress *at)
 {
     tensor_file *file = NULL;
     TRY(tensor_file_open(&file, path));
-    int status = read_tensors(&e->tensors, file, at != NULL);
-    if (status == 0 && at)
-        status = read_progress(file, at);
-    if (status == 0 && at)
-        status = check_same_order(e, file, at);
+    int status = at ? load_all(e, file, path, at) : read_tensors(&e->tensors, file, false);
     tensor_file_close(&file);
     return status;
 }
@@ -169,7 +192,8 @@ static int offer_previous(int status, const char *path)
     char previous[SETTING_TEXT_BYTES + 32];
     const char *slash = strrchr(path, '/');
     snprintf(previous, sizeof previous, "%.*sprevious.h5", slash ? (int)(slash - path) + 1 : 0, path);
-    bool offered = (status == ERROR_FILE || status == ERROR_DATA) && strcmp(previous, path) != 0 && access(previous, F_OK) == 0;
+    bool offered =
+        (status == ERROR_FILE || status == ERROR_DATA) && strcmp(previous, path) != 0 && access(previous, F_OK) == 0;
     if (!offered)
         return status;
     char message[1024];
@@ -204,14 +228,9 @@ int checkpoint_load_weights(experiment *e, const char *path)
 static int read_settings(const char *path, settings *config)
 {
     tensor_file *file = NULL;
-    char *text = NULL;
     TRY(tensor_file_open(&file, path));
-    int status = tensor_file_get_text(file, "settings", &text);
+    int status = saved_settings(file, path, config);
     tensor_file_close(&file);
-    TRY(status);
-    settings_default(config);
-    status = settings_parse_text(config, text, path);
-    free(text);
     return status;
 }
 

@@ -8,15 +8,15 @@
 /* Where training stands: `step` steps of epoch `epoch` are done. */
 typedef struct {
     int64_t epoch, step, steps_done;
-    double best_top1;    /* of the teacher on the test pictures, 0 to 1; negative: not evaluated yet */
+    double best_top1;   /* of the teacher on the test pictures, 0 to 1; negative: not evaluated yet */
     metrics epoch_sums; /* over all ranks, since the epoch began */
 } progress;
 
 /* Rank 0 writes DIR/NAME; all ranks get the outcome. With `keep_previous` an existing file stays as DIR/previous.h5. */
 int checkpoint_save(experiment *e, const progress *at, const char *name, bool keep_previous);
 
-/* Rank 0 reads weights, statistics and momentum and hands them to all ranks. A damaged or foreign file, or one of another network, is
- * refused by name; where DIR/previous.h5 exists beside it the message offers that. */
+/* Rank 0 reads weights, statistics and momentum and hands them to all ranks. A damaged or foreign file, or one of
+ * another network, is refused by name; where DIR/previous.h5 exists beside it the message offers that. */
 int checkpoint_load(experiment *e, const char *path, progress *at);
 
 /* Only the weights and statistics that the experiment's store has (no momentum, no progress), for an evaluation. */

@@ -15,15 +15,14 @@ static int write_synth(const options *o, logger *log)
     CHECK(o->train_images <= 10000000 && o->test_images <= 10000000, ERROR_USAGE,
           "--train-images and --test-images: at most 10000000");
     TRY(synth_write(o->out, train_images, test_images, o->seed < 0 ? 0 : (uint64_t)o->seed));
-    log_info(log, "%s: %d training and %d test pictures of %d classes in the CIFAR-10 binary layout", o->out, train_images,
-             test_images, SYNTH_CLASSES);
+    log_info(log, "%s: %d training and %d test pictures of %d classes in the CIFAR-10 binary layout", o->out,
+             train_images, test_images, SYNTH_CLASSES);
     return 0;
 }
 
 static int run(const options *o, logger *log, comm *ranks)
 {
-    CHECK(o->n_arguments == 1 && strcmp(o->arguments[0], "synth") == 0, ERROR_USAGE,
-          "teskd data takes one of: synth");
+    CHECK(o->n_arguments == 1 && strcmp(o->arguments[0], "synth") == 0, ERROR_USAGE, "teskd data takes one of: synth");
     int status = comm_describe(ranks)->rank == 0 ? write_synth(o, log) : 0;
     return comm_agree(ranks, status);
 }

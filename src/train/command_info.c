@@ -27,7 +27,8 @@ static void print_gpus(logger *log)
     if (count == 0)
         log_info(log, "  %-10s no GPU: %s", "cuda", error_message());
     for (int i = 0; i < count; i++)
-        log_info(log, "  %-10s GPU %d: %s", "cuda", i, cuda_device_describe(i, text, sizeof text) < 0 ? error_message() : text);
+        log_info(log, "  %-10s GPU %d: %s", "cuda", i,
+                 cuda_device_describe(i, text, sizeof text) < 0 ? error_message() : text);
     cuda_versions(text, sizeof text);
     log_info(log, "  %-10s %s; no kernels for it in this version", "", text);
 }

@@ -2,8 +2,8 @@
  * Invariant: every dataset of the file is either compared or a failure. One thread.
  *
  * Float64 is held to 1e-9, each loss against its own size and each tensor against the larger of its own norm and a
- * thousandth of the whole gradient's. Float32 is held to four times what PyTorch loses in float32 on the same problem (but
- * not below 1e-6), which the file gives for whole groups: a ReLU unit near zero that falls on the other side moves
+ * thousandth of the whole gradient's. Float32 is held to four times what PyTorch loses in float32 on the same problem
+ * (but not below 1e-6), which the file gives for whole groups: a ReLU unit near zero that falls on the other side moves
  * gradients by far more than rounding, and every later step inherits it. */
 #include "train/compare.h"
 #include "base/error.h"
@@ -117,9 +117,9 @@ static void read_losses(const comparison *c, double losses[LOSSES])
 
 static int compare_losses(comparison *c, int step)
 {
-    static const char *const names[LOSSES] = {"total",       "ce teacher",  "ce student3", "ce student2",
-                                              "ce student1", "kd student3", "kd student2", "kd student1",
-                                              "feature student3", "feature student2", "feature student1"};
+    static const char *const names[LOSSES] = {
+        "total",       "ce teacher",  "ce student3",      "ce student2",      "ce student1",     "kd student3",
+        "kd student2", "kd student1", "feature student3", "feature student2", "feature student1"};
     int64_t count = c->file.steps * LOSSES;
     double found[LOSSES], bound, *expected = malloc((size_t)count * sizeof *expected);
     CHECK(expected, ERROR_MEMORY, "no memory for the losses");
@@ -278,8 +278,8 @@ static int compare_after(comparison *c)
         compared++;
     }
     int64_t listed = reference_count(&c->file, "after");
-    CHECK(listed == compared, ERROR_FILE, "%s: %lld tensors after the last step, but the network has %lld", c->file.path,
-          (long long)listed, (long long)compared);
+    CHECK(listed == compared, ERROR_FILE, "%s: %lld tensors after the last step, but the network has %lld",
+          c->file.path, (long long)listed, (long long)compared);
     print_pool(c, "updated weights", &weights, weights_bound);
     print_pool(c, "running statistics", &statistics, statistics_bound);
     return 0;
@@ -292,6 +292,7 @@ static int set_up(comparison *c, const rewrite_options *rewrites)
                       .sgd = {f->momentum, f->weight_decay, f->nesterov != 0, true},
                       .model = {.network = network_find(f->network),
                                 .teskd = true,
+                                .students_on = {true, true, true},
                                 .classes = (int32_t)f->classes,
                                 .width = (int32_t)f->base_width,
                                 .student_width = (int32_t)f->student_width,

@@ -35,8 +35,8 @@ static void layer_line(logger *log, const graph *g, uint32_t index, double weigh
     char in[32], out[32];
     snprintf(in, sizeof in, "%dx%dx%d", x[1], x[2], x[3]);
     snprintf(out, sizeof out, "%dx%dx%d", y[1], y[2], y[3]);
-    log_info(log, "  %-24s %-19s %12s -> %-12s %10.0f %10.3f", g->labels[index], op_name((op_id)node->op), in, out, weights,
-             macs / 1e6);
+    log_info(log, "  %-24s %-19s %12s -> %-12s %10.0f %10.3f", g->labels[index], op_name((op_id)node->op), in, out,
+             weights, macs / 1e6);
 }
 
 /* The network as written, before any rewrite. */
@@ -58,8 +58,8 @@ static int describe_network(experiment *e)
         if (weights > 0)
             layer_line(e->log, &g, i, weights, macs);
     }
-    log_info(e->log, "  backbone %.2f M weights, %.3f GMAC a picture; students %.2f M, %.3f GMAC", backbone.weights / 1e6,
-             backbone.macs / 1e9, students.weights / 1e6, students.macs / 1e9);
+    log_info(e->log, "  backbone %.2f M weights, %.3f GMAC a picture; students %.2f M, %.3f GMAC",
+             backbone.weights / 1e6, backbone.macs / 1e9, students.weights / 1e6, students.macs / 1e9);
     int status = graph_status(&g);
     model_free(&m);
     graph_free(&g);

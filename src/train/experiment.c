@@ -16,7 +16,8 @@ static int open_set(const settings *config, dataset_split split, dataset *set)
     if (config->data.kind == DATA_SYNTHETIC) {
         int32_t classes = config->model.classes ? (int32_t)config->model.classes : 10;
         uint64_t seed = (uint64_t)config->train.seed + (training ? 0 : 1);
-        return dataset_open_synthetic(set, limit ? limit : 1024, cifar_side, cifar_side, classes, seed);
+        int32_t side = network_find(config->model.network)->input;
+        return dataset_open_synthetic(set, limit ? limit : 1024, side, side, classes, seed);
     }
     CHECK(config->data.path[0], ERROR_SETTINGS, "data.path: empty; it must be the folder that holds %s",
           config->data.kind == DATA_CIFAR10 ? "CIFAR-10's data_batch_1.bin" : "CIFAR-100's train.bin");
@@ -52,6 +53,32 @@ static int choose_classes(experiment *e)
     return 0;
 }
 
+static int choose_students(const settings *c, bool on[STUDENTS])
+{
+    const setting_ints *wanted = &c->model.students;
+    for (int i = 0; i < wanted->count; i++) {
+        int64_t number = wanted->value[i];
+        CHECK(number > 0 || wanted->count == 1, ERROR_SETTINGS, "model.students: 0 (none) stands alone");
+        if (number > 0)
+            on[STUDENTS - number] = true;
+    }
+    return 0;
+}
+
+static int choose_blocks(const settings *c, int32_t blocks[STAGES])
+{
+    const setting_ints *wanted = &c->model.blocks;
+    if (wanted->count == 1 && wanted->value[0] == 0)
+        return 0;
+    CHECK(wanted->count == STAGES, ERROR_SETTINGS, "model.blocks: %d numbers, expected one for each of the %d stages",
+          wanted->count, STAGES);
+    for (int i = 0; i < STAGES; i++) {
+        CHECK(wanted->value[i] > 0, ERROR_SETTINGS, "model.blocks: a stage has at least one block");
+        blocks[i] = (int32_t)wanted->value[i];
+    }
+    return 0;
+}
+
 static int fill_model(experiment *e)
 {
     const settings *c = &e->config;
@@ -64,9 +91,12 @@ static int fill_model(experiment *e)
         return error_set(ERROR_SETTINGS, "model.network: there is no \"%s\"; known are %s", c->model.network, names);
     }
     m->teskd = c->model.method == METHOD_TESKD;
+    m->label_smoothing = c->train.label_smoothing;
+    TRY(choose_students(c, m->students_on));
+    TRY(choose_blocks(c, m->blocks));
     m->width = (int32_t)c->model.width;
     m->student_width = (int32_t)c->model.student_width;
-    m->image_height = m->image_width = cifar_side;
+    m->image_height = m->image_width = e->config.data.kind == DATA_SYNTHETIC ? m->network->input : cifar_side;
     m->temperature = c->loss.temperature;
     m->ce_weight = c->loss.ce_weight;
     m->kd_weight = c->loss.kd_weight;
@@ -87,9 +117,6 @@ static int fill_step(experiment *e)
         (sgd_options){c->train.momentum, c->train.weight_decay, c->train.nesterov, c->train.decay_norm_and_bias};
     e->batch = (int32_t)c->train.batch;
     e->eval_batch = (int32_t)(c->eval.batch ? c->eval.batch : c->train.batch);
-    CHECK(e->batch % e->info->size == 0, ERROR_SETTINGS,
-          "train.batch: %d pictures do not divide among %d ranks; it must be a multiple of their number", e->batch,
-          e->info->size);
     return 0;
 }
 
@@ -144,8 +171,8 @@ static int add_program(experiment *e, bool training, int64_t global_images, size
         return 0;
     graph_init(&g, e->device->ops->real);
     const step_shape shape = {true, e->config.run.sync_bn, out->images, out->global_images};
-    int status = training ? step_build_training(&g, &m, &e->step, &shape)
-                          : step_build_evaluation(&g, &m, &e->step, out->images);
+    int status =
+        training ? step_build_training(&g, &m, &e->step, &shape) : step_build_evaluation(&g, &m, &e->step, out->images);
     if (status == 0)
         status = ensure_store(e, &g, &m);
     model_free(&m);
@@ -168,11 +195,20 @@ static int build(experiment *e, bool training, int64_t images, int32_t batch, si
     return comm_agree(e->ranks, status);
 }
 
+static int check_batch(const experiment *e)
+{
+    CHECK(e->batch % e->info->size == 0, ERROR_SETTINGS,
+          "train.batch: %d pictures do not divide among %d ranks; it must be a multiple of their number", e->batch,
+          e->info->size);
+    CHECK(experiment_steps(e) > 0, ERROR_SETTINGS,
+          "data.drop_last: yes leaves no step, since train.batch = %d is more than the %lld training pictures",
+          e->batch, (long long)e->train_images);
+    return 0;
+}
+
 int experiment_build_training(experiment *e)
 {
-    CHECK(experiment_steps(e) > 0, ERROR_SETTINGS,
-          "data.drop_last: yes leaves no step, since train.batch = %d is more than the %lld training pictures", e->batch,
-          (long long)e->train_images);
+    TRY(comm_agree(e->ranks, check_batch(e)));
     return build(e, true, e->train_images, e->batch, e->training);
 }
 

@@ -40,7 +40,8 @@ typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2 } data_parts;
 int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts);
 void experiment_close(experiment *e);
 
-/* Builds the programs of a training step with fresh parameters / of an evaluation. The first of the two calls makes the store. */
+/* Builds the programs of a training step with fresh parameters / of an evaluation. The first of the two calls makes the
+ * store. */
 int experiment_build_training(experiment *e);
 int experiment_build_evaluation(experiment *e);
 

@@ -14,6 +14,18 @@ static uint64_t name_stream(const char *name)
     return rng_stream(RNG_INITIALISATION, h);
 }
 
+static double draw(init_kind kind, double scale, uint64_t seed, uint64_t stream, uint64_t index)
+{
+    switch (kind) {
+    case INIT_UNIFORM:
+        return scale * (2 * rng_uniform(seed, stream, index) - 1);
+    case INIT_NORMAL:
+        return scale * rng_normal(seed, stream, index);
+    default:
+        return scale;
+    }
+}
+
 static int fill(store_entry *entry, init_kind kind, double scale, uint64_t seed)
 {
     int64_t count = tensor_count(&entry->desc);
@@ -21,7 +33,7 @@ static int fill(store_entry *entry, init_kind kind, double scale, uint64_t seed)
     CHECK(values, ERROR_MEMORY, "no memory to initialise %s", entry->name);
     uint64_t stream = name_stream(entry->name);
     for (int64_t i = 0; i < count; i++)
-        values[i] = kind == INIT_CONSTANT ? scale : scale * (2 * rng_uniform(seed, stream, (uint64_t)i) - 1);
+        values[i] = draw(kind, scale, seed, stream, (uint64_t)i);
     store_import_f64(entry, values);
     free(values);
     return 0;

@@ -12,7 +12,7 @@ static double scalar(const program *p, const runtime *r, const char *what, int h
 
 static double joint(const metrics *step, const model_options *o, int32_t global_images)
 {
-    if (!o->teskd)
+    if (!model_has_students(o))
         return step->cross_entropy[0];
     double total = o->ce_weight * o->teacher_weight * step->cross_entropy[0];
     for (int i = 0; i < STUDENTS; i++)
@@ -25,12 +25,12 @@ void metrics_add_step(metrics *m, const program *p, const runtime *r, const mode
                       int32_t global_images)
 {
     metrics step = {.images = images};
-    for (int head = 0; head < (options->teskd ? HEADS : 1); head++) {
+    for (int head = 0; head < HEADS; head++) {
         step.cross_entropy[head] = global_images * scalar(p, r, "cross_entropy", head, 0);
         step.top1[head] = scalar(p, r, "top_k", head, 0);
         step.top5[head] = scalar(p, r, "top_k", head, 1);
     }
-    for (int i = 0; i < STUDENTS && options->teskd; i++) {
+    for (int i = 0; i < STUDENTS; i++) {
         step.kd[i] = global_images * scalar(p, r, "kd", 1 + i, 0);
         step.feature[i] = scalar(p, r, "feature", 1 + i, 0);
     }

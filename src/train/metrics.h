@@ -18,8 +18,8 @@ typedef struct {
 
 enum { METRICS_COUNT = sizeof(metrics) / sizeof(double) };
 
-/* Adds this rank's part of the step that the program just ran. `total` is meaningful for training steps only: its feature
- * part depends on the batch. */
+/* Adds this rank's part of the step that the program just ran. `total` is meaningful for training steps only: its
+ * feature part depends on the batch. */
 void metrics_add_step(metrics *m, const program *p, const runtime *r, const model_options *options, int32_t images,
                       int32_t global_images);
 

@@ -1,4 +1,5 @@
-/* Owns the command line's options. Invariant: settings are read in the order given, so that a later one wins. One thread. */
+/* Owns the command line's options. Invariant: settings are read in the order given, so that a later one wins. One
+ * thread. */
 #include "train/options.h"
 #include "base/error.h"
 
@@ -16,7 +17,8 @@ static const option_row rows[] = {
     {0, "config", "FILE", "read settings from an INI file"},
     {0, "set", "SECTION.KEY=VALUE", "change one setting; may be repeated, the last wins"},
     {OPTION_DEVICE, "device", "NAME", "short for --set run.device=NAME"},
-    {OPTION_RESUME, "resume", "auto|FILE", "go on from a checkpoint; auto: from the newest one in output.dir, if there is one"},
+    {OPTION_RESUME, "resume", "auto|FILE",
+     "go on from a checkpoint; auto: from the newest one in output.dir, if there is one"},
     {OPTION_DRY_RUN, "dry-run", NULL, "print the network, the memory plan and the work of an epoch, then exit"},
     {OPTION_PRINT_CONFIG, "print-config", NULL, "print the resolved settings as an INI file, then exit"},
     {OPTION_DUMP_GRAPH, "dump-graph", "FILE", "write the graph of a training step for Graphviz"},
@@ -125,7 +127,7 @@ int options_read(options *o, int argc, char **argv, unsigned allowed)
     }
     o->n_arguments = argc - optind;
     o->arguments = argv + optind;
-    CHECK(o->n_arguments == 0 || (allowed & OPTION_ARGUMENTS), ERROR_USAGE, "\"%s\" is not expected here; see teskd %s --help",
-          o->arguments[0], argv[0]);
+    CHECK(o->n_arguments == 0 || (allowed & OPTION_ARGUMENTS), ERROR_USAGE,
+          "\"%s\" is not expected here; see teskd %s --help", o->arguments[0], argv[0]);
     return o->help ? 0 : settings_validate(&o->config);
 }

@@ -5,9 +5,9 @@
 #include <math.h>
 #include <string.h>
 
-static int heads(const experiment *e)
+static bool head_on(const experiment *e, int head)
 {
-    return e->step.model.teskd ? HEADS : 1;
+    return head == 0 || (e->step.model.teskd && e->step.model.students_on[head - 1]);
 }
 
 static double mib(size_t bytes)
@@ -27,20 +27,22 @@ void report_banner(experiment *e)
     const settings *c = &e->config;
     logger *log = e->log;
     log_info(log, "teskd %s: %s, %s, %d classes", TESKD_VERSION, e->step.model.network->name,
-             e->step.model.teskd ? "teacher and three students" : "plain backbone", e->step.model.classes);
+             model_has_students(&e->step.model) ? "teacher and students" : "plain backbone", e->step.model.classes);
     log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d%s", data_name(e), c->data.path,
              (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
              e->step.model.image_height, c->data.augment ? ", random crop and flip" : "");
     log_info(log, "  steps    %lld an epoch of %d pictures, %lld epochs, seed %lld", (long long)experiment_steps(e),
              e->batch, (long long)c->train.epochs, (long long)c->train.seed);
-    log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host,
-             e->info->library, e->info->size > 1 ? c->run.sync_bn ? ", synchronised BN" : ", BN of each rank's own" : "");
+    log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,
+             e->info->size > 1 ? c->run.sync_bn ? ", synchronised BN" : ", BN of each rank's own" : "");
     log_info(log, "  device   %s", e->device->ops->description(e->device));
-    log_info(log, "  memory   %.0f MiB a rank: parameters %.0f, states %.0f, gradients %.0f, activations %.0f, workspace %.0f",
-             mib(e->tensors.arena_bytes[KIND_PARAMETER] + e->tensors.arena_bytes[KIND_STATE] +
-                 e->run.arena_bytes[KIND_GRADIENT] + e->run.arena_bytes[KIND_ACTIVATION] + e->run.workspace_bytes),
-             mib(e->tensors.arena_bytes[KIND_PARAMETER]), mib(e->tensors.arena_bytes[KIND_STATE]),
-             mib(e->run.arena_bytes[KIND_GRADIENT]), mib(e->run.arena_bytes[KIND_ACTIVATION]), mib(e->run.workspace_bytes));
+    log_info(
+        log,
+        "  memory   %.0f MiB a rank: parameters %.0f, states %.0f, gradients %.0f, activations %.0f, workspace %.0f",
+        mib(e->tensors.arena_bytes[KIND_PARAMETER] + e->tensors.arena_bytes[KIND_STATE] +
+            e->run.arena_bytes[KIND_GRADIENT] + e->run.arena_bytes[KIND_ACTIVATION] + e->run.workspace_bytes),
+        mib(e->tensors.arena_bytes[KIND_PARAMETER]), mib(e->tensors.arena_bytes[KIND_STATE]),
+        mib(e->run.arena_bytes[KIND_GRADIENT]), mib(e->run.arena_bytes[KIND_ACTIVATION]), mib(e->run.workspace_bytes));
     log_info(log, "  output   %s", c->output.dir);
 }
 
@@ -55,8 +57,8 @@ static void step_line(const experiment *e, const step_report *r, char *line, siz
     char left[32];
     time_left(r->seconds_left, left);
     snprintf(line, bytes, "epoch %lld/%lld  step %lld/%lld  loss %.4f  top-1 %.2f%%  lr %.4g  %.1f images/s  %s left",
-             (long long)r->at->epoch + 1, (long long)e->config.train.epochs, (long long)r->at->step, (long long)r->steps,
-             r->mean.total, 100 * r->mean.top1[0], r->lr, r->images_per_second, left);
+             (long long)r->at->epoch + 1, (long long)e->config.train.epochs, (long long)r->at->step,
+             (long long)r->steps, r->mean.total, 100 * r->mean.top1[0], r->lr, r->images_per_second, left);
 }
 
 void report_live(experiment *e, const step_report *step)
@@ -68,7 +70,7 @@ void report_live(experiment *e, const step_report *step)
 
 static void json_metrics(json_lines *json, const experiment *e, const char *prefix, const metrics *m)
 {
-    const size_t n = (size_t)heads(e);
+    const size_t n = model_has_students(&e->step.model) ? HEADS : 1;
     const struct {
         const char *name;
         const double *values;
@@ -112,8 +114,8 @@ int report_step(experiment *e, json_lines *json, const step_report *step)
 
 static void table_header(logger *log, bool train, bool test)
 {
-    log_info(log, "  %-9s%s%s%9s %10s %12s", "", train ? "  train top-1  top-5" : "", test ? "   test top-1  top-5" : "",
-             "CE", "KD", "feature");
+    log_info(log, "  %-9s%s%s%9s %10s %12s", "", train ? "  train top-1  top-5" : "",
+             test ? "   test top-1  top-5" : "", "CE", "KD", "feature");
 }
 
 /* Losses are those of training where there are any. */
@@ -127,7 +129,8 @@ static void table_row(logger *log, int head, const metrics *train, const metrics
         snprintf(test_text, sizeof test_text, "%12.2f%% %5.1f%%", 100 * test->top1[head], 100 * test->top5[head]);
     if (head > 0)
         snprintf(student_text, sizeof student_text, " %10.4f %12.2f", losses->kd[head - 1], losses->feature[head - 1]);
-    log_info(log, "  %-9s%s%s%9.4f%s", head_names[head], train_text, test_text, losses->cross_entropy[head], student_text);
+    log_info(log, "  %-9s%s%s%9.4f%s", head_names[head], train_text, test_text, losses->cross_entropy[head],
+             student_text);
 }
 
 int report_epoch(experiment *e, json_lines *json, const progress *at, const metrics *train, const metrics *test,
@@ -136,8 +139,9 @@ int report_epoch(experiment *e, json_lines *json, const progress *at, const metr
     log_info(e->log, "epoch %lld/%lld in %.1f s (%.1f images/s)", (long long)at->epoch + 1,
              (long long)e->config.train.epochs, seconds, train->images / seconds);
     table_header(e->log, true, test != NULL);
-    for (int head = 0; head < heads(e); head++)
-        table_row(e->log, head, train, test);
+    for (int head = 0; head < HEADS; head++)
+        if (head_on(e, head))
+            table_row(e->log, head, train, test);
     if (e->info->rank != 0)
         return 0;
     json_place(json, "epoch", at);
@@ -153,6 +157,7 @@ void report_evaluation(experiment *e, const metrics *mean)
 {
     log_info(e->log, "%.0f test pictures", mean->images);
     table_header(e->log, false, true);
-    for (int head = 0; head < heads(e); head++)
-        table_row(e->log, head, NULL, mean);
+    for (int head = 0; head < HEADS; head++)
+        if (head_on(e, head))
+            table_row(e->log, head, NULL, mean);
 }

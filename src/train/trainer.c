@@ -7,6 +7,7 @@
 #include "train/evaluate.h"
 #include "train/report.h"
 #include "train/schedule.h"
+#include "train/stop.h"
 
 #include <errno.h>
 #include <math.h>
@@ -18,8 +19,8 @@ typedef struct {
     loader *batches, *test_batches;
     json_lines json;
     progress at;
-    int64_t steps;      /* of an epoch */
-    metrics line_sums;  /* this rank's, since the last line */
+    int64_t steps;     /* of an epoch */
+    metrics line_sums; /* this rank's, since the last line */
     double line_start, epoch_start;
 } trainer;
 
@@ -64,7 +65,8 @@ static int resume_from(trainer *t, const char *resume)
         return 0;
     }
     TRY(checkpoint_load(t->e, path, &t->at));
-    log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1, (long long)t->at.step);
+    log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
+             (long long)t->at.step);
     return 0;
 }
 
@@ -140,7 +142,8 @@ static int finish_line(trainer *t, double lr)
     metrics sums = t->line_sums;
     TRY(metrics_reduce(&sums, e->ranks));
     step_report r = make_report(t, &sums, lr, 1);
-    CHECK(isfinite(r.mean.total), ERROR_DATA, "the loss is no longer finite in epoch %lld before step %lld; a lower train.lr may help",
+    CHECK(isfinite(r.mean.total), ERROR_DATA,
+          "the loss is no longer finite in epoch %lld before step %lld; a lower train.lr may help",
           (long long)t->at.epoch + 1, (long long)t->at.step);
     metrics_add(&t->at.epoch_sums, &sums);
     t->line_sums = (metrics){0};
@@ -162,7 +165,9 @@ static int run_epoch_steps(trainer *t)
     while (t->at.step < t->steps && !is_last_step(t)) {
         double lr = 0;
         TRY(run_step(t, &lr));
-        bool saves = c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0;
+        int64_t stop = stop_signal();
+        TRY(comm_all_reduce(t->e->ranks, &stop, 1, COMM_I64)); /* all ranks stop after the same step */
+        bool saves = stop || (c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0);
         bool ends = t->at.step == t->steps || is_last_step(t);
         if (t->at.step % c->log.every == 0 || saves || ends)
             TRY(finish_line(t, lr));
@@ -172,6 +177,11 @@ static int run_epoch_steps(trainer *t)
         }
         if ((saves || is_last_step(t)) && t->at.step < t->steps)
             TRY(checkpoint_save(t->e, &t->at, "last.h5", true));
+        if (stop && !ends)
+            return comm_agree(t->e->ranks,
+                              error_set(ERROR_STOPPED,
+                                        "stopped by a signal in epoch %lld after step %lld; --resume auto goes on",
+                                        (long long)t->at.epoch + 1, (long long)t->at.step));
     }
     return 0;
 }
@@ -220,6 +230,7 @@ static int run_epochs(trainer *t)
 int train(experiment *e, const char *resume)
 {
     trainer t = {.e = e, .steps = experiment_steps(e)};
+    stop_listen();
     int status = open_all(&t, resume);
     if (status == 0)
         status = run_epochs(&t);

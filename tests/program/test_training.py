@@ -1,0 +1,244 @@
+"""What a training does: independent of ranks and threads, every picture counted, every loss reported, and it learns."""
+
+import math
+import re
+import unittest
+
+from program import ProgramTest, events, relative_l2, settings
+
+HEADS = ("teacher", "student3", "student2", "student1")
+LOSS_GROUPS = {"cross_entropy": 4, "kd": 3, "feature": 3, "top1": 4, "top5": 4}
+
+# Two epochs of 24, 24 and 18 pictures: the last batch divides among 2 ranks, but not among 4.
+UNEVEN = {"train.batch": 24, "data.train_images": 66, "run.sync_bn": "yes"}
+
+
+def tables(text):
+    """The rows of each table of heads in the output: {head: [numbers as printed]}."""
+    found = []
+    for line in text.splitlines():
+        words = line.split()
+        if words and words[0] in HEADS and line.startswith("  "):
+            if words[0] == HEADS[0]:
+                found.append({})
+            found[-1][words[0]] = [word.rstrip("%") for word in words[1:]]
+    return found
+
+
+class Ranks(ProgramTest):
+    """With synchronised batch normalisation the number of ranks changes nothing but rounding."""
+
+    def compare(self, device, bound):
+        changes = {**UNEVEN, "run.device": device}
+        self.train("1", changes)
+        one = self.last("1")
+        for ranks in (2, 4):
+            self.train(str(ranks), changes, ranks=ranks)
+            several = self.last(str(ranks))
+            self.assertEqual(several.attributes["steps_done"], 6)
+            self.assertEqual(several.attributes["ranks"], ranks)
+            error = relative_l2(several.weights(), one.weights())
+            print(f"{device}: weights and statistics of {ranks} ranks against 1: {error:.1e}")
+            self.assertLess(error, bound)
+            self.assertGreater(error, 0, "the order of additions differs: equal bits are the same run twice")
+            for a, b in zip(events(self.path(str(ranks)), "epoch"), events(self.path("1"), "epoch")):
+                self.assertAlmostEqual(a["loss"] / b["loss"], 1, delta=10 * bound)
+                for group in ("cross_entropy", "kd", "feature"):
+                    for x, y in zip(a["train_" + group] + a["test_" + group], b["train_" + group] + b["test_" + group]):
+                        self.assertAlmostEqual(x / y, 1, delta=1000 * bound)
+
+    def test_float32(self):
+        self.compare("cpu", 1e-4)
+
+    def test_float64(self):
+        self.compare("reference", 1e-10)
+
+    def test_without_synchronised_bn_they_differ(self):
+        changes = {**UNEVEN, "run.sync_bn": "no"}
+        self.train("1", changes)
+        self.train("2", changes, ranks=2)
+        self.assertGreater(relative_l2(self.last("2").weights(), self.last("1").weights()), 1e-3)
+
+    def test_repeats_bit_for_bit(self):
+        for ranks in (1, 2):
+            for name in ("first", "second"):
+                self.train(f"{name}{ranks}", ranks=ranks, changes={"train.max_steps": 4})
+            first, second = self.last(f"first{ranks}"), self.last(f"second{ranks}")
+            for tensor, values in first.tensors.items():
+                self.assertEqual(values.tobytes(), second.tensors[tensor].tobytes(), tensor)
+
+    def test_seed(self):
+        for seed in (0, 1):
+            self.train(str(seed), {"train.seed": seed, "train.max_steps": 1})
+        self.assertGreater(relative_l2(self.last("0").weights(), self.last("1").weights()), 0.1)
+
+
+class Threads(ProgramTest):
+    def test_threads_change_only_rounding(self):
+        for threads in (1, 2):
+            self.train(str(threads), {"run.threads": threads, "train.max_steps": 6})
+        error = relative_l2(self.last("2").weights(), self.last("1").weights())
+        print(f"weights of 2 threads against 1: {error:.1e}")
+        self.assertLess(error, 1e-4)
+
+
+class Steps(ProgramTest):
+    def steps(self, name, changes, ranks=1):
+        self.train(name, {"data.train_images": 70, "train.batch": 20, "train.epochs": 2, **changes}, ranks=ranks)
+        return [(event["epoch"], event["step"], event["steps_done"]) for event in events(self.path(name), "step")]
+
+    def test_last_batch_kept(self):
+        expected = [(1, 1, 1), (1, 2, 2), (1, 3, 3), (1, 4, 4), (2, 1, 5), (2, 2, 6), (2, 3, 7), (2, 4, 8)]
+        self.assertEqual(self.steps("one", {}), expected)
+        self.assertEqual(self.steps("two", {}, ranks=2), expected)
+
+    def test_last_batch_dropped(self):
+        self.assertEqual(self.steps("run", {"data.drop_last": "yes"}),
+                         [(1, 1, 1), (1, 2, 2), (1, 3, 3), (2, 1, 4), (2, 2, 5), (2, 3, 6)])
+
+    def test_smaller_set_than_a_batch(self):
+        self.assertEqual(self.steps("run", {"train.batch": 100}), [(1, 1, 1), (2, 1, 2)])
+
+    def test_max_steps(self):
+        self.assertEqual(len(self.steps("run", {"train.max_steps": 5})), 5)
+        last = self.last("run").attributes
+        self.assertEqual((last["epoch"], last["step"], last["steps_done"]), (1, 1, 5))
+
+    def test_learning_rate(self):
+        self.train("run", {"data.train_images": 80, "train.epochs": 3, "train.schedule": "cosine", "train.lr": 0.2,
+                           "train.min_lr": 0.02, "train.warmup_epochs": 1})
+        rates = [event["lr"] for event in events(self.path("run"), "step")]
+        for step in range(4):
+            self.assertAlmostEqual(rates[step], 0.2 * (step + 1) / 5)
+        for step in range(4, 12):
+            self.assertAlmostEqual(rates[step], 0.02 + 0.18 * (1 + math.cos(math.pi * (step - 4) / 8)) / 2)
+
+
+class Metrics(ProgramTest):
+    weights = {"loss.ce_weight": 0.3, "loss.kd_weight": 0.7, "loss.feature_weight": 1e-3, "loss.teacher_weight": 1.5,
+               "loss.student_weights": "1,0.5,0.25"}
+
+    def joint(self, event, images):
+        ce, kd, feature = (event["train_" + group] for group in ("cross_entropy", "kd", "feature"))
+        return (0.3 * (1.5 * ce[0] + ce[1] + 0.5 * ce[2] + 0.25 * ce[3]) + 0.7 * sum(kd)
+                + 1e-3 * images * sum(feature))
+
+    def test_groups_and_joint_loss(self):
+        for ranks in (1, 2):
+            name = str(ranks)
+            self.train(name, {**self.weights, "data.train_images": 70}, ranks=ranks)
+            steps, epochs = events(self.path(name), "step"), events(self.path(name), "epoch")
+            self.assertEqual((len(steps), len(epochs)), (8, 2))
+            for event in steps + epochs:
+                for group, count in LOSS_GROUPS.items():
+                    values = event["train_" + group] + event.get("test_" + group, [])
+                    self.assertEqual(len(values), count * (2 if event["event"] == "epoch" else 1), group)
+                    self.assertTrue(all(math.isfinite(value) and value >= 0 for value in values), values)
+            for i, event in enumerate(steps):
+                self.assertAlmostEqual(event["loss"], self.joint(event, 10 if i % 4 == 3 else 20), delta=1e-9)
+
+    def test_epoch_is_the_mean_of_its_steps(self):
+        self.train("run", {"data.train_images": 70})
+        steps = events(self.path("run"), "step")
+        for number, epoch in enumerate(events(self.path("run"), "epoch")):
+            mine = steps[4 * number:4 * number + 4]
+            for group in LOSS_GROUPS:
+                for head, value in enumerate(epoch["train_" + group]):
+                    pictures = [20, 20, 20, 10]
+                    mean = sum(n * step["train_" + group][head] for n, step in zip(pictures, mine)) / 70
+                    self.assertAlmostEqual(value, mean, delta=1e-9 * (1 + mean))
+
+    def test_epoch_table(self):
+        result = self.train("run", {"train.epochs": 3, "eval.every": 2, "data.train_images": 60})
+        epochs, printed = events(self.path("run"), "epoch"), tables(result.out)
+        self.assertEqual((len(epochs), len(printed)), (3, 3))
+        self.assertEqual(["test_top1" in event for event in epochs], [False, True, True])
+        for event, table in zip(epochs, printed):
+            self.assertEqual(tuple(table), HEADS)
+            for head, name in enumerate(HEADS):
+                row = [f"{100 * event['train_top1'][head]:.2f}", f"{100 * event['train_top5'][head]:.1f}"]
+                if "test_top1" in event:
+                    row += [f"{100 * event['test_top1'][head]:.2f}", f"{100 * event['test_top5'][head]:.1f}"]
+                row.append(f"{event['train_cross_entropy'][head]:.4f}")
+                if head > 0:
+                    row += [f"{event['train_kd'][head - 1]:.4f}", f"{event['train_feature'][head - 1]:.2f}"]
+                self.assertEqual(table[name], row)
+        best = max(event["test_top1"][0] for event in epochs if "test_top1" in event)
+        self.assertIn(f"best teacher top-1 {100 * best:.2f}%", result.out)
+        self.assertAlmostEqual(self.last("run").attributes["best_top1"], best)
+
+    def test_learns(self):
+        result = self.train("run", {"train.epochs": 12, "model.width": 8, "data.train_images": 100,
+                                    "data.augment": "no", "train.schedule": "cosine", "log.every": 5})
+        epochs = events(self.path("run"), "epoch")
+        print("losses:", *(f"{event['loss']:.3f}" for event in epochs))
+        self.assertLess(epochs[-1]["loss"], 0.7 * epochs[0]["loss"], str(result))
+        for head in range(4):
+            self.assertLess(epochs[-1]["train_cross_entropy"][head], 0.7 * epochs[0]["train_cross_entropy"][head])
+            self.assertGreater(epochs[-1]["train_top1"][head], 0.5)
+        self.assertGreater(epochs[-1]["test_top1"][0], 0.15, "better than guessing")
+
+    def test_loss_that_is_no_number(self):
+        result = self.train("run", {"train.lr": 1000, "train.epochs": 20, "model.method": "plain",
+                                    "train.weight_decay": 1}, code=1, ranks=2)
+        self.refused(result, "no longer finite", "train.lr")
+
+
+class Plain(ProgramTest):
+    def test_plain(self):
+        self.train("run", {"model.method": "plain", "data.train_images": 60})
+        for event in events(self.path("run"), "epoch"):
+            self.assertEqual(len(event["train_top1"]), 1)
+            self.assertEqual(event["train_kd"] + event["train_feature"], [])
+            self.assertAlmostEqual(event["loss"], event["train_cross_entropy"][0])
+        names = set(self.last("run").tensors)
+        self.assertIn("weights/fc.weight", names)
+        self.assertFalse([name for name in names if "laterals" in name or "fc_b" in name])
+        result = self.run_code(0, "eval", "--checkpoint", self.path("run", "last.h5"))
+        self.assertEqual(list(tables(result.out)[0]), ["teacher"])
+
+
+class Evaluation(ProgramTest):
+    """Each test picture is counted once, whatever the ranks and the batch."""
+
+    def evaluate(self, *options, ranks=1, **changes):
+        values = {"data.kind": "cifar10", "data.path": self.data, "run.threads": 1, **changes}
+        result = self.run_code(0, "eval", "--checkpoint", self.path("run", "last.h5"), *options, *settings(values),
+                               ranks=ranks)
+        return int(re.search(r"^(\d+) test pictures$", result.out, re.MULTILINE)[1]), tables(result.out)[0]
+
+    def test_counts_and_accuracy(self):
+        self.train("run", {"train.epochs": 1})
+        epoch = events(self.path("run"), "epoch")[0]
+        expected = {name: [f"{100 * epoch['test_top1'][head]:.2f}", f"{100 * epoch['test_top5'][head]:.1f}"]
+                    for head, name in enumerate(HEADS)}
+        for ranks in (1, 2, 3):
+            for batch in (25, 60, 7):
+                count, table = self.evaluate(ranks=ranks, **{"eval.batch": batch})
+                self.assertEqual(count, 60)
+                self.assertEqual({name: row[:2] for name, row in table.items()}, expected)
+                for head, name in enumerate(HEADS):
+                    self.assertAlmostEqual(float(table[name][2]), epoch["test_cross_entropy"][head], delta=2e-4)
+            count, table = self.evaluate("--teacher-only", ranks=ranks, **{"eval.batch": 25})
+            self.assertEqual((count, list(table)), (60, ["teacher"]))
+            self.assertEqual(table["teacher"][:2], expected["teacher"])
+        # Fewer pictures than ranks: one of them has nothing to do.
+        one, three = (self.evaluate(ranks=ranks, **{"data.test_images": 2}) for ranks in (1, 3))
+        self.assertEqual(three, one)
+        self.assertEqual(three[0], 2)
+
+    def test_defaults_are_the_checkpoints(self):
+        self.train("run", {"train.epochs": 1, "data.test_images": 40}, ranks=2)
+        epoch = events(self.path("run"), "epoch")[0]
+        for device in ("cpu", "reference"):
+            result = self.run_code(0, "eval", "--checkpoint", self.path("run", "last.h5"), "--device", device)
+            self.assertIn("40 test pictures", result.out)
+            self.assertEqual(tables(result.out)[0]["student2"][0], f"{100 * epoch['test_top1'][2]:.2f}")
+
+    def test_refusals(self):
+        result = self.run_code(1, "eval", "--checkpoint", self.path("none.h5"), ranks=2)
+        self.refused(result, self.path("none.h5"))
+
+
+if __name__ == "__main__":
+    unittest.main()
