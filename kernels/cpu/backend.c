@@ -46,6 +46,12 @@ static const cpu_op cpu_ops[OP_COUNT] = {
     [OP_FOLD_FUSE_WEIGHT_GRAD] = {NULL, fold_fuse_weight_grad_launch},
     [OP_GLOBAL_AVERAGE_POOL] = {pool_prepare, global_average_pool_launch},
     [OP_GLOBAL_AVERAGE_POOL_GRAD] = {NULL, global_average_pool_grad_launch},
+    [OP_RELU] = {NULL, relu_launch},
+    [OP_RELU_GRAD] = {NULL, relu_grad_launch},
+    [OP_MAX_POOL] = {max_pool_prepare, max_pool_launch},
+    [OP_MAX_POOL_GRAD] = {NULL, max_pool_grad_launch},
+    [OP_EXCITE] = {excite_prepare, excite_launch},
+    [OP_EXCITE_GRAD] = {excite_prepare, excite_grad_launch},
     [OP_CROSS_ENTROPY] = {NULL, cross_entropy_launch},
     [OP_CROSS_ENTROPY_GRAD] = {NULL, cross_entropy_grad_launch},
     [OP_KD_LOSS] = {NULL, kd_loss_launch},
@@ -53,6 +59,9 @@ static const cpu_op cpu_ops[OP_COUNT] = {
     [OP_FEATURE_LOSS] = {NULL, feature_loss_launch},
     [OP_FEATURE_LOSS_GRAD] = {NULL, feature_loss_grad_launch},
     [OP_TOP_K] = {NULL, top_k_launch},
+    [OP_SUM_SQUARES] = {sum_squares_prepare, sum_squares_launch},
+    [OP_CLIP_FACTOR] = {NULL, clip_factor_launch},
+    [OP_EMA_UPDATE] = {NULL, ema_update_launch},
     [OP_SGD_UPDATE] = {NULL, sgd_update_launch},
 };
 

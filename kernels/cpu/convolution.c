@@ -1,12 +1,12 @@
 /* Convolutions by oneDNN: activations stay NHWC, the weight is brought from OHWI into the layout that the
  * primitive chose at each launch (it changes every step), a weight gradient back. A convolution that is a
- * matrix product becomes one. */
+ * matrix product becomes one; narrow groups are merged into groups as wide as a vector. */
 #include "base/error.h"
 #include "cpu.h"
 
 #include <string.h>
 
-enum { CONVOLUTION, REORDER };
+enum { CONVOLUTION, REORDER, MERGED };
 
 /* The tensors of one convolution, whatever the direction, as oneDNN sees them (N,C,H,W and [G],O,I,H,W). */
 typedef struct {
@@ -19,6 +19,48 @@ static bool is_matrix_product(const op_attr *attr)
     return attr->kernel == 1 && attr->stride == 1 && attr->pad == 0 && attr->groups == 1;
 }
 
+/* How many groups become one whose weight has zeros between them: in groups narrower than a vector oneDNN is slower
+ * than with that much more arithmetic, or has no kernel but its slowest. One channel a group it knows well. */
+static int64_t groups_merged(const cpu_backend *self, int64_t groups, const tensor_desc *w)
+{
+    int64_t lanes = self->loops == &cpu_loops_avx512 ? 16 : 8;
+    int64_t in = w->dim[3], out = w->dim[0] / groups, merge = lanes / in;
+    bool fits = in > 1 && in * merge == lanes && groups % merge == 0 && out * merge % lanes == 0;
+    return fits ? merge : 1;
+}
+
+/* Where the elements of output `o` at kernel position `tap` are in the weight of merged groups. */
+static int64_t merged_offset(const kernel *k, const tensor_desc *w, int64_t o, int64_t tap)
+{
+    int64_t taps = (int64_t)w->dim[1] * w->dim[2], out = w->dim[0] / k->request.node.attr.groups;
+    return ((o * taps + tap) * k->chunk + o / out % k->chunk) * w->dim[3];
+}
+
+static void merge_weight(const cpu_backend *self, const kernel *k, const float *weight, float *merged)
+{
+    const tensor_desc *w = &k->request.in[1];
+    int64_t taps = (int64_t)w->dim[1] * w->dim[2], in = w->dim[3], wide = in * k->chunk;
+    int threads = self->threads;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t o = 0; o < w->dim[0]; o++) {
+        memset(merged + o * taps * wide, 0, (size_t)(taps * wide) * sizeof *merged);
+        for (int64_t tap = 0; tap < taps; tap++)
+            memcpy(merged + merged_offset(k, w, o, tap), weight + (o * taps + tap) * in, (size_t)in * sizeof *merged);
+    }
+}
+
+static void split_weight_gradient(const cpu_backend *self, const kernel *k, const float *merged, float *gradient)
+{
+    const tensor_desc *w = &k->request.out[0];
+    int64_t taps = (int64_t)w->dim[1] * w->dim[2], in = w->dim[3];
+    int threads = self->threads;
+#pragma omp parallel for num_threads(threads) schedule(static)
+    for (int64_t o = 0; o < w->dim[0]; o++)
+        for (int64_t tap = 0; tap < taps; tap++)
+            memcpy(gradient + (o * taps + tap) * in, merged + merged_offset(k, w, o, tap),
+                   (size_t)in * sizeof *gradient);
+}
+
 static int activation(dnnl_memory_desc_t *out, const tensor_desc *t)
 {
     int64_t c = t->dim[3], w = t->dim[2], h = t->dim[1];
@@ -26,23 +68,26 @@ static int activation(dnnl_memory_desc_t *out, const tensor_desc *t)
     return onednn_strided(out, 4, dim, stride);
 }
 
-static int weights(geometry *g, const tensor_desc *t, int64_t groups)
+static int weights(geometry *g, const tensor_desc *t, int64_t groups, int64_t i)
 {
-    int64_t o = t->dim[0] / groups, h = t->dim[1], w = t->dim[2], i = t->dim[3];
+    int64_t o = t->dim[0] / groups, h = t->dim[1], w = t->dim[2];
     int64_t dim[] = {groups, o, i, h, w}, stride[] = {o * h * w * i, h * w * i, 1, w * i, i};
     int skip = groups == 1; /* the leading dimension exists only in grouped convolutions */
     TRY(onednn_strided(&g->plain_weight, 5 - skip, dim + skip, stride + skip));
     return onednn_any(&g->weight, 5 - skip, dim + skip);
 }
 
-static int describe(geometry *g, const op_attr *attr, const tensor_desc *x, const tensor_desc *w, const tensor_desc *y)
+static int describe(const cpu_backend *self, kernel *k, geometry *g, const tensor_desc *x, const tensor_desc *w,
+                    const tensor_desc *y)
 {
+    const op_attr *attr = &k->request.node.attr;
     int64_t o[] = {y->dim[3]}, one[] = {1};
     CHECK(attr->groups >= 1 && w->dim[0] == y->dim[3] && (int64_t)w->dim[3] * attr->groups == x->dim[3], ERROR_SHAPE,
           "convolution of %d channels to %d in %d groups: the weight does not fit", x->dim[3], y->dim[3], attr->groups);
     TRY(activation(&g->src, x));
     TRY(activation(&g->dst, y));
-    TRY(weights(g, w, attr->groups));
+    k->chunk = groups_merged(self, attr->groups, w);
+    TRY(weights(g, w, attr->groups / k->chunk, w->dim[3] * k->chunk));
     TRY(onednn_strided(&g->bias, 1, o, one));
     g->stride[0] = g->stride[1] = attr->stride;
     g->pad[0] = g->pad[1] = attr->pad;
@@ -112,6 +157,8 @@ static int prepare_calls(const cpu_backend *self, kernel *k, const geometry *g, 
                         : onednn_reorder_create(reorder, self->engine, &g->plain_weight, weight);
     if (code == 0 && reorder->primitive)
         k->offset[REORDER] = workspace_take(workspace, dnnl_memory_desc_get_size(weight));
+    if (k->chunk > 1)
+        k->offset[MERGED] = workspace_take(workspace, dnnl_memory_desc_get_size(&g->plain_weight));
     dnnl_primitive_desc_destroy(desc);
     size_t a = convolution->scratch_bytes, b = reorder->scratch_bytes;
     k->offset[CONVOLUTION] = workspace_take(workspace, a > b ? a : b);
@@ -123,8 +170,13 @@ static int weight_first_launch(const cpu_backend *self, const kernel *k, const k
 {
     void *scratch = workspace_at(args, k->offset[CONVOLUTION]);
     const void *weight = args->in[1];
+    if (k->chunk > 1) {
+        float *merged = workspace_at(args, k->offset[MERGED]);
+        merge_weight(self, k, weight, merged);
+        weight = merged;
+    }
     if (k->call[REORDER].primitive) {
-        const void *buffer[] = {args->in[1], workspace_at(args, k->offset[REORDER])};
+        const void *buffer[] = {weight, workspace_at(args, k->offset[REORDER])};
         TRY(onednn_call_run(&k->call[REORDER], self->stream, buffer, scratch));
         weight = buffer[1];
     }
@@ -136,13 +188,17 @@ static int wgrad_launch(const cpu_backend *self, const kernel *k, const kernel_a
 {
     void *scratch = workspace_at(args, k->offset[CONVOLUTION]);
     bool reorder = k->call[REORDER].primitive != NULL;
-    void *weight = reorder ? workspace_at(args, k->offset[REORDER]) : args->out[0];
+    void *plain = k->chunk > 1 ? workspace_at(args, k->offset[MERGED]) : args->out[0];
+    void *weight = reorder ? workspace_at(args, k->offset[REORDER]) : plain;
     const void *buffer[] = {args->in[0], weight, args->in[1], args->out[1]};
     TRY(onednn_call_run(&k->call[CONVOLUTION], self->stream, buffer, scratch));
-    if (!reorder)
-        return 0;
-    const void *back[] = {weight, args->out[0]};
-    return onednn_call_run(&k->call[REORDER], self->stream, back, scratch);
+    if (reorder) {
+        const void *back[] = {weight, plain};
+        TRY(onednn_call_run(&k->call[REORDER], self->stream, back, scratch));
+    }
+    if (k->chunk > 1)
+        split_weight_gradient(self, k, plain, args->out[0]);
+    return 0;
 }
 
 int conv2d_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
@@ -154,7 +210,7 @@ int conv2d_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
     dnnl_primitive_desc_t desc;
     if (is_matrix_product(&r->node.attr))
         return linear_prepare(self, k, workspace);
-    TRY(describe(&g, &r->node.attr, &r->in[0], &r->in[1], &r->out[0]));
+    TRY(describe(self, k, &g, &r->in[0], &r->in[1], &r->out[0]));
     TRY(forward_desc(self, &g, bias, &desc));
     k->launch = weight_first_launch;
     return prepare_calls(self, k, &g, desc, id, bias ? 4 : 3, workspace);
@@ -169,7 +225,7 @@ int conv2d_dgrad_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
     dnnl_primitive_desc_t desc;
     if (is_matrix_product(&r->node.attr))
         return linear_dgrad_prepare(self, k, workspace);
-    TRY(describe(&g, &r->node.attr, &r->out[0], &r->in[1], &r->in[0]));
+    TRY(describe(self, k, &g, &r->out[0], &r->in[1], &r->in[0]));
     TRY(onednn_check(dnnl_convolution_backward_data_desc_init(&backward, dnnl_convolution_direct, &g.src, &g.weight,
                                                               &g.dst, g.stride, g.pad, g.pad),
                      "convolution"));
@@ -188,7 +244,7 @@ int conv2d_wgrad_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
     dnnl_primitive_desc_t desc;
     if (is_matrix_product(&r->node.attr))
         return linear_wgrad_prepare(self, k, workspace);
-    TRY(describe(&g, &r->node.attr, &r->in[0], &r->out[0], &r->in[1]));
+    TRY(describe(self, k, &g, &r->in[0], &r->out[0], &r->in[1]));
     TRY(onednn_check(dnnl_convolution_backward_weights_desc_init(&backward, dnnl_convolution_direct, &g.src, &g.weight,
                                                                  bias ? &g.bias : NULL, &g.dst, g.stride, g.pad, g.pad),
                      "convolution"));

@@ -21,6 +21,9 @@ typedef struct {
     char description[200];
 } cpu_backend;
 
+/* Below this many elements waking the threads costs more than they save. */
+enum { PARALLEL_ELEMENTS = 16384 };
+
 enum { CPU_MAX_CALLS = 4 };
 
 /* What prepare made. The meaning of the slots is the op's own matter. */
@@ -29,7 +32,7 @@ struct kernel {
     int (*launch)(const cpu_backend *self, const kernel *k, const kernel_args *args);
     onednn_call call[CPU_MAX_CALLS];
     size_t offset[CPU_MAX_CALLS]; /* into the workspace */
-    int64_t chunk;                /* rows taken at a time */
+    int64_t chunk;                /* rows, or groups, taken at a time */
 };
 
 typedef int cpu_prepare(const cpu_backend *self, kernel *k, size_t *workspace);
@@ -76,7 +79,13 @@ cpu_launch bn_grad_sums_launch, bn_grad_launch, bn_param_grad_launch;
 cpu_prepare upsample2x_prepare, pool_prepare; /* pointwise.c */
 cpu_launch add_launch, concat_launch, channel_slice_launch, upsample2x_launch, upsample2x_grad_launch;
 cpu_launch patchify_launch, unpatchify_launch, fold_fuse_weight_launch, fold_fuse_weight_grad_launch;
-cpu_launch global_average_pool_launch, global_average_pool_grad_launch, sgd_update_launch;
+cpu_launch global_average_pool_launch, global_average_pool_grad_launch;
+cpu_prepare max_pool_prepare; /* pooling.c */
+cpu_launch max_pool_launch, max_pool_grad_launch;
+cpu_prepare excite_prepare; /* activation.c */
+cpu_launch relu_launch, relu_grad_launch, excite_launch, excite_grad_launch;
+cpu_prepare sum_squares_prepare; /* update.c */
+cpu_launch sum_squares_launch, clip_factor_launch, sgd_update_launch, ema_update_launch;
 cpu_launch cross_entropy_launch, kd_loss_launch, feature_loss_launch, top_k_launch; /* losses.c */
 cpu_launch cross_entropy_grad_launch, kd_loss_grad_launch, feature_loss_grad_launch;
 

@@ -328,23 +328,180 @@ static void upsample_grad_row(const float *dy, const upsample_sources *row, cons
         gather(scratch, channels, &column[i], dx + i * channels, channels);
 }
 
-static void sgd_update(float *w, float *v, const float *dw, int64_t count, float lr, float momentum, float decay,
-                       bool nesterov)
+static void relu(const float *x, float *y, int64_t count, bool stream)
+{
+    _Alignas(64) float buffer[BLOCK];
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        int64_t n = smaller(BLOCK, count - at);
+        const float *in = x + at;
+        float *out = stream ? buffer : y + at;
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            out[i] = rectify(in[i]);
+        if (stream)
+            stream_block(y + at, buffer, n);
+    }
+    stream_end(stream);
+}
+
+static void relu_grad(const float *y, const float *dy, float *dx, int64_t count, bool stream)
+{
+    _Alignas(64) float buffer[BLOCK];
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        int64_t n = smaller(BLOCK, count - at);
+        mask_by_y(y + at, dy + at, stream ? buffer : dx + at, n);
+        if (stream)
+            stream_block(dx + at, buffer, n);
+    }
+    stream_end(stream);
+}
+
+static int64_t larger(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* The part of window `i` along one axis of `size` elements. */
+typedef struct {
+    int64_t begin, end;
+} window;
+
+static window window_on(const pool_windows *w, int64_t i, int64_t size)
+{
+    int64_t first = i * w->stride - w->pad;
+    return (window){larger(first, 0), smaller(first + w->kernel, size)};
+}
+
+/* y = the elementwise maximum of `rows` >= 1 rows of x, `count` apart. */
+static void maximum(const float *x, int64_t rows, float *y, int64_t count)
+{
+    for (int64_t at = 0; at < count; at += BLOCK) {
+        int64_t n = smaller(BLOCK, count - at);
+        const float *first = x + at, *second = x + (rows > 1 ? count : 0) + at;
+        float *restrict out = y + at;
+#pragma omp simd
+        for (int64_t i = 0; i < n; i++)
+            out[i] = first[i] > second[i] ? first[i] : second[i];
+        for (int64_t r = 2; r < rows; r++) {
+            const float *next = x + r * count + at;
+#pragma omp simd
+            for (int64_t i = 0; i < n; i++)
+                out[i] = out[i] > next[i] ? out[i] : next[i];
+        }
+    }
+}
+
+/* Down the columns first: what windows side by side share is compared once. */
+static void max_pool_row(const pool_windows *w, const float *x, int64_t row, float *y, float *scratch)
+{
+    window v = window_on(w, row, w->height);
+    maximum(x + v.begin * w->width * w->channels, v.end - v.begin, scratch, w->width * w->channels);
+    for (int64_t i = 0; i < w->out_width; i++) {
+        window h = window_on(w, i, w->width);
+        maximum(scratch + h.begin * w->channels, h.end - h.begin, y + i * w->channels, w->channels);
+    }
+}
+
+/* Where in its window each channel's largest element is: the number of the position, counted along the rows. */
+static void find_largest(const float *x, const pool_windows *w, window v, window h, int32_t *restrict place,
+                         float *restrict best, int64_t count)
+{
+    int32_t position = 0;
+    for (int64_t r = v.begin; r < v.end; r++)
+        for (int64_t i = h.begin; i < h.end; i++, position++) {
+            const float *in = x + (r * w->width + i) * w->channels;
+            if (position == 0) {
+                memcpy(best, in, (size_t)count * sizeof *best);
+                memset(place, 0, (size_t)count * sizeof *place);
+                continue;
+            }
+#pragma omp simd
+            for (int64_t c = 0; c < count; c++) {
+                place[c] = in[c] > best[c] ? position : place[c];
+                best[c] = in[c] > best[c] ? in[c] : best[c];
+            }
+        }
+}
+
+static void max_pool_grad_row(const pool_windows *w, const float *x, int64_t row, const float *dy, float *dx,
+                              int64_t begin, int64_t end)
+{
+    _Alignas(64) int32_t place[BLOCK];
+    _Alignas(64) float best[BLOCK];
+    window v = window_on(w, row, w->height);
+    for (int64_t i = 0; i < w->out_width; i++, dy += w->channels)
+        for (int64_t first = 0; first < w->channels; first += BLOCK) {
+            int64_t n = smaller(BLOCK, w->channels - first);
+            window h = window_on(w, i, w->width);
+            find_largest(x + first, w, v, h, place, best, n);
+            for (int64_t r = larger(v.begin, begin); r < smaller(v.end, end); r++)
+                for (int64_t j = h.begin; j < h.end; j++) {
+                    int32_t position = (int32_t)((r - v.begin) * (h.end - h.begin) + j - h.begin);
+                    const float *gradient = dy + first;
+                    float *restrict out = dx + (r * w->width + j) * w->channels + first;
+#pragma omp simd
+                    for (int64_t c = 0; c < n; c++)
+                        out[c] += place[c] == position ? gradient[c] : 0.0F;
+                }
+        }
+}
+
+static void excite_grad(const float *r, const float *y, const float *dy, const float *gate, float *dr, float *dshortcut,
+                        int64_t rows, int64_t channels, double *sums, float *scratch)
+{
+    float *restrict sum = scratch, *buffer = scratch + channels;
+    memset(sum, 0, (size_t)channels * sizeof *sum);
+    for (int64_t row = 0; row < rows; row++, r += channels, y += channels, dy += channels) {
+        float *g = dshortcut ? dshortcut + row * channels : buffer;
+        mask_by_y(y, dy, g, channels);
+#pragma omp simd
+        for (int64_t c = 0; c < channels; c++)
+            sum[c] += g[c] * r[c];
+        if (dr) {
+            float *restrict out = dr + row * channels;
+#pragma omp simd
+            for (int64_t c = 0; c < channels; c++)
+                out[c] = gate[c] * g[c];
+        }
+        if (row % SUM_ROWS == SUM_ROWS - 1)
+            flush_sums(sum, sums, channels);
+    }
+    flush_sums(sum, sums, channels);
+}
+
+static double sum_squares(const float *x, int64_t count)
+{
+    double sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int64_t i = 0; i < count; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum;
+}
+
+static void sgd_update(float *w, float *v, const float *dw, int64_t count, float lr, float factor, float momentum,
+                       float decay, bool nesterov)
 {
     if (nesterov) {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            float g = dw[i] + decay * w[i];
+            float g = factor * dw[i] + decay * w[i];
             v[i] = momentum * v[i] + g;
             w[i] -= lr * (g + momentum * v[i]);
         }
     } else {
 #pragma omp simd
         for (int64_t i = 0; i < count; i++) {
-            v[i] = momentum * v[i] + (dw[i] + decay * w[i]);
+            v[i] = momentum * v[i] + (factor * dw[i] + decay * w[i]);
             w[i] -= lr * v[i];
         }
     }
+}
+
+static void ema_update(const float *x, float *average, int64_t count, float share)
+{
+#pragma omp simd
+    for (int64_t i = 0; i < count; i++)
+        average[i] += share * (x[i] - average[i]);
 }
 
 const cpu_loops LOOPS_TABLE = {
@@ -357,5 +514,12 @@ const cpu_loops LOOPS_TABLE = {
     .copy = copy,
     .upsample_row = upsample_row,
     .upsample_grad_row = upsample_grad_row,
+    .relu = relu,
+    .relu_grad = relu_grad,
+    .max_pool_row = max_pool_row,
+    .max_pool_grad_row = max_pool_grad_row,
+    .excite_grad = excite_grad,
+    .sum_squares = sum_squares,
     .sgd_update = sgd_update,
+    .ema_update = ema_update,
 };

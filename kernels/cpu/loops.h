@@ -41,6 +41,13 @@ typedef struct {
     float weight[UPSAMPLE_MAX_SOURCES];
 } upsample_sources;
 
+/* The windows of a pooling of a `height` x `width` map. */
+typedef struct {
+    int64_t height, width, channels;
+    int64_t out_height, out_width;
+    int64_t kernel, stride, pad;
+} pool_windows;
+
 typedef struct {
     const char *name;
 
@@ -74,9 +81,31 @@ typedef struct {
     void (*upsample_grad_row)(const float *dy, const upsample_sources *row, const upsample_sources *column,
                               int64_t width, int64_t columns, int64_t channels, float *dx, float *scratch);
 
-    /* g = dw + decay*w; v = momentum*v + g; w -= lr * (nesterov ? g + momentum*v : v). */
-    void (*sgd_update)(float *w, float *v, const float *dw, int64_t count, float lr, float momentum, float decay,
-                       bool nesterov);
+    /* y = max(x, 0); dx = dy where y > 0, else 0. y may be x, dx may be dy. */
+    void (*relu)(const float *x, float *y, int64_t count, bool stream);
+    void (*relu_grad)(const float *y, const float *dy, float *dx, int64_t count, bool stream);
+
+    /* One row of maxima, of a picture x. scratch: width*channels. */
+    void (*max_pool_row)(const pool_windows *w, const float *x, int64_t row, float *y, float *scratch);
+
+    /* What a row of maxima, with gradient dy, adds to the rows [begin, end) of dx, which is a picture like x. */
+    void (*max_pool_grad_row)(const pool_windows *w, const float *x, int64_t row, const float *dy, float *dx,
+                              int64_t begin, int64_t end);
+
+    /* With g = dy where y > 0, else 0: dr = gate*g, dshortcut = g, sums[c] += sum of g*r; NULL: not wanted.
+     * scratch: 2*channels. */
+    void (*excite_grad)(const float *r, const float *y, const float *dy, const float *gate, float *dr, float *dshortcut,
+                        int64_t rows, int64_t channels, double *sums, float *scratch);
+
+    /* In float64. */
+    double (*sum_squares)(const float *x, int64_t count);
+
+    /* g = factor*dw + decay*w; v = momentum*v + g; w -= lr * (nesterov ? g + momentum*v : v). */
+    void (*sgd_update)(float *w, float *v, const float *dw, int64_t count, float lr, float factor, float momentum,
+                       float decay, bool nesterov);
+
+    /* average += share * (x - average). */
+    void (*ema_update)(const float *x, float *average, int64_t count, float share);
 } cpu_loops;
 
 extern const cpu_loops cpu_loops_baseline, cpu_loops_avx2, cpu_loops_avx512;

@@ -29,6 +29,15 @@ static int check_targets(const kernel *k, const kernel_args *args)
     return 0;
 }
 
+/* What a picture's target is compared with: its class's logit, mixed with the mean of all by the smoothing. */
+static double target_logit(const float *z, int64_t classes, int32_t target, double smoothing)
+{
+    double sum = 0;
+    for (int64_t j = 0; j < classes; j++)
+        sum += (double)z[j];
+    return (1 - smoothing) * (double)z[target] + smoothing / (double)classes * sum;
+}
+
 int cross_entropy_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
@@ -38,7 +47,7 @@ int cross_entropy_launch(const cpu_backend *self, const kernel *k, const kernel_
     TRY(check_targets(k, args));
     for (int64_t n = 0; n < pictures; n++) {
         const float *z = (const float *)args->in[0] + n * classes;
-        sum += log_partition(z, classes, 1) - (double)z[target[n]];
+        sum += log_partition(z, classes, 1) - target_logit(z, classes, target[n], k->request.node.attr.smoothing);
     }
     *(double *)args->out[0] = sum / k->request.node.attr.count;
     return 0;
@@ -49,14 +58,17 @@ int cross_entropy_grad_launch(const cpu_backend *self, const kernel *k, const ke
     const int32_t *target = args->in[1];
     int64_t pictures = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
     double scale = k->request.node.attr.weight / k->request.node.attr.count;
+    double smoothing = k->request.node.attr.smoothing;
     TRY(check_targets(k, args));
 #pragma omp parallel for num_threads(self->threads) schedule(static)
     for (int64_t n = 0; n < pictures; n++) {
         const float *z = (const float *)args->in[0] + n * classes;
         float *dz = (float *)args->out[0] + n * classes;
         double total = log_partition(z, classes, 1);
-        for (int64_t j = 0; j < classes; j++)
-            dz[j] = (float)(scale * (exp((double)z[j] - total) - (j == target[n])));
+        for (int64_t j = 0; j < classes; j++) {
+            double t = (j == target[n] ? 1 - smoothing : 0) + smoothing / (double)classes;
+            dz[j] = (float)(scale * (exp((double)z[j] - total) - t));
+        }
     }
     return 0;
 }

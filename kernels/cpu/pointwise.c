@@ -1,11 +1,8 @@
-/* Ops that move or combine elements: add, concat, slices, patches, pooling, fuse weights, the update.
+/* Ops that move or combine elements: add, concat, slices, patches, pooling, fuse weights.
  * Each element belongs to one thread; nothing is kept between launches. */
 #include "cpu.h"
 
 #include <string.h>
-
-/* Below this many elements waking the threads costs more than they save. */
-enum { PARALLEL_ELEMENTS = 16384 };
 
 int add_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
@@ -165,23 +162,6 @@ int global_average_pool_grad_launch(const cpu_backend *self, const kernel *k, co
             first[c] = dy[n * channels + c] * share;
         for (int64_t p = 1; p < pixels; p++)
             memcpy(first + p * channels, first, (size_t)channels * sizeof *first);
-    }
-    return 0;
-}
-
-int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
-{
-    const op_attr *attr = &k->request.node.attr;
-    float *w = kernel_in_out(args, 0), *v = kernel_in_out(args, 1);
-    const float *dw = args->in[2];
-    float lr = (float)*(const double *)args->in[3], decay = attr->decay ? (float)attr->weight_decay : 0.0F;
-    int64_t count = tensor_count(&k->request.in[0]);
-    int threads = self->threads;
-#pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
-    for (int t = 0; t < threads; t++) {
-        int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
-        self->loops->sgd_update(w + begin, v + begin, dw + begin, end - begin, lr, (float)attr->momentum, decay,
-                                attr->nesterov);
     }
     return 0;
 }

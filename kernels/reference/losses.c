@@ -47,8 +47,7 @@ int reference_cross_entropy(const reference *self, const kernel_request *request
     int classes = request->in[0].dim[3];
     TRY(check_targets(request, args));
     for (int64_t n = 0; n < tensor_rows(&request->in[0]); n++, logits += classes)
-        sum += log_sum_exp(logits, classes, 1) -
-               target_logit(logits, classes, target[n], request->node.attr.smoothing);
+        sum += log_sum_exp(logits, classes, 1) - target_logit(logits, classes, target[n], request->node.attr.smoothing);
     *loss = sum / request->node.attr.count;
     return 0;
 }

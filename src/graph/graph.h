@@ -76,10 +76,25 @@ double graph_node_macs(const graph *g, const graph_node *node);
  * normalisation's backward are reduced over the ranks. */
 void graph_backward(graph *g, bool sync_bn);
 
+/* A batch may be computed in parts, one program each, whose gradients are added up in states "accumulated/<parameter>".
+ */
+typedef enum {
+    PART_WHOLE,  /* the batch is one part */
+    PART_FIRST,  /* its gradients become the accumulated ones */
+    PART_MIDDLE, /* its gradients are added to them */
+    PART_LAST    /* the gradients are the sum of its own and the accumulated ones */
+} batch_part;
+
+/* After graph_backward: directs the gradients of that part. Only PART_WHOLE and PART_LAST have gradients to update
+ * with. */
+void graph_accumulate(graph *g, batch_part part);
+
 /* Appends one sgd_update for each parameter that has a gradient, with its state "momentum/<parameter>" and the
- * input "lr". Vectors (biases, batch normalisation) decay only with decay_vectors. */
+ * input "lr". Vectors (biases, batch normalisation) decay only with decay_vectors. With clip_norm > 0 all gradients are
+ * scaled so that their joint norm does not exceed it. With ema_decay > 0 the states "ema/<name>" follow the parameters
+ * and the states that are there (the running statistics). */
 typedef struct {
-    double momentum, weight_decay;
+    double momentum, weight_decay, clip_norm, ema_decay;
     bool nesterov, decay_vectors;
 } sgd_options;
 void graph_sgd(graph *g, const sgd_options *options);

@@ -1,30 +1,79 @@
-/* Owns the pass that appends the optimiser. One thread. */
+/* Owns the passes from gradients to updated parameters. One thread. */
 #include "base/error.h"
 #include "graph/graph.h"
 
-static void update_parameter(graph *g, value_id parameter, value_id lr, const sgd_options *options)
+#include <stdlib.h>
+#include <string.h>
+
+enum { LONG_NAME = GRAPH_NAME_BYTES + 16 };
+
+static value_id gradient_of(const graph *g, value_id parameter)
 {
-    char name[GRAPH_NAME_BYTES + 16];
-    const graph_value of = g->values[parameter];
-    snprintf(name, sizeof name, "gradient/%s", of.name);
-    value_id gradient = graph_find(g, name);
+    char name[LONG_NAME];
+    snprintf(name, sizeof name, "gradient/%s", g->values[parameter].name);
+    return graph_find(g, name);
+}
+
+/* A state of the same shape as the value, called PREFIX/<its name>. */
+static value_id companion_state(graph *g, const char *prefix, value_id of)
+{
+    char name[LONG_NAME];
+    const graph_value value = g->values[of];
+    snprintf(name, sizeof name, "%s/%s", prefix, value.name);
+    return graph_state(g, name, (tensor_layout)value.desc.layout, value.desc.dim);
+}
+
+/* min(1, clip_norm / norm of all gradients together). */
+static value_id clip_factor(graph *g, double clip_norm, uint32_t n_values)
+{
+    value_id sum = VALUE_NONE;
+    graph_scope(g, "clip_norm");
+    for (value_id id = 1; id < n_values; id++) {
+        value_id gradient = graph_desc(g, id)->kind == KIND_PARAMETER ? gradient_of(g, id) : VALUE_NONE;
+        if (gradient)
+            sum = graph_apply(g, OP_SUM_SQUARES, NULL, sum ? 2 : 1, (value_id[]){gradient, sum});
+    }
+    op_attr attr = {.max_norm = clip_norm};
+    return graph_apply(g, OP_CLIP_FACTOR, &attr, 1, &sum);
+}
+
+static void update_parameter(graph *g, value_id parameter, value_id lr, value_id factor, const sgd_options *options)
+{
+    value_id gradient = gradient_of(g, parameter);
     if (gradient == VALUE_NONE)
         return;
-    snprintf(name, sizeof name, "momentum/%s", of.name);
-    value_id momentum = graph_state(g, name, (tensor_layout)of.desc.layout, of.desc.dim);
+    value_id momentum = companion_state(g, "momentum", parameter);
     op_attr attr = {.momentum = options->momentum,
                     .weight_decay = options->weight_decay,
                     .nesterov = options->nesterov,
-                    .decay = options->decay_vectors || of.desc.layout != LAYOUT_C};
-    graph_scope(g, "%s", of.name);
-    graph_emit(g, OP_SGD_UPDATE, &attr, 4, (value_id[]){parameter, momentum, gradient, lr}, 0, NULL);
+                    .decay = options->decay_vectors || graph_desc(g, parameter)->layout != LAYOUT_C};
+    graph_scope(g, "%s", g->values[parameter].name);
+    graph_emit(g, OP_SGD_UPDATE, &attr, 5, (value_id[]){parameter, momentum, gradient, lr, factor}, 0, NULL);
+}
+
+static void follow(graph *g, uint8_t kind, double decay, uint32_t n_values)
+{
+    op_attr attr = {.momentum = decay};
+    for (value_id id = 1; id < n_values && !g->status; id++) {
+        if (graph_desc(g, id)->kind != kind || strncmp(g->values[id].name, "accumulated/", 12) == 0)
+            continue;
+        graph_scope(g, "ema");
+        value_id average = companion_state(g, "ema", id);
+        graph_emit(g, OP_EMA_UPDATE, &attr, 2, (value_id[]){id, average}, 0, NULL);
+    }
 }
 
 void graph_sgd(graph *g, const sgd_options *options)
 {
     value_id lr = graph_input(g, "lr", DTYPE_F64, (const int32_t[]){1, 1, 1, 1});
     uint32_t n_values = g->n_values;
+    /* The averages of the running statistics come first, so that they lie beside these in the arena of states. */
+    if (options->ema_decay > 0)
+        follow(g, KIND_STATE, options->ema_decay, n_values);
+    value_id factor = options->clip_norm > 0 ? clip_factor(g, options->clip_norm, n_values) : VALUE_NONE;
     for (value_id id = 1; id < n_values && !g->status; id++)
-        if (g->values[id].desc.kind == KIND_PARAMETER)
-            update_parameter(g, id, lr, options);
+        if (graph_desc(g, id)->kind == KIND_PARAMETER)
+            update_parameter(g, id, lr, factor, options);
+    if (options->ema_decay > 0)
+        follow(g, KIND_PARAMETER, options->ema_decay, n_values);
 }

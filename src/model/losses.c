@@ -20,7 +20,7 @@ static double cross_entropy_weight(const model_options *o, int head)
 static void build_head_losses(builder *b, int head)
 {
     model *m = b->m;
-    op_attr attr = {.count = b->shape->global_batch,
+    op_attr attr = {.count = b->shape->loss_batch,
                     .weight = cross_entropy_weight(b->options, head),
                     .smoothing = b->shape->training ? b->options->label_smoothing : 0};
     value_id in[2] = {m->logits[head], m->target};
@@ -38,7 +38,7 @@ static void build_distillation(builder *b, int head)
     model *m = b->m;
     const model_options *o = b->options;
     int student = head - 1;
-    op_attr attr = {.count = b->shape->global_batch,
+    op_attr attr = {.count = b->shape->loss_batch,
                     .weight = o->kd_weight,
                     .temperature = o->temperature,
                     .detach_teacher = o->kd_detach_teacher};

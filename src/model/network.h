@@ -64,7 +64,9 @@ typedef struct {
     bool training;        /* batch statistics; otherwise running ones */
     bool sync_bn;         /* batch statistics over all ranks */
     int32_t batch;        /* pictures of this rank */
-    int32_t global_batch; /* of all ranks: what the losses are averaged over */
+    int32_t global_batch; /* of all ranks */
+    int32_t loss_batch; /* what the losses are averaged over: more than global_batch where a batch has several parts */
+    batch_part part;
 } step_shape;
 
 /* How a parameter starts. Values are drawn per element, in the order of the file layout. */

@@ -11,8 +11,9 @@ typedef struct {
     sgd_options sgd;
 } step_options;
 
-/* Builds forward, losses, rewrites, backward and update, in that order, into an initialised graph.
- * Inputs: "input", "target", "lr". Returns graph_status; free the model with model_free. */
+/* Builds forward, losses, rewrites, backward and (for the whole or last part of a batch) update, in that order, into an
+ * initialised graph. Inputs: "input", "target", and "lr" where there is an update. Returns graph_status; free the model
+ * with model_free. */
 int step_build_training(graph *g, model *m, const step_options *options, const step_shape *shape);
 
 /* Builds the forward with running statistics; a plain model option leaves the teacher alone. */

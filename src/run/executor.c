@@ -32,13 +32,20 @@ static int run_node(runtime *r, program *p, uint32_t index)
     return comm_progress(r->ranks);
 }
 
+static bool reads_gradient(const graph *g, const graph_node *node)
+{
+    for (int k = 0; k < node->n_in; k++)
+        if (graph_desc(g, node->in[k])->kind == KIND_GRADIENT)
+            return true;
+    return false;
+}
+
 int program_run(runtime *r, program *p, double *node_seconds)
 {
     uint32_t started = 0, waited = 0;
     for (uint32_t i = 0; i < p->step.n_nodes; i++) {
         double begin = node_seconds ? run_clock() : 0;
-        /* The optimiser is the first to read reduced gradients. */
-        while (p->step.nodes[i].op == OP_SGD_UPDATE && waited < started)
+        while (waited < started && reads_gradient(&p->step, &p->step.nodes[i]))
             TRY(comm_wait(r->ranks, &p->buckets[waited++].request));
         TRY(run_node(r, p, i));
         if (started < p->n_buckets && p->buckets[started].last_node == i)

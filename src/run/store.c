@@ -11,9 +11,15 @@ static bool is_persistent(const tensor_desc *desc)
     return desc->kind == KIND_PARAMETER || desc->kind == KIND_STATE;
 }
 
-bool store_is_momentum(const store_entry *entry)
+static const char *const role_prefixes[] = {
+    [ENTRY_MODEL] = "", [ENTRY_MOMENTUM] = "momentum/", [ENTRY_AVERAGE] = "ema/", [ENTRY_ACCUMULATED] = "accumulated/"};
+
+entry_role store_role(const store_entry *entry)
 {
-    return strncmp(entry->name, STORE_MOMENTUM_PREFIX, strlen(STORE_MOMENTUM_PREFIX)) == 0;
+    for (int role = ENTRY_MOMENTUM; role <= ENTRY_ACCUMULATED; role++)
+        if (strncmp(entry->name, role_prefixes[role], strlen(role_prefixes[role])) == 0)
+            return (entry_role)role;
+    return ENTRY_MODEL;
 }
 
 static int place_entries(store *s, const graph *g, const memory_plan *plan)
@@ -37,8 +43,6 @@ static int place_entries(store *s, const graph *g, const memory_plan *plan)
         entry->desc = value->desc;
         entry->memory = (char *)s->arena[value->desc.kind] + plan->offset[id];
         memcpy(entry->name, value->name, sizeof entry->name);
-        if (value->desc.kind == KIND_STATE && !store_is_momentum(entry))
-            s->statistics_bytes = plan->offset[id] + tensor_bytes(&value->desc);
     }
     return 0;
 }
@@ -70,6 +74,44 @@ store_entry *store_find(const store *s, const char *name)
         if (strcmp(s->entries[i].name, name) == 0)
             return &s->entries[i];
     return NULL;
+}
+
+void store_swap_averages(store *s)
+{
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        if (store_role(&s->entries[i]) != ENTRY_AVERAGE)
+            continue;
+        const char *name = s->entries[i].name + strlen(role_prefixes[ENTRY_AVERAGE]);
+        char *average = s->entries[i].memory, *current = store_find(s, name)->memory;
+        for (size_t k = 0; k < tensor_bytes(&s->entries[i].desc); k++) {
+            char kept = average[k];
+            average[k] = current[k];
+            current[k] = kept;
+        }
+    }
+}
+
+static bool is_statistic(const store *s, const store_entry *entry)
+{
+    if (store_role(entry) == ENTRY_AVERAGE)
+        entry = store_find(s, entry->name + strlen(role_prefixes[ENTRY_AVERAGE]));
+    return entry->desc.kind == KIND_STATE && store_role(entry) == ENTRY_MODEL;
+}
+
+size_t store_statistics(store *s, void *packed, bool to_store)
+{
+    size_t bytes = 0;
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        store_entry *entry = &s->entries[i];
+        if (!is_statistic(s, entry))
+            continue;
+        if (packed && to_store)
+            memcpy(entry->memory, (char *)packed + bytes, tensor_bytes(&entry->desc));
+        else if (packed)
+            memcpy((char *)packed + bytes, entry->memory, tensor_bytes(&entry->desc));
+        bytes += tensor_bytes(&entry->desc);
+    }
+    return bytes;
 }
 
 int store_file_shape(const tensor_desc *desc, int64_t shape[4])

@@ -17,13 +17,16 @@ typedef struct {
     store_entry *entries;
     void *arena[KIND_COUNT]; /* one allocation for the parameters, one for the states */
     size_t arena_bytes[KIND_COUNT];
-    size_t statistics_bytes; /* beginning of the state arena that holds the model's running statistics */
 } store;
 
-/* Names of the optimiser's states begin with this. */
-#define STORE_MOMENTUM_PREFIX "momentum/"
-
-bool store_is_momentum(const store_entry *entry);
+/* What an entry is for, by the prefix of its name. */
+typedef enum {
+    ENTRY_MODEL,      /* parameters and running statistics */
+    ENTRY_MOMENTUM,   /* "momentum/<parameter>" */
+    ENTRY_AVERAGE,    /* "ema/<parameter or statistic>" */
+    ENTRY_ACCUMULATED /* "accumulated/<parameter>": lives within a step only */
+} entry_role;
+entry_role store_role(const store_entry *entry);
 
 /* Makes room for every parameter and state of the graph; all zero at first. */
 int store_open(store *s, backend *device, const graph *g);
@@ -31,6 +34,13 @@ void store_close(store *s);
 
 /* The entry of that name, or NULL. */
 store_entry *store_find(const store *s, const char *name);
+
+/* Exchanges every entry with its average; a second call undoes it. */
+void store_swap_averages(store *s);
+
+/* Copies the running statistics and their averages, one after the other, out of the store or back into it; returns
+ * their bytes. `packed` NULL only counts. */
+size_t store_statistics(store *s, void *packed, bool to_store);
 
 /* The tensor's shape in files (1, 2 or 4 dimensions, PyTorch order); returns their number. */
 int store_file_shape(const tensor_desc *desc, int64_t shape[4]);

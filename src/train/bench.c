@@ -62,10 +62,10 @@ static int time_steps(timing *t)
     for (int i = -WARM_UP_STEPS; i < t->steps && status == 0; i++) {
         double begin = run_clock();
         status = loader_next(batches, &batch);
-        program *p = status == 0 ? experiment_feed(t->e, t->e->training, &batch) : NULL;
-        if (p) {
-            *(double *)program_value(p, &t->e->run, "lr", NULL) = 1e-3;
-            status = program_run(&t->e->run, p, i >= 0 ? t->node_seconds : NULL);
+        const sized_program *sized = status == 0 ? experiment_feed_training(t->e, &batch) : NULL;
+        if (sized) {
+            *(double *)program_value(sized->program, &t->e->run, "lr", NULL) = 1e-3;
+            status = program_run(&t->e->run, sized->program, i >= 0 ? t->node_seconds : NULL);
         }
         if (i >= 0)
             t->step_seconds[i] = run_clock() - begin;

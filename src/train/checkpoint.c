@@ -10,10 +10,10 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* "momentum/NAME" stays, weights and running statistics go to "weights/NAME". */
+/* Weights and running statistics go to "weights/NAME"; the others have a prefix of their own. */
 static void tensor_path(const store_entry *entry, char path[2 * GRAPH_NAME_BYTES])
 {
-    snprintf(path, 2 * GRAPH_NAME_BYTES, "%s%s", store_is_momentum(entry) ? "" : "weights/", entry->name);
+    snprintf(path, 2 * GRAPH_NAME_BYTES, "%s%s", store_role(entry) == ENTRY_MODEL ? "weights/" : "", entry->name);
 }
 
 static real_type entry_type(const store_entry *entry)
@@ -25,6 +25,8 @@ static int write_tensors(const store *tensors, tensor_file *file)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
         const store_entry *entry = &tensors->entries[i];
+        if (store_role(entry) == ENTRY_ACCUMULATED)
+            continue;
         int64_t shape[4];
         int rank = store_file_shape(&entry->desc, shape);
         char path[2 * GRAPH_NAME_BYTES];
@@ -111,10 +113,10 @@ static int read_tensor(store_entry *entry, tensor_file *file)
     return status;
 }
 
-static int read_tensors(store *tensors, tensor_file *file, bool with_momentum)
+static int read_tensors(store *tensors, tensor_file *file)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++)
-        if (with_momentum || !store_is_momentum(&tensors->entries[i]))
+        if (store_role(&tensors->entries[i]) != ENTRY_ACCUMULATED)
             TRY(read_tensor(&tensors->entries[i], file));
     return 0;
 }
@@ -172,7 +174,7 @@ static int load_all(experiment *e, tensor_file *file, const char *path, progress
     settings saved;
     TRY(saved_settings(file, path, &saved));
     TRY(check_same_model(&e->config, &saved, path));
-    TRY(read_tensors(&e->tensors, file, true));
+    TRY(read_tensors(&e->tensors, file));
     TRY(read_progress(file, at));
     return at->step > 0 ? check_same_order(&e->config, &saved) : 0;
 }
@@ -181,7 +183,7 @@ static int load(experiment *e, const char *path, progress *at)
 {
     tensor_file *file = NULL;
     TRY(tensor_file_open(&file, path));
-    int status = at ? load_all(e, file, path, at) : read_tensors(&e->tensors, file, false);
+    int status = at ? load_all(e, file, path, at) : read_tensors(&e->tensors, file);
     tensor_file_close(&file);
     return status;
 }

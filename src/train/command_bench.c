@@ -10,6 +10,7 @@ static int run(const options *o, logger *log, comm *ranks)
     CHECK(o->steps != 0 && o->steps <= 1000000, ERROR_USAGE, "--steps: expected 1 to 1000000");
     config.data.kind = DATA_SYNTHETIC;
     config.data.train_images = config.train.batch; /* one batch, no incomplete one */
+    config.train.accumulate = 1;
     if (config.model.classes == 0)
         config.model.classes = 100;
     experiment e;

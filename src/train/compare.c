@@ -272,7 +272,7 @@ static int compare_after(comparison *c)
     for (uint32_t i = 0; i < c->tensors.n_entries; i++) {
         const store_entry *entry = &c->tensors.entries[i];
         bool is_weight = entry->desc.kind == KIND_PARAMETER;
-        if (!is_weight && store_is_momentum(entry))
+        if (!is_weight && store_role(entry) != ENTRY_MODEL)
             continue;
         TRY(compare_tensor(c, "after", entry, 0, is_weight ? &weights : &statistics));
         compared++;
@@ -289,7 +289,10 @@ static int set_up(comparison *c, const rewrite_options *rewrites)
 {
     const reference_file *f = &c->file;
     step_options o = {.rewrites = *rewrites,
-                      .sgd = {f->momentum, f->weight_decay, f->nesterov != 0, true},
+                      .sgd = {.momentum = f->momentum,
+                              .weight_decay = f->weight_decay,
+                              .nesterov = f->nesterov != 0,
+                              .decay_vectors = true},
                       .model = {.network = network_find(f->network),
                                 .teskd = true,
                                 .students_on = {true, true, true},
@@ -305,7 +308,10 @@ static int set_up(comparison *c, const rewrite_options *rewrites)
                                 .teacher_weight = f->teacher_weight}};
     CHECK(o.model.network, ERROR_FILE, "%s: there is no network \"%s\"", f->path, f->network);
     memcpy(o.model.student_weights, f->student_weights, sizeof f->student_weights);
-    step_shape shape = {.training = true, .batch = (int32_t)f->batch, .global_batch = (int32_t)f->batch};
+    step_shape shape = {.training = true,
+                        .batch = (int32_t)f->batch,
+                        .global_batch = (int32_t)f->batch,
+                        .loss_batch = (int32_t)f->batch};
     dtype real = c->device->ops->real;
     graph training, evaluation;
     model m;

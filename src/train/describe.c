@@ -45,7 +45,7 @@ static int describe_network(experiment *e)
     graph g;
     model m;
     cost backbone = {0, 0}, students = {0, 0};
-    const step_shape shape = {true, false, 1, 1};
+    const step_shape shape = {.training = true, .batch = 1, .global_batch = 1, .loss_batch = 1};
     graph_init(&g, e->device->ops->real);
     model_build(&m, &g, &e->step.model, &shape);
     log_info(e->log, "  %-24s %-19s %12s    %-12s %10s %10s", "layer", "op", "in", "out", "weights", "MMAC");
@@ -113,7 +113,7 @@ int describe_graph(const experiment *e, const char *path)
 {
     if (e->info->rank != 0)
         return 0;
-    const program *p = e->training[0].program ? e->training[0].program : e->training[1].program;
+    const program *p = e->training[0].program ? e->training[0].program : e->training[TRAINING_SIZES / 2].program;
     FILE *out = fopen(path, "w");
     CHECK(out, ERROR_FILE, "%s: cannot be written: %s", path, strerror(errno));
     graph_dot(&p->step, out);

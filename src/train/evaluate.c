@@ -10,7 +10,7 @@ static int evaluate_share(experiment *e, loader *batches, metrics *sums)
         TRY(loader_next(batches, &batch));
         if (batch.images == 0)
             continue;
-        program *p = experiment_feed(e, e->evaluation, &batch);
+        program *p = experiment_feed_evaluation(e, &batch);
         CHECK(p, ERROR_INTERNAL, "no program for an evaluation batch of %d pictures", batch.images);
         TRY(program_run(&e->run, p, NULL));
         metrics_add_step(sums, p, &e->run, &e->step.model, batch.images, batch.images);

@@ -113,8 +113,12 @@ static int fill_step(experiment *e)
     const settings *c = &e->config;
     TRY(fill_model(e));
     e->step.rewrites = (rewrite_options){c->run.rewrite_upsample, c->run.rewrite_fuse, c->run.rewrite_patch};
-    e->step.sgd =
-        (sgd_options){c->train.momentum, c->train.weight_decay, c->train.nesterov, c->train.decay_norm_and_bias};
+    e->step.sgd = (sgd_options){.momentum = c->train.momentum,
+                                .weight_decay = c->train.weight_decay,
+                                .clip_norm = c->train.clip_norm,
+                                .ema_decay = c->train.ema_decay,
+                                .nesterov = c->train.nesterov,
+                                .decay_vectors = c->train.decay_norm_and_bias};
     e->batch = (int32_t)c->train.batch;
     e->eval_batch = (int32_t)(c->eval.batch ? c->eval.batch : c->train.batch);
     return 0;
@@ -162,17 +166,24 @@ static int ensure_store(experiment *e, const graph *g, const model *m)
     return initialise_store(&e->tensors, g, m, (uint64_t)e->config.train.seed);
 }
 
-static int add_program(experiment *e, bool training, int64_t global_images, sized_program *out)
+/* Fills `out` and, where this rank has a share of it, builds the program. */
+static int add_program(experiment *e, bool training, sized_program size, sized_program *out)
 {
     graph g;
     model m;
-    *out = (sized_program){.images = share(e, global_images), .global_images = (int32_t)global_images};
-    if (out->images == 0)
+    size.images = share(e, size.global_images);
+    *out = size;
+    if (size.images == 0)
         return 0;
     graph_init(&g, e->device->ops->real);
-    const step_shape shape = {true, e->config.run.sync_bn, out->images, out->global_images};
+    const step_shape shape = {.training = true,
+                              .sync_bn = e->config.run.sync_bn,
+                              .batch = size.images,
+                              .global_batch = size.global_images,
+                              .loss_batch = size.loss_images,
+                              .part = size.part};
     int status =
-        training ? step_build_training(&g, &m, &e->step, &shape) : step_build_evaluation(&g, &m, &e->step, out->images);
+        training ? step_build_training(&g, &m, &e->step, &shape) : step_build_evaluation(&g, &m, &e->step, size.images);
     if (status == 0)
         status = ensure_store(e, &g, &m);
     model_free(&m);
@@ -183,38 +194,51 @@ static int add_program(experiment *e, bool training, int64_t global_images, size
     return runtime_add(&e->run, &g, &out->program);
 }
 
-static int build(experiment *e, bool training, int64_t images, int32_t batch, sized_program programs[SIZES])
+static int32_t part_images(const experiment *e)
 {
-    bool drop = training && e->config.data.drop_last;
-    int64_t last = images % batch;
-    int status = 0;
-    if (images >= batch)
-        status = add_program(e, training, batch, &programs[0]);
-    if (status == 0 && last > 0 && !drop)
-        status = add_program(e, training, last, &programs[1]);
-    return comm_agree(e->ranks, status);
+    return (int32_t)(e->batch / e->config.train.accumulate);
 }
 
-static int check_batch(const experiment *e)
+/* Programs for a batch of so many pictures: one, or those of its parts. The last part has every state, so it comes
+ * first and makes the store. */
+static int add_training_batch(experiment *e, int64_t images, sized_program *programs)
 {
-    CHECK(e->batch % e->info->size == 0, ERROR_SETTINGS,
-          "train.batch: %d pictures do not divide among %d ranks; it must be a multiple of their number", e->batch,
-          e->info->size);
-    CHECK(experiment_steps(e) > 0, ERROR_SETTINGS,
-          "data.drop_last: yes leaves no step, since train.batch = %d is more than the %lld training pictures",
-          e->batch, (long long)e->train_images);
-    return 0;
+    int32_t whole = part_images(e), last = (int32_t)((images - 1) % whole + 1), loss_images = (int32_t)images;
+    if (images <= whole)
+        return add_program(e, true, (sized_program){0, loss_images, loss_images, PART_WHOLE, NULL}, &programs[0]);
+    TRY(add_program(e, true, (sized_program){0, last, loss_images, PART_LAST, NULL}, &programs[0]));
+    TRY(add_program(e, true, (sized_program){0, whole, loss_images, PART_FIRST, NULL}, &programs[1]));
+    if (images <= 2 * whole)
+        return 0;
+    return add_program(e, true, (sized_program){0, whole, loss_images, PART_MIDDLE, NULL}, &programs[2]);
+}
+
+static int build_training(experiment *e)
+{
+    int64_t last = e->config.data.drop_last ? 0 : e->train_images % e->batch;
+    if (e->train_images >= e->batch)
+        TRY(add_training_batch(e, e->batch, &e->training[0]));
+    return last > 0 ? add_training_batch(e, last, &e->training[TRAINING_SIZES / 2]) : 0;
 }
 
 int experiment_build_training(experiment *e)
 {
-    TRY(comm_agree(e->ranks, check_batch(e)));
-    return build(e, true, e->train_images, e->batch, e->training);
+    return comm_agree(e->ranks, build_training(e));
+}
+
+static int build_evaluation(experiment *e)
+{
+    int32_t last = (int32_t)(e->test_images % e->eval_batch);
+    sized_program size = {0, e->eval_batch, e->eval_batch, PART_WHOLE, NULL};
+    if (e->test_images >= e->eval_batch)
+        TRY(add_program(e, false, size, &e->evaluation[0]));
+    size.global_images = size.loss_images = last;
+    return last > 0 ? add_program(e, false, size, &e->evaluation[1]) : 0;
 }
 
 int experiment_build_evaluation(experiment *e)
 {
-    return build(e, false, e->test_images, e->eval_batch, e->evaluation);
+    return comm_agree(e->ranks, build_evaluation(e));
 }
 
 int experiment_bind(experiment *e)
@@ -228,31 +252,76 @@ int64_t experiment_steps(const experiment *e)
     return whole + (last > 0 && !e->config.data.drop_last);
 }
 
+/* Pictures of the batch of this step. */
+static int64_t step_images(const experiment *e, int64_t step)
+{
+    int64_t left = e->train_images - step * e->batch;
+    return left < e->batch ? left : e->batch;
+}
+
+int64_t experiment_parts(const experiment *e, int64_t step)
+{
+    int32_t whole = part_images(e);
+    return (step_images(e, step) + whole - 1) / whole;
+}
+
 int experiment_open_loader(const experiment *e, bool training, loader **out)
 {
     const loader_options options = {.dataset = training ? &e->train_set : &e->test_set,
-                                    .global_batch = training ? e->batch : e->eval_batch,
+                                    .global_batch = training ? part_images(e) : e->eval_batch,
                                     .rank = e->info->rank,
                                     .size = e->info->size,
                                     .seed = (uint64_t)e->config.train.seed,
                                     .shuffle = training,
                                     .augment = training && e->config.data.augment,
-                                    .drop_last = training && e->config.data.drop_last,
+                                    .drop_last =
+                                        training && e->config.data.drop_last && e->config.train.accumulate == 1,
                                     .real = e->device->ops->real == DTYPE_F64 ? REAL_FLOAT64 : REAL_FLOAT32};
     return comm_agree(e->ranks, loader_open(out, &options));
 }
 
-program *experiment_feed(experiment *e, const sized_program *programs, const loader_batch *batch)
+static program *fill_inputs(experiment *e, const sized_program *sized, const loader_batch *batch)
 {
-    for (int i = 0; i < SIZES; i++) {
-        program *p = programs[i].program;
-        if (!p || programs[i].images != batch->images || programs[i].global_images != batch->global_images)
+    const tensor_desc *desc;
+    void *input = program_value(sized->program, &e->run, "input", &desc);
+    memcpy(input, batch->pixels, tensor_bytes(desc));
+    memcpy(program_value(sized->program, &e->run, "target", NULL), batch->labels,
+           (size_t)batch->images * sizeof *batch->labels);
+    return sized->program;
+}
+
+static bool fits(const sized_program *sized, const loader_batch *batch)
+{
+    return sized->program && sized->images == batch->images && sized->global_images == batch->global_images;
+}
+
+/* Where the loader's batch stands within the batch of the step. */
+static batch_part part_of(const experiment *e, const loader_batch *batch, int64_t step)
+{
+    int64_t part = batch->step % e->config.train.accumulate, parts = experiment_parts(e, step);
+    if (parts == 1)
+        return PART_WHOLE;
+    return part == 0 ? PART_FIRST : part == parts - 1 ? PART_LAST : PART_MIDDLE;
+}
+
+const sized_program *experiment_feed_training(experiment *e, const loader_batch *batch)
+{
+    int64_t step = batch->step / e->config.train.accumulate;
+    batch_part part = part_of(e, batch, step);
+    for (int i = 0; i < TRAINING_SIZES; i++) {
+        const sized_program *sized = &e->training[i];
+        if (!fits(sized, batch) || sized->part != part || sized->loss_images != step_images(e, step))
             continue;
-        const tensor_desc *desc;
-        void *input = program_value(p, &e->run, "input", &desc);
-        memcpy(input, batch->pixels, tensor_bytes(desc));
-        memcpy(program_value(p, &e->run, "target", NULL), batch->labels, (size_t)batch->images * sizeof *batch->labels);
-        return p;
+        fill_inputs(e, sized, batch);
+        return sized;
     }
+    return NULL;
+}
+
+program *experiment_feed_evaluation(experiment *e, const loader_batch *batch)
+{
+    for (int i = 0; i < EVALUATION_SIZES; i++)
+        if (fits(&e->evaluation[i], batch))
+            return fill_inputs(e, &e->evaluation[i], batch);
     return NULL;
 }

@@ -9,13 +9,16 @@
 #include "model/step.h"
 #include "run/program.h"
 
-/* A program for one size of a rank's share of a batch. */
+/* A program for one size of a rank's share of (a part of) a batch. */
 typedef struct {
     int32_t images, global_images;
+    int32_t loss_images; /* pictures of the whole global batch, of which this may be a part */
+    batch_part part;
     program *program;
 } sized_program;
 
-enum { SIZES = 2 }; /* the full batch and the last one */
+/* Sizes: the full batch and the last one; training has up to three parts of each. */
+enum { EVALUATION_SIZES = 2, TRAINING_SIZES = 6 };
 
 typedef struct {
     settings config;
@@ -30,7 +33,7 @@ typedef struct {
     int32_t batch, eval_batch; /* global */
     store tensors;
     runtime run;
-    sized_program training[SIZES], evaluation[SIZES];
+    sized_program training[TRAINING_SIZES], evaluation[EVALUATION_SIZES];
 } experiment;
 
 typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2 } data_parts;
@@ -51,10 +54,15 @@ int experiment_bind(experiment *e);
 /* Steps of an epoch. */
 int64_t experiment_steps(const experiment *e);
 
+/* Parts that the batch of this step of an epoch is computed in: train.accumulate, or fewer in the last step. */
+int64_t experiment_parts(const experiment *e, int64_t step);
+
 /* The loader of one of the data sets; the caller closes it. */
 int experiment_open_loader(const experiment *e, bool training, loader **out);
 
-/* The program whose size the batch has; copies the batch into its inputs. NULL when there is none. */
-program *experiment_feed(experiment *e, const sized_program *programs, const loader_batch *batch);
+/* The program for the batch, with the batch copied into its inputs; NULL when there is none. The loader of the training
+ * set hands out the parts of batches. */
+const sized_program *experiment_feed_training(experiment *e, const loader_batch *batch);
+program *experiment_feed_evaluation(experiment *e, const loader_batch *batch);
 
 #endif

@@ -52,8 +52,15 @@ int initialise_store(store *tensors, const graph *g, const model *m, uint64_t se
         CHECK(entry, ERROR_INTERNAL, "%s is not in the store", g->values[m->inits[i].parameter].name);
         TRY(fill(entry, m->inits[i].kind, m->inits[i].scale, seed));
     }
-    for (uint32_t i = 0; i < tensors->n_entries; i++)
-        if (tensors->entries[i].desc.kind == KIND_STATE)
-            TRY(fill(&tensors->entries[i], INIT_CONSTANT, ends_with(tensors->entries[i].name, ".running_var"), seed));
+    for (uint32_t i = 0; i < tensors->n_entries; i++) {
+        store_entry *entry = &tensors->entries[i];
+        if (entry->desc.kind != KIND_STATE)
+            continue;
+        if (store_role(entry) == ENTRY_AVERAGE) /* after the parameters and statistics in the table */
+            memcpy(entry->memory, store_find(tensors, strchr(entry->name, '/') + 1)->memory,
+                   tensor_bytes(&entry->desc));
+        else
+            TRY(fill(entry, INIT_CONSTANT, ends_with(entry->name, ".running_var"), seed));
+    }
     return 0;
 }

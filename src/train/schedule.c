@@ -14,7 +14,8 @@ static double step_factor(const settings *config, long long epoch)
 
 double schedule_lr(const settings *config, long long epoch, long long step, long long steps)
 {
-    double lr = config->train.lr, floor_lr = config->train.min_lr, warmup = config->train.warmup_epochs;
+    double scale = config->train.lr_batch ? (double)config->train.batch / (double)config->train.lr_batch : 1;
+    double lr = scale * config->train.lr, floor_lr = scale * config->train.min_lr, warmup = config->train.warmup_epochs;
     double now = (double)epoch + (double)step / (double)steps;
     if (now < warmup) /* the first step already moves: it has the rate that the warm-up reaches after it */
         return lr * (now + 1 / (double)steps) / (warmup + 1 / (double)steps);

@@ -11,6 +11,7 @@
 
 #include <errno.h>
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
@@ -22,6 +23,7 @@ typedef struct {
     int64_t steps;     /* of an epoch */
     metrics line_sums; /* this rank's, since the last line */
     double line_start, epoch_start;
+    void *statistics; /* running statistics on their way through the ranks; NULL where they need no averaging */
 } trainer;
 
 static int make_folder(const char *path)
@@ -70,47 +72,68 @@ static int resume_from(trainer *t, const char *resume)
     return 0;
 }
 
+static int open_statistics(trainer *t)
+{
+    if (t->e->info->size == 1 || t->e->config.run.sync_bn)
+        return 0;
+    size_t bytes = store_statistics(&t->e->tensors, NULL, false);
+    t->statistics = malloc(bytes + 1);
+    CHECK(t->statistics, ERROR_MEMORY, "no memory for %zu bytes of running statistics", bytes);
+    return 0;
+}
+
 static int open_all(trainer *t, const char *resume)
 {
     experiment *e = t->e;
     TRY(comm_agree(e->ranks, open_output(t)));
     TRY(resume_from(t, resume));
+    TRY(comm_agree(e->ranks, open_statistics(t)));
     TRY(experiment_open_loader(e, true, &t->batches));
-    TRY(experiment_open_loader(e, false, &t->test_batches));
-    return comm_agree(e->ranks, loader_seek(t->batches, (int32_t)t->at.epoch, (int32_t)t->at.step));
+    return experiment_open_loader(e, false, &t->test_batches);
 }
 
-/* Each rank's running statistics saw its own pictures only (without synchronised BN): all go on from the mean. They
- * are the states that the model made, and lie before the optimiser's in the arena of states. */
-static int average_running_statistics(experiment *e)
+/* Each rank's running statistics saw its own pictures only (without synchronised BN): all go on from the mean. */
+static int average_running_statistics(trainer *t)
 {
-    if (e->info->size == 1 || e->config.run.sync_bn)
+    experiment *e = t->e;
+    if (!t->statistics)
         return 0;
     bool wide = e->device->ops->real == DTYPE_F64;
-    size_t count = e->tensors.statistics_bytes / dtype_bytes((uint8_t)e->device->ops->real);
-    void *statistics = e->tensors.arena[KIND_STATE];
-    TRY(comm_all_reduce(e->ranks, statistics, count, wide ? COMM_F64 : COMM_F32));
+    size_t count = store_statistics(&e->tensors, t->statistics, false) / dtype_bytes((uint8_t)e->device->ops->real);
+    TRY(comm_all_reduce(e->ranks, t->statistics, count, wide ? COMM_F64 : COMM_F32));
     for (size_t k = 0; k < count; k++) {
         if (wide)
-            ((double *)statistics)[k] /= e->info->size;
+            ((double *)t->statistics)[k] /= e->info->size;
         else
-            ((float *)statistics)[k] /= (float)e->info->size;
+            ((float *)t->statistics)[k] /= (float)e->info->size;
     }
+    store_statistics(&e->tensors, t->statistics, true);
+    return 0;
+}
+
+/* One part of a batch: all of it, unless gradients are accumulated. */
+static int run_part(trainer *t, double lr)
+{
+    experiment *e = t->e;
+    loader_batch batch;
+    TRY(loader_next(t->batches, &batch));
+    const sized_program *sized = experiment_feed_training(e, &batch);
+    CHECK(sized, ERROR_INTERNAL, "no program for a batch of %d pictures", batch.images);
+    double *rate = program_value(sized->program, &e->run, "lr", NULL);
+    if (rate)
+        *rate = lr;
+    TRY(program_run(&e->run, sized->program, NULL));
+    metrics_add_step(&t->line_sums, sized->program, &e->run, &e->step.model, batch.images, sized->loss_images);
     return 0;
 }
 
 static int run_step(trainer *t, double *lr)
 {
-    experiment *e = t->e;
-    loader_batch batch;
-    TRY(loader_next(t->batches, &batch));
-    program *p = experiment_feed(e, e->training, &batch);
-    CHECK(p, ERROR_INTERNAL, "no program for a batch of %d pictures", batch.images);
-    *lr = schedule_lr(&e->config, t->at.epoch, t->at.step, t->steps);
-    *(double *)program_value(p, &e->run, "lr", NULL) = *lr;
-    TRY(program_run(&e->run, p, NULL));
-    TRY(average_running_statistics(e));
-    metrics_add_step(&t->line_sums, p, &e->run, &e->step.model, batch.images, batch.global_images);
+    *lr = schedule_lr(&t->e->config, t->at.epoch, t->at.step, t->steps);
+    int64_t parts = experiment_parts(t->e, t->at.step);
+    for (int64_t part = 0; part < parts; part++)
+        TRY(run_part(t, *lr));
+    TRY(average_running_statistics(t));
     t->at.step++;
     t->at.steps_done++;
     return 0;
@@ -161,6 +184,8 @@ static bool is_last_step(const trainer *t)
 static int run_epoch_steps(trainer *t)
 {
     const settings *c = &t->e->config;
+    int64_t first_part = t->at.step * c->train.accumulate;
+    TRY(comm_agree(t->e->ranks, loader_seek(t->batches, (int32_t)t->at.epoch, (int32_t)first_part)));
     t->epoch_start = t->line_start = run_clock();
     while (t->at.step < t->steps && !is_last_step(t)) {
         double lr = 0;
@@ -186,6 +211,17 @@ static int run_epoch_steps(trainer *t)
     return 0;
 }
 
+static int evaluate_now(trainer *t, metrics *mean)
+{
+    bool averaged = t->e->config.eval.ema;
+    if (averaged)
+        store_swap_averages(&t->e->tensors);
+    TRY(evaluate(t->e, t->test_batches, mean));
+    if (averaged)
+        store_swap_averages(&t->e->tensors);
+    return 0;
+}
+
 static int finish_epoch(trainer *t)
 {
     experiment *e = t->e;
@@ -195,7 +231,7 @@ static int finish_epoch(trainer *t)
     bool last = t->at.epoch + 1 == c->train.epochs || is_last_step(t);
     bool evaluates = last || (c->eval.every && (t->at.epoch + 1) % c->eval.every == 0);
     if (evaluates)
-        TRY(evaluate(e, t->test_batches, &test_mean));
+        TRY(evaluate_now(t, &test_mean));
     TRY(report_epoch(e, &t->json, &t->at, &train_mean, evaluates ? &test_mean : NULL, seconds));
     bool best = evaluates && test_mean.top1[0] > t->at.best_top1;
     if (best)
@@ -236,6 +272,7 @@ int train(experiment *e, const char *resume)
         status = run_epochs(&t);
     loader_close(&t.batches);
     loader_close(&t.test_batches);
+    free(t.statistics);
     int closed = t.json.file ? json_close(&t.json) : 0;
     return status < 0 ? status : closed;
 }

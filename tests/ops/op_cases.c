@@ -24,12 +24,29 @@ const layer_case layer_cases[] = {
     {LAYER_CONV2D, 2, 15, 11, 3, 64, 7, 2, 3, 1, 0, 0},
     {LAYER_CONV2D, 1, 9, 8, 1, 16, 7, 1, 3, 1, 0, 0},
     {LAYER_CONV2D, 3, 9, 10, 3, 5, 4, 2, 1, 1, 0, BIAS},
+    {LAYER_CONV2D, 2, 21, 17, 3, 16, 7, 2, 3, 1, 0, BIAS},
+    {LAYER_CONV2D, 2, 6, 5, 16, 5, 1, 2, 0, 1, 0, BIAS},
+    {LAYER_CONV2D, 2, 7, 6, 64, 64, 3, 1, 1, 1, 0, BIAS},
+    {LAYER_CONV2D, 2, 6, 7, 128, 128, 3, 1, 1, 32, 0, 0},
+    {LAYER_CONV2D, 1, 9, 8, 128, 128, 3, 2, 1, 32, 0, BIAS},
+    {LAYER_CONV2D, 2, 5, 4, 256, 256, 3, 1, 1, 32, 0, BIAS},
+    {LAYER_CONV2D, 1, 8, 7, 256, 256, 3, 2, 1, 32, 0, 0},
+    {LAYER_CONV2D, 1, 5, 5, 512, 512, 3, 1, 1, 32, 0, 0},
+    {LAYER_CONV2D, 1, 6, 5, 512, 512, 3, 2, 1, 32, 0, 0},
+    {LAYER_CONV2D, 1, 4, 4, 1024, 1024, 3, 1, 1, 32, 0, BIAS},
+    {LAYER_CONV2D, 1, 4, 4, 1024, 1024, 3, 2, 1, 32, 0, 0},
+    {LAYER_CONV2D, 2, 5, 6, 32, 64, 3, 1, 1, 8, 0, BIAS},
+    {LAYER_CONV2D, 2, 5, 6, 64, 32, 3, 2, 1, 8, 0, 0},
+    {LAYER_CONV2D, 1, 6, 5, 24, 24, 3, 1, 1, 6, 0, 0},
     {LAYER_LINEAR, 1, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0},
     {LAYER_LINEAR, 7, 1, 1, 100, 17, 0, 0, 0, 0, 0, BIAS},
     {LAYER_LINEAR, 3, 1, 1, 64, 100, 0, 0, 0, 0, 0, 0},
     {LAYER_LINEAR, 2, 5, 3, 17, 16, 0, 0, 0, 0, 0, BIAS},
     {LAYER_LINEAR, 2, 3, 2, 5 * 4, 64, 2, 0, 0, 0, 0, OHWI_WEIGHT},
     {LAYER_LINEAR, 1, 2, 1, 3 * 64, 5, 8, 0, 0, 0, 0, OHWI_WEIGHT | BIAS},
+    {LAYER_LINEAR, 2, 5, 3, 17, 16, 1, 0, 0, 0, 0, OHWI_WEIGHT | BIAS},
+    {LAYER_LINEAR, 2, 3, 5, 16 * 4, 17, 2, 0, 0, 0, 0, OHWI_WEIGHT | BIAS},
+    {LAYER_LINEAR, 3, 2, 2, 5 * 16, 64, 4, 0, 0, 0, 0, OHWI_WEIGHT | BIAS},
     {LAYER_CONCAT_LINEAR, 1, 1, 1, 1, 3, 0, 0, 0, 0, 0, 0},
     {LAYER_CONCAT_LINEAR, 2, 3, 5, 16, 17, 0, 0, 0, 0, 0, 0},
     {LAYER_CONCAT_LINEAR, 3, 4, 2, 100, 64, 0, 0, 0, 0, 0, 0},
@@ -64,17 +81,42 @@ const layer_case layer_cases[] = {
     {LAYER_POOL, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_POOL, 3, 4, 4, 17, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_POOL, 7, 7, 5, 100, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_RELU, 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_RELU, 3, 5, 4, 17, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_RELU, 2, 20, 18, 64, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_MAX_POOL, 1, 2, 2, 1, 0, 2, 2, 0, 0, 0, 0},
+    {LAYER_MAX_POOL, 2, 7, 5, 17, 0, 3, 2, 1, 0, 0, 0},
+    {LAYER_MAX_POOL, 3, 7, 9, 5, 0, 2, 2, 0, 0, 0, 0},
+    {LAYER_MAX_POOL, 1, 6, 5, 100, 0, 3, 1, 1, 0, 0, 0},
+    {LAYER_MAX_POOL, 2, 5, 6, 16, 0, 3, 1, 0, 0, 0, 0},
+    {LAYER_MAX_POOL, 1, 7, 5, 3, 0, 2, 1, 1, 0, 0, 0},
+    {LAYER_MAX_POOL, 2, 8, 7, 64, 0, 2, 3, 0, 0, 0, 0},
+    {LAYER_MAX_POOL, 1, 11, 9, 1, 0, 5, 2, 2, 0, 0, 0},
+    {LAYER_MAX_POOL, 2, 22, 26, 64, 0, 3, 2, 1, 0, 0, 0},
+    {LAYER_EXCITE, 2, 2, 1, 1, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_EXCITE, 3, 5, 4, 17, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_EXCITE, 2, 4, 3, 100, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_EXCITE, 3, 11, 13, 64, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_CROSS_ENTROPY, 1, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_CROSS_ENTROPY, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_CROSS_ENTROPY, 64, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_CROSS_ENTROPY, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SMOOTHED},
+    {LAYER_CROSS_ENTROPY, 16, 0, 0, 100, 0, 0, 0, 0, 0, 0, SMOOTHED},
     {LAYER_KD_LOSS, 1, 0, 0, 3, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_KD_LOSS, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, NO_TEACHER_GRAD},
     {LAYER_KD_LOSS, 16, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_FEATURE_LOSS, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_FEATURE_LOSS, 7, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_CLIP, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0},
+    {LAYER_CLIP, 0, 0, 0, 17, 5, 3, 0, 0, 0, 0, 0},
+    {LAYER_CLIP, 0, 0, 0, 100, 200, 1, 0, 0, 0, 0, 0},
     {LAYER_SGD, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, DECAY},
     {LAYER_SGD, 0, 0, 0, 17, 5, 3, 0, 0, 0, 0, NESTEROV},
     {LAYER_SGD, 0, 0, 0, 100, 64, 1, 0, 0, 0, 0, NESTEROV | DECAY},
+    {LAYER_SGD, 0, 0, 0, 17, 5, 1, 0, 0, 0, 0, DECAY | CLIPPED},
+    {LAYER_SGD, 0, 0, 0, 100, 200, 1, 0, 0, 0, 0, NESTEROV | DECAY | CLIPPED},
+    {LAYER_EMA, 0, 0, 0, 17, 5, 1, 0, 0, 0, 0, 0},
+    {LAYER_EMA, 0, 0, 0, 100, 200, 1, 0, 0, 0, 0, 0},
 };
 const int layer_case_count = (int)(sizeof layer_cases / sizeof layer_cases[0]);
 
@@ -238,9 +280,37 @@ static int pair_requests(const layer_case *row, dtype real, kernel_request *r)
     return 2;
 }
 
+/* Ops whose gradient reads values of the forward. */
+static int unary_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    op_attr attr = {.kernel = row->kernel, .stride = row->stride, .pad = row->pad};
+    tensor_desc x = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->c), y = x;
+    if (row->kind == LAYER_RELU) {
+        request_init(&r[0], OP_RELU, &attr, 1, &x, 1, &x);
+        request_init(&r[1], OP_RELU_GRAD, &attr, 2, (tensor_desc[]){x, x}, 1, &x);
+        return 2;
+    }
+    y.dim[1] = (row->h + 2 * row->pad - row->kernel) / row->stride + 1;
+    y.dim[2] = (row->w + 2 * row->pad - row->kernel) / row->stride + 1;
+    request_init(&r[0], OP_MAX_POOL, &attr, 1, &x, 1, &y);
+    request_init(&r[1], OP_MAX_POOL_GRAD, &attr, 2, (tensor_desc[]){x, y}, 1, &x);
+    return 2;
+}
+
+static int excite_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    op_attr attr = {0};
+    tensor_desc x = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->c);
+    tensor_desc z = desc(LAYOUT_NHWC, real, row->n, 1, 1, row->c);
+    request_init(&r[0], OP_EXCITE, &attr, 3, (tensor_desc[]){x, z, x}, 1, &x);
+    request_init(&r[1], OP_EXCITE_GRAD, &attr, 4, (tensor_desc[]){x, z, x, x}, 3, (tensor_desc[]){x, z, x});
+    return 2;
+}
+
 static int loss_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     op_attr attr = {.count = 2 * row->n, .weight = 0.8, .temperature = 4};
+    attr.smoothing = row->options & SMOOTHED ? 0.1 : 0;
     tensor_desc a = desc(LAYOUT_NHWC, real, row->n, 1, 1, row->c), loss = vector(DTYPE_F64, 1);
     tensor_desc target = desc(LAYOUT_NHWC, DTYPE_I32, row->n, 1, 1, 1), counts = vector(DTYPE_F64, 2);
     if (row->kind == LAYER_CROSS_ENTROPY) {
@@ -267,6 +337,16 @@ static int add_requests(const layer_case *row, dtype real, kernel_request *r)
     return 1;
 }
 
+static int clip_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    op_attr attr = {.max_norm = 0.9};
+    tensor_desc w = desc(LAYOUT_OHWI, real, row->o, row->kernel, row->kernel, row->c), sum = vector(DTYPE_F64, 1);
+    request_init(&r[0], OP_SUM_SQUARES, &attr, 1, &w, 1, &sum);
+    request_init(&r[1], OP_SUM_SQUARES, &attr, 2, (tensor_desc[]){w, sum}, 1, &sum);
+    request_init(&r[2], OP_CLIP_FACTOR, &attr, 1, &sum, 1, &sum);
+    return 3;
+}
+
 static int sgd_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     op_attr attr = {.momentum = 0.9,
@@ -274,7 +354,16 @@ static int sgd_requests(const layer_case *row, dtype real, kernel_request *r)
                     .nesterov = (row->options & NESTEROV) != 0,
                     .decay = (row->options & DECAY) != 0};
     tensor_desc w = desc(LAYOUT_OHWI, real, row->o, row->kernel, row->kernel, row->c), lr = vector(DTYPE_F64, 1);
-    request_init(&r[0], OP_SGD_UPDATE, &attr, 4, (tensor_desc[]){w, w, w, lr}, 0, NULL);
+    tensor_desc factor = row->options & CLIPPED ? lr : absent;
+    request_init(&r[0], OP_SGD_UPDATE, &attr, 5, (tensor_desc[]){w, w, w, lr, factor}, 0, NULL);
+    return 1;
+}
+
+static int ema_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    op_attr attr = {.momentum = 0.9};
+    tensor_desc w = desc(LAYOUT_OHWI, real, row->o, row->kernel, row->kernel, row->c);
+    request_init(&r[0], OP_EMA_UPDATE, &attr, 2, (tensor_desc[]){w, w}, 0, NULL);
     return 1;
 }
 
@@ -297,12 +386,21 @@ int layer_requests(const layer_case *row, dtype real, kernel_request requests[LA
     case LAYER_FOLD:
     case LAYER_POOL:
         return pair_requests(row, real, requests);
+    case LAYER_RELU:
+    case LAYER_MAX_POOL:
+        return unary_requests(row, real, requests);
+    case LAYER_EXCITE:
+        return excite_requests(row, real, requests);
     case LAYER_CROSS_ENTROPY:
     case LAYER_KD_LOSS:
     case LAYER_FEATURE_LOSS:
         return loss_requests(row, real, requests);
     case LAYER_SGD:
         return sgd_requests(row, real, requests);
+    case LAYER_EMA:
+        return ema_requests(row, real, requests);
+    case LAYER_CLIP:
+        return clip_requests(row, real, requests);
     }
     return 0;
 }

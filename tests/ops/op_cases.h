@@ -17,10 +17,15 @@ typedef enum {
     LAYER_PATCHIFY,      /* patchify, unpatchify */
     LAYER_FOLD,          /* fold_fuse_weight, fold_fuse_weight_grad */
     LAYER_POOL,          /* global_average_pool, global_average_pool_grad */
+    LAYER_RELU,          /* relu, relu_grad */
+    LAYER_MAX_POOL,      /* max_pool, max_pool_grad */
+    LAYER_EXCITE,        /* excite, excite_grad */
     LAYER_CROSS_ENTROPY, /* cross_entropy, cross_entropy_grad, top_k */
     LAYER_KD_LOSS,       /* kd_loss, kd_loss_grad */
     LAYER_FEATURE_LOSS,  /* feature_loss, feature_loss_grad */
-    LAYER_SGD            /* sgd_update */
+    LAYER_CLIP,          /* sum_squares, sum_squares added to another, clip_factor */
+    LAYER_SGD,           /* sgd_update */
+    LAYER_EMA            /* ema_update */
 } layer_kind;
 
 enum {
@@ -32,6 +37,8 @@ enum {
     NO_TEACHER_GRAD = 32, /* kd_loss: the teacher's gradient is not wanted */
     NESTEROV = 64,        /* sgd */
     DECAY = 128,          /* sgd */
+    CLIPPED = 256,        /* sgd: with a factor */
+    SMOOTHED = 512        /* cross entropy: label smoothing 0.1 */
 };
 
 /* One row. `n h w c` is the map that enters; `o` is channels out, or the channels of the second input. */

@@ -72,7 +72,8 @@ static bool is_scale(const kernel_request *r, int index)
     unsigned op = r->node.op;
     bool variance = (op == OP_BN_RUNNING && index == 2) || (op == OP_BN_INFERENCE && index == 2);
     bool gamma = (op == OP_BN_GRAD_SUMS || op == OP_BN_GRAD) && index == 2;
-    return variance || gamma || (op == OP_SGD_UPDATE && index == 3);
+    bool factor = (op == OP_SGD_UPDATE && index >= 3) || (op == OP_SUM_SQUARES && index == 1) || op == OP_CLIP_FACTOR;
+    return variance || gamma || factor;
 }
 
 /* Where the mask is computed again from x, rounding must not decide it: moves x until |y| is at least 0.005. */
@@ -90,6 +91,13 @@ static void avoid_kinks(test_tensor in[NODE_MAX_IN], const kernel_request *r)
     }
 }
 
+/* The output of a ReLU, as the gradient op is given it. */
+static bool is_rectified(const kernel_request *r, int index)
+{
+    return (r->node.op == OP_BN_GRAD_SUMS && index == 4) || (r->node.op == OP_RELU_GRAD && index == 0) ||
+           (r->node.op == OP_EXCITE_GRAD && index == 2);
+}
+
 static void fill_input(test_tensor *t, const kernel_request *r, int index, uint64_t seed)
 {
     int64_t count = tensor_count(&t->desc);
@@ -98,13 +106,14 @@ static void fill_input(test_tensor *t, const kernel_request *r, int index, uint6
         t->real[i] = 0.5 + uniform(seed, (uint64_t)i);
     if (is_sums(r, index))
         fill_sums(t, r->node.attr.count, seed + 1);
-    bool gradient_sums = r->node.op == OP_BN_GRAD && index == 4, kept_y = r->node.op == OP_BN_GRAD_SUMS && index == 4;
+    bool gradient_sums = r->node.op == OP_BN_GRAD && index == 4;
+    bool ties = r->node.op == OP_TOP_K || (r->node.op == OP_MAX_POOL_GRAD && index == 0);
     for (int64_t i = 0; i < count && gradient_sums; i++)
         t->real[i] *= 0.1 * r->node.attr.count;
-    for (int64_t i = 0; i < count && kept_y; i++)
+    for (int64_t i = 0; i < count && is_rectified(r, index); i++)
         t->real[i] = fmax(t->real[i], 0);
-    for (int64_t i = 0; i < count && r->node.op == OP_TOP_K; i++) /* so that some logits tie */
-        t->real[i] = rint(t->real[i] * 8) / 8;
+    for (int64_t i = 0; i < count && ties; i++) /* so that some values tie */
+        t->real[i] = rint(t->real[i] * 4) / 4;
 }
 
 void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64_t seed)
@@ -215,7 +224,8 @@ static double *load(const tensor_desc *desc, const guarded *g, const char *name,
 
 static bool is_in_out(unsigned op, int index)
 {
-    return (op == OP_SGD_UPDATE && index < 2) || (op == OP_BN_RUNNING && (index == 1 || index == 2));
+    return (op == OP_SGD_UPDATE && index < 2) || (op == OP_BN_RUNNING && (index == 1 || index == 2)) ||
+           (op == OP_EMA_UPDATE && index == 1);
 }
 
 void op_launch(backend *b, kernel *k, const kernel_request *r, size_t workspace_bytes,

@@ -153,6 +153,15 @@ static bool backward(layer *l)
         want(l, 0);
         apply(l, &l->r[1], &dy, (void *[]){gradient[0]});
         return true;
+    case LAYER_RELU:
+    case LAYER_MAX_POOL: /* the output, or the input again */
+        want(l, 0);
+        apply(l, &l->r[1], (const void *[]){l->row->kind == LAYER_RELU ? l->y : in0, dy}, (void *[]){gradient[0]});
+        return true;
+    case LAYER_EXCITE:
+        want(l, 0), want(l, 1), want(l, 2);
+        apply(l, &l->r[1], (const void *[]){in0, in1, l->y, dy}, (void *[]){gradient[0], gradient[1], gradient[2]});
+        return true;
     case LAYER_CROSS_ENTROPY:
         want(l, 0);
         apply(l, &l->r[1], (const void *[]){in0, l->in[1].integer}, (void *[]){gradient[0]});
@@ -168,7 +177,9 @@ static bool backward(layer *l)
         apply(l, &l->r[1], (const void *[]){in0, in1}, (void *[]){gradient[0]});
         return true;
     case LAYER_ADD:
+    case LAYER_CLIP:
     case LAYER_SGD:
+    case LAYER_EMA:
         return false;
     }
     return false;

@@ -101,6 +101,32 @@ static double direct_concat_linear(const kernel_request *r, const test_tensor *i
     return sum;
 }
 
+/* The largest of the elements that a window finds on the map. */
+static double direct_max_pool(const kernel_request *r, const test_tensor *in, int n, int oy, int ox, int c)
+{
+    const tensor_desc *t = &r->in[0];
+    const op_attr *a = &r->node.attr;
+    double largest = -INFINITY;
+    for (int y = 0; y < t->dim[1]; y++)
+        for (int x = 0; x < t->dim[2]; x++) {
+            int ky = y + a->pad - oy * a->stride, kx = x + a->pad - ox * a->stride;
+            if (ky >= 0 && ky < a->kernel && kx >= 0 && kx < a->kernel)
+                largest = fmax(largest, at(t, in[0].real, n, y, x, c));
+        }
+    return largest;
+}
+
+static double direct_relu(const kernel_request *r, const test_tensor *in, int n, int y, int x, int c)
+{
+    return fmax(0, at(&r->in[0], in[0].real, n, y, x, c));
+}
+
+static double direct_excite(const kernel_request *r, const test_tensor *in, int n, int y, int x, int c)
+{
+    double gate = 1 / (1 + exp(-in[1].real[n * r->in[1].dim[3] + c]));
+    return fmax(0, at(&r->in[0], in[0].real, n, y, x, c) * gate + at(&r->in[2], in[2].real, n, y, x, c));
+}
+
 typedef double direct_function(const kernel_request *r, const test_tensor *in, int n, int y, int x, int c);
 
 /* Every case of one kind of layer: the forward op against one direct formula for an output element. */
@@ -138,6 +164,9 @@ static void layers_match_direct_loops(void **state)
     check_forward(*state, LAYER_PATCHIFY, direct_patch);
     check_forward(*state, LAYER_LINEAR, direct_linear);
     check_forward(*state, LAYER_CONCAT_LINEAR, direct_concat_linear);
+    check_forward(*state, LAYER_MAX_POOL, direct_max_pool);
+    check_forward(*state, LAYER_RELU, direct_relu);
+    check_forward(*state, LAYER_EXCITE, direct_excite);
 }
 
 static void losses_match_hand_values(void **state)
@@ -151,6 +180,17 @@ static void losses_match_hand_values(void **state)
     layer_requests(&ce, DTYPE_F64, r);
     apply(*state, &r[0], (const void *[]){logits, target}, (void *[]){&loss});
     assert_close(&loss, (double[]){(log(4.0) + log(4.0 / 3)) / 4}, 1, "cross_entropy");
+
+    /* The target 0.9 at the class, 0.05 everywhere. */
+    const layer_case smoothed = {.kind = LAYER_CROSS_ENTROPY, .n = 2, .c = 2, .options = SMOOTHED};
+    double grad[4];
+    layer_requests(&smoothed, DTYPE_F64, r);
+    apply(*state, &r[0], (const void *[]){logits, target}, (void *[]){&loss});
+    assert_close(&loss, (double[]){(log(4.0) + 0.95 * log(4.0 / 3) + 0.05 * log(4.0) - 0.05 * log(3.0)) / 4}, 1,
+                 "smoothed");
+    apply(*state, &r[1], (const void *[]){logits, target}, (void *[]){grad});
+    assert_close(grad, (double[]){0.2 * (0.25 - 0.95), 0.2 * (0.75 - 0.05), 0.2 * (0.25 - 0.05), 0.2 * (0.75 - 0.95)},
+                 4, "cross_entropy_grad");
 
     /* T = 4: student 1/4, 3/4, teacher 1/2, 1/2, each raised by 1e-7. One picture, attr.count 2. */
     const layer_case kd = {.kind = LAYER_KD_LOSS, .n = 1, .c = 2};
@@ -252,7 +292,45 @@ static void moves_match_hand_values(void **state)
     assert_close(out, (double[]){7}, 1, "add");
 }
 
-/* w = 2, v = 1, dw = 0.5, lr = 0.1, momentum 0.9, weight decay 0.05: g = 0.5 or 0.6, v' = 0.9 + g. */
+/* Windows of 3x3 with stride 2 on a 3x3 map padded by 1 meet in its middle; of the ties the first is taken. */
+static void max_pool_gives_its_gradient_to_the_first_of_the_largest(void **state)
+{
+    kernel_request r[LAYER_MAX_OPS];
+    const layer_case row = {.kind = LAYER_MAX_POOL, .n = 1, .h = 3, .w = 3, .c = 1, .kernel = 3, .stride = 2, .pad = 1};
+    const double x[9] = {-1, -1, -2, -3, -1, -4, -5, -1, -1}, dy[4] = {1, 2, 4, 8};
+    double y[4], dx[9];
+    layer_requests(&row, DTYPE_F64, r);
+    apply(*state, &r[0], (const void *[]){x}, (void *[]){y});
+    assert_close(y, (double[]){-1, -1, -1, -1}, 4, "max_pool");
+    apply(*state, &r[1], (const void *[]){x, dy}, (void *[]){dx});
+    assert_close(dx, (double[]){1, 2, 0, 0, 4 + 8, 0, 0, 0, 0}, 9, "max_pool_grad");
+}
+
+static void clip_and_average_match_hand_values(void **state)
+{
+    kernel_request r[LAYER_MAX_OPS];
+    const layer_case clip = {.kind = LAYER_CLIP, .c = 2, .o = 1, .kernel = 1},
+                     ema = {.kind = LAYER_EMA, .c = 1, .o = 1, .kernel = 1};
+    const double dw[2] = {3, -4};
+    double out, average = 2;
+    layer_requests(&clip, DTYPE_F64, r);
+    apply(*state, &r[0], (const void *[]){dw}, (void *[]){&out});
+    assert_close(&out, (double[]){25}, 1, "sum_squares");
+    apply(*state, &r[1], (const void *[]){dw, (double[]){11}}, (void *[]){&out});
+    assert_close(&out, (double[]){36}, 1, "sum_squares with another");
+    apply(*state, &r[2], (const void *[]){(double[]){36}}, (void *[]){&out});
+    assert_close(&out, (double[]){0.9 / 6}, 1, "clip_factor of a long gradient");
+    apply(*state, &r[2], (const void *[]){(double[]){0.36}}, (void *[]){&out});
+    assert_close(&out, (double[]){1}, 1, "clip_factor of a short gradient");
+    apply(*state, &r[2], (const void *[]){(double[]){0}}, (void *[]){&out});
+    assert_close(&out, (double[]){1}, 1, "clip_factor of no gradient");
+    layer_requests(&ema, DTYPE_F64, r);
+    apply(*state, &r[0], (const void *[]){(double[]){7}, &average}, (void *[]){NULL});
+    assert_close(&average, (double[]){2.5}, 1, "ema_update");
+}
+
+/* w = 2, v = 1, dw = 0.5, lr = 0.1, momentum 0.9, weight decay 0.05: g = 0.5 or 0.6, v' = 0.9 + g;
+ * clipped to a fifth, g = 0.1 + 0.1. */
 static void sgd_matches_hand_values(void **state)
 {
     const struct {
@@ -261,13 +339,15 @@ static void sgd_matches_hand_values(void **state)
     } expected[] = {{0, 2 - 0.14, 1.4},
                     {DECAY, 2 - 0.15, 1.5},
                     {NESTEROV, 2 - 0.1 * (0.5 + 0.9 * 1.4), 1.4},
-                    {NESTEROV | DECAY, 2 - 0.1 * (0.6 + 0.9 * 1.5), 1.5}};
-    for (int i = 0; i < 4; i++) {
+                    {NESTEROV | DECAY, 2 - 0.1 * (0.6 + 0.9 * 1.5), 1.5},
+                    {DECAY | CLIPPED, 2 - 0.1 * (0.9 + 0.2), 0.9 + 0.2}};
+    for (int i = 0; i < 5; i++) {
         const layer_case row = {.kind = LAYER_SGD, .c = 1, .o = 1, .kernel = 1, .options = expected[i].options};
         kernel_request r[LAYER_MAX_OPS];
         double w = 2, v = 1;
         layer_requests(&row, DTYPE_F64, r);
-        apply(*state, &r[0], (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}}, (void *[]){NULL});
+        apply(*state, &r[0], (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}, (double[]){0.2}},
+              (void *[]){NULL});
         assert_close(&w, &expected[i].w, 1, "weight");
         assert_close(&v, &expected[i].v, 1, "momentum");
     }
@@ -331,6 +411,8 @@ int main(void)
         cmocka_unit_test(a_class_out_of_range_is_an_error),
         cmocka_unit_test(batch_norm_matches_hand_values),
         cmocka_unit_test(moves_match_hand_values),
+        cmocka_unit_test(max_pool_gives_its_gradient_to_the_first_of_the_largest),
+        cmocka_unit_test(clip_and_average_match_hand_values),
         cmocka_unit_test(sgd_matches_hand_values),
         cmocka_unit_test(what_it_cannot_run_is_refused),
         cmocka_unit_test(the_environment_is_left_alone),

@@ -1,0 +1,69 @@
+/* The optimiser: SGD with momentum, clipping by the norm of all gradients, averages of the weights. Elements belong to
+ * one thread each; the sums of the threads are added in their order. */
+#include "cpu.h"
+
+#include <math.h>
+
+int sum_squares_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
+{
+    k->offset[0] = workspace_take(workspace, (size_t)self->threads * sizeof(double));
+    return 0;
+}
+
+int sum_squares_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    const float *dw = args->in[0];
+    const double *before = args->in[1];
+    double *part = workspace_at(args, k->offset[0]), sum = before ? *before : 0;
+    int64_t count = tensor_count(&k->request.in[0]);
+    int threads = self->threads;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
+        part[t] = self->loops->sum_squares(dw + begin, end - begin);
+    }
+    for (int t = 0; t < threads; t++)
+        sum += part[t];
+    *(double *)args->out[0] = sum;
+    return 0;
+}
+
+int clip_factor_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    const double *sum = args->in[0];
+    *(double *)args->out[0] = fmin(1, k->request.node.attr.max_norm / sqrt(*sum));
+    return 0;
+}
+
+int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    const op_attr *attr = &k->request.node.attr;
+    float *w = kernel_in_out(args, 0), *v = kernel_in_out(args, 1);
+    const float *dw = args->in[2];
+    float lr = (float)*(const double *)args->in[3], decay = attr->decay ? (float)attr->weight_decay : 0.0F;
+    float factor = args->in[4] ? (float)*(const double *)args->in[4] : 1.0F;
+    int64_t count = tensor_count(&k->request.in[0]);
+    int threads = self->threads;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
+        self->loops->sgd_update(w + begin, v + begin, dw + begin, end - begin, lr, factor, (float)attr->momentum, decay,
+                                attr->nesterov);
+    }
+    return 0;
+}
+
+int ema_update_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    const float *x = args->in[0];
+    float *average = kernel_in_out(args, 1), share = (float)(1 - k->request.node.attr.momentum);
+    int64_t count = tensor_count(&k->request.in[0]);
+    int threads = self->threads;
+#pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
+    for (int t = 0; t < threads; t++) {
+        int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
+        self->loops->ema_update(x + begin, average + begin, end - begin, share);
+    }
+    return 0;
+}

@@ -1,0 +1,68 @@
+/* Owns the pass that adds up gradients over the parts of a batch. One thread. */
+#include "base/error.h"
+#include "graph/graph.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static const char gradient_prefix[] = "gradient/";
+
+/* The state that gathers this gradient. */
+static value_id accumulated_state(graph *g, value_id gradient)
+{
+    char name[GRAPH_NAME_BYTES + 16];
+    const graph_value value = g->values[gradient];
+    snprintf(name, sizeof name, "accumulated/%s", value.name + strlen(gradient_prefix));
+    return graph_state(g, name, (tensor_layout)value.desc.layout, value.desc.dim);
+}
+
+/* After the node that wrote the gradient: it becomes an activation, and its sum with the state goes to the state or to
+ * a new gradient. */
+static void add_to_state(graph *g, value_id gradient, batch_part part)
+{
+    const graph_value was = g->values[gradient];
+    value_id state = accumulated_state(g, gradient), sum = state;
+    g->values[gradient].desc.kind = KIND_ACTIVATION;
+    g->values[gradient].name[0] = '\0';
+    if (part == PART_LAST)
+        sum = graph_value_new(g, was.desc, was.name);
+    graph_emit(g, OP_ADD, NULL, 2, (value_id[]){state, gradient}, 1, &sum);
+}
+
+static void direct_gradient(graph *g, value_id gradient, batch_part part)
+{
+    if (part != PART_FIRST) {
+        add_to_state(g, gradient, part);
+        return;
+    }
+    value_id state = accumulated_state(g, gradient);
+    if (g->status)
+        return;
+    graph_node *writer = &g->nodes[g->n_nodes - 1];
+    for (int k = 0; k < writer->n_out; k++)
+        if (writer->out[k] == gradient)
+            writer->out[k] = state;
+    g->values[gradient].name[0] = '\0';
+}
+
+void graph_accumulate(graph *g, batch_part part)
+{
+    if (g->status || part == PART_WHOLE)
+        return;
+    uint32_t n_nodes = g->n_nodes;
+    graph_node *nodes = g->nodes;
+    char(*labels)[GRAPH_NAME_BYTES] = g->labels;
+    g->nodes = NULL;
+    g->labels = NULL;
+    g->n_nodes = g->nodes_capacity = 0;
+    for (uint32_t i = 0; i < n_nodes && !g->status; i++) { /* the nodes again, with the sums between them */
+        const graph_node *node = &nodes[i];
+        graph_scope(g, "%s", labels[i]);
+        graph_emit(g, (op_id)node->op, &node->attr, node->n_in, node->in, node->n_out, node->out);
+        for (int k = 0; k < node->n_out; k++)
+            if (graph_desc(g, node->out[k])->kind == KIND_GRADIENT)
+                direct_gradient(g, node->out[k], part);
+    }
+    free(nodes);
+    free(labels);
+}
