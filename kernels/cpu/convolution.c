@@ -1,6 +1,6 @@
 /* Convolutions by oneDNN: activations stay NHWC, the weight is brought from OHWI into the layout that the
  * primitive chose at each launch (it changes every step), a weight gradient back. A convolution that is a
- * matrix product becomes one; narrow groups are merged into groups as wide as a vector. */
+ * matrix product becomes one; without AVX-512 narrow groups are merged into groups as wide as a vector. */
 #include "base/error.h"
 #include "cpu.h"
 
@@ -19,14 +19,15 @@ static bool is_matrix_product(const op_attr *attr)
     return attr->kernel == 1 && attr->stride == 1 && attr->pad == 0 && attr->groups == 1;
 }
 
-/* How many groups become one whose weight has zeros between them: in groups narrower than a vector oneDNN is slower
- * than with that much more arithmetic, or has no kernel but its slowest. One channel a group it knows well. */
+/* How many groups become one whose weight has zeros between them. With AVX2 oneDNN leaves groups narrower than its
+ * vector of 8 to its slowest kernels, two to three times as slow as this for 4 channels; with AVX-512 it masks them
+ * well. One channel a group has kernels of its own. */
 static int64_t groups_merged(const cpu_backend *self, int64_t groups, const tensor_desc *w)
 {
-    int64_t lanes = self->loops == &cpu_loops_avx512 ? 16 : 8;
-    int64_t in = w->dim[3], out = w->dim[0] / groups, merge = lanes / in;
-    bool fits = in > 1 && in * merge == lanes && groups % merge == 0 && out * merge % lanes == 0;
-    return fits ? merge : 1;
+    enum { LANES = 8 };
+    int64_t in = w->dim[3], out = w->dim[0] / groups, merge = LANES / in;
+    bool fits = in > 1 && in * merge == LANES && groups % merge == 0 && out * merge % LANES == 0;
+    return fits && self->loops != &cpu_loops_avx512 ? merge : 1;
 }
 
 /* Where the elements of output `o` at kernel position `tap` are in the weight of merged groups. */

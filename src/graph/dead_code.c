@@ -13,7 +13,8 @@ static bool is_live(const graph *g, const graph_node *node, const bool *read)
         value_id out = node->out[k];
         if (out == VALUE_NONE)
             continue;
-        if (read[out] || g->values[out].keep || g->values[out].desc.kind == KIND_GRADIENT)
+        uint8_t kind = g->values[out].desc.kind;
+        if (read[out] || g->values[out].keep || kind == KIND_GRADIENT || kind == KIND_STATE)
             return true;
     }
     return false;

@@ -1,28 +1,210 @@
-/* Owns the evaluation loop. One thread. */
+/* Owns the evaluation loop. Invariant: a picture counts as right as op top_k says: a class that ties with the label's
+ * counts against it. One thread. */
 #include "train/evaluate.h"
 #include "base/error.h"
 
-static int evaluate_share(experiment *e, loader *batches, metrics *sums)
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+typedef struct {
+    experiment *e;
+    predictions *out; /* NULL: only the means are wanted */
+    int32_t classes, views;
+    double *logits;               /* [share][classes], of one head at a time */
+    double *probabilities[HEADS]; /* [share][classes], mean over the views; NULL where nobody asks */
+    prediction *rows;             /* [share] */
+    metrics sums;
+} evaluation;
+
+static bool head_on(const model_options *o, int head)
+{
+    return head == 0 || (o->teskd && o->students_on[head - 1]);
+}
+
+static int evaluation_open(evaluation *ev, experiment *e, predictions *out)
+{
+    *ev = (evaluation){.e = e, .out = out, .classes = e->step.model.classes, .views = e->config.eval.flip ? 2 : 1};
+    if (ev->views == 1 && !out)
+        return 0;
+    size_t share = 1;
+    for (int i = 0; i < EVALUATION_SIZES; i++)
+        if ((size_t)e->evaluation[i].images > share)
+            share = (size_t)e->evaluation[i].images;
+    size_t count = share * (size_t)ev->classes;
+    ev->logits = calloc(count, sizeof *ev->logits);
+    ev->rows = calloc(share, sizeof *ev->rows);
+    bool got = ev->logits && ev->rows;
+    for (int head = 0; head < (ev->views > 1 ? HEADS : 1); head++) {
+        if (!head_on(&e->step.model, head))
+            continue;
+        ev->probabilities[head] = calloc(count, sizeof(double));
+        got = got && ev->probabilities[head];
+    }
+    CHECK(got, ERROR_MEMORY, "no memory for the class probabilities of %zu pictures", share);
+    return 0;
+}
+
+static void evaluation_close(evaluation *ev)
+{
+    free(ev->logits);
+    free(ev->rows);
+    for (int head = 0; head < HEADS; head++)
+        free(ev->probabilities[head]);
+}
+
+/* Turns every picture left to right. */
+static void mirror_input(const program *p, const runtime *r)
+{
+    const tensor_desc *desc;
+    char *row = program_value(p, r, "input", &desc), kept[NODE_MAX_IN * sizeof(double)];
+    int32_t width = desc->dim[2];
+    size_t pixel = (size_t)desc->dim[3] * dtype_bytes(desc->dtype), row_bytes = (size_t)width * pixel;
+    for (int64_t i = 0; i < (int64_t)desc->dim[0] * desc->dim[1]; i++, row += row_bytes)
+        for (int32_t k = 0; k < width / 2; k++) {
+            char *left = row + (size_t)k * pixel, *right = row + (size_t)(width - 1 - k) * pixel;
+            memcpy(kept, left, pixel);
+            memcpy(left, right, pixel);
+            memcpy(right, kept, pixel);
+        }
+}
+
+static void read_logits(evaluation *ev, const program *p, int head, int32_t images)
+{
+    char name[GRAPH_NAME_BYTES];
+    const tensor_desc *desc;
+    snprintf(name, sizeof name, "logits/%s", head_names[head]);
+    const void *values = program_value(p, &ev->e->run, name, &desc);
+    bool wide = desc->dtype == DTYPE_F64;
+    for (int64_t k = 0; k < (int64_t)images * ev->classes; k++)
+        ev->logits[k] = wide ? ((const double *)values)[k] : (double)((const float *)values)[k];
+}
+
+/* Adds softmax(logits) / views to the head's probabilities. */
+static void add_softmax(evaluation *ev, int head, int32_t images)
+{
+    for (int32_t n = 0; n < images; n++) {
+        const double *logits = ev->logits + (int64_t)n * ev->classes;
+        double *probabilities = ev->probabilities[head] + (int64_t)n * ev->classes;
+        double largest = logits[0], sum = 0;
+        for (int32_t k = 1; k < ev->classes; k++)
+            largest = fmax(largest, logits[k]);
+        for (int32_t k = 0; k < ev->classes; k++)
+            sum += exp(logits[k] - largest);
+        for (int32_t k = 0; k < ev->classes; k++)
+            probabilities[k] += exp(logits[k] - largest) / (sum * ev->views);
+    }
+}
+
+/* Classes beside the label that lead it or tie with it; a NaN anywhere counts against the picture. */
+static int32_t count_ahead(const double *scores, int32_t classes, int32_t label)
+{
+    int32_t ahead = 0;
+    for (int32_t k = 0; k < classes; k++)
+        ahead += k != label && !(scores[k] < scores[label]);
+    return ahead;
+}
+
+static int run_view(evaluation *ev, const loader_batch *batch, bool mirrored, metrics *step)
+{
+    experiment *e = ev->e;
+    program *p = experiment_feed_evaluation(e, batch);
+    CHECK(p, ERROR_INTERNAL, "no program for an evaluation batch of %d pictures", batch->images);
+    if (mirrored)
+        mirror_input(p, &e->run);
+    TRY(program_run(&e->run, p, NULL));
+    metrics_add_step(step, p, &e->run, &e->step.model, batch->images, batch->images);
+    for (int head = HEADS - 1; head >= 0; head--) { /* the teacher last: its logits stay in the buffer */
+        if (!ev->probabilities[head])
+            continue;
+        read_logits(ev, p, head, batch->images);
+        add_softmax(ev, head, batch->images);
+    }
+    return 0;
+}
+
+/* What the averaged probabilities of a head amount to, in place of the views' own figures. */
+static void measure_head(const evaluation *ev, int head, const loader_batch *batch, metrics *step)
+{
+    step->cross_entropy[head] = step->top1[head] = step->top5[head] = 0;
+    for (int32_t n = 0; n < batch->images; n++) {
+        const double *probabilities = ev->probabilities[head] + (int64_t)n * ev->classes;
+        int32_t label = batch->labels[n], ahead = count_ahead(probabilities, ev->classes, label);
+        step->cross_entropy[head] -= log(probabilities[label]);
+        step->top1[head] += ahead < 1;
+        step->top5[head] += ahead < 5;
+    }
+}
+
+static void fill_rows(evaluation *ev, const loader_batch *batch)
+{
+    for (int32_t n = 0; n < batch->images; n++) {
+        int64_t first = (int64_t)n * ev->classes;
+        const double *probabilities = ev->probabilities[0] + first;
+        const double *scores = ev->views > 1 ? probabilities : ev->logits + first;
+        int32_t predicted = 0;
+        for (int32_t k = 1; k < ev->classes; k++)
+            if (scores[k] > scores[predicted])
+                predicted = k;
+        ev->rows[n] = (prediction){.index = batch->position + n,
+                                   .label = batch->labels[n],
+                                   .predicted = predicted,
+                                   .ahead = count_ahead(scores, ev->classes, batch->labels[n]),
+                                   .probability = probabilities[predicted]};
+    }
+}
+
+static int evaluate_batch(evaluation *ev, const loader_batch *batch)
+{
+    metrics step = {0};
+    size_t bytes = (size_t)batch->images * (size_t)ev->classes * sizeof(double);
+    for (int head = 0; head < HEADS; head++)
+        if (ev->probabilities[head])
+            memset(ev->probabilities[head], 0, bytes);
+    for (int view = 0; view < ev->views; view++)
+        TRY(run_view(ev, batch, view == 1, &step));
+    if (ev->views > 1) {
+        metrics_scale(&step, 1.0 / ev->views);
+        for (int head = 0; head < HEADS; head++)
+            if (ev->probabilities[head])
+                measure_head(ev, head, batch, &step);
+    }
+    metrics_add(&ev->sums, &step);
+    if (ev->out)
+        fill_rows(ev, batch);
+    return 0;
+}
+
+static int evaluate_share(evaluation *ev, loader *batches)
 {
     TRY(loader_seek(batches, 0, 0));
     for (int32_t step = 0; step < loader_steps(batches); step++) {
         loader_batch batch;
         TRY(loader_next(batches, &batch));
-        if (batch.images == 0)
-            continue;
-        program *p = experiment_feed_evaluation(e, &batch);
-        CHECK(p, ERROR_INTERNAL, "no program for an evaluation batch of %d pictures", batch.images);
-        TRY(program_run(&e->run, p, NULL));
-        metrics_add_step(sums, p, &e->run, &e->step.model, batch.images, batch.images);
+        if (batch.images > 0)
+            TRY(evaluate_batch(ev, &batch));
+        if (ev->out)
+            TRY(predictions_add(ev->out, ev->rows, ev->logits, batch.images));
     }
     return 0;
 }
 
+int evaluate_pictures(experiment *e, loader *batches, predictions *out, metrics *mean)
+{
+    evaluation ev;
+    CHECK(!out || !e->config.eval.flip || !predictions_want_logits(out), ERROR_INTERNAL,
+          "eval.flip leaves no logits to write");
+    int status = comm_agree(e->ranks, evaluation_open(&ev, e, out));
+    if (status == 0)
+        status = evaluate_share(&ev, batches); /* ranks meet in it: a failure of one ends the others' waiting */
+    if (status == 0)
+        status = metrics_reduce(&ev.sums, e->ranks);
+    *mean = metrics_mean(&ev.sums);
+    evaluation_close(&ev);
+    return status;
+}
+
 int evaluate(experiment *e, loader *batches, metrics *mean)
 {
-    metrics sums = {0};
-    TRY(comm_agree(e->ranks, evaluate_share(e, batches, &sums)));
-    TRY(metrics_reduce(&sums, e->ranks));
-    *mean = metrics_mean(&sums);
-    return 0;
+    return evaluate_pictures(e, batches, NULL, mean);
 }
