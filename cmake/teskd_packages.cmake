@@ -9,6 +9,20 @@ find_package(HDF5 REQUIRED COMPONENTS C)          # libhdf5-dev
 pkg_check_modules(inih REQUIRED IMPORTED_TARGET inih)   # libinih-dev
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)   # libxxhash-dev
 find_package(dnnl REQUIRED)                       # libdnnl-dev
+pkg_check_modules(json-c REQUIRED IMPORTED_TARGET json-c)   # libjson-c-dev
+pkg_check_modules(protobuf-c REQUIRED IMPORTED_TARGET libprotobuf-c)   # libprotobuf-c-dev
+find_program(TESKD_PROTOC_C protoc-c REQUIRED)    # protobuf-c-compiler
+find_path(TESKD_ONNX_PROTO onnx/onnx.proto REQUIRED)   # libonnx-dev
+
+# The structures of ONNX files, made from the official schema.
+set(onnx_schema ${PROJECT_BINARY_DIR}/onnx_schema)
+file(MAKE_DIRECTORY ${onnx_schema})
+add_custom_command(OUTPUT ${onnx_schema}/onnx/onnx.pb-c.c ${onnx_schema}/onnx/onnx.pb-c.h
+  COMMAND ${TESKD_PROTOC_C} --c_out=${onnx_schema} -I ${TESKD_ONNX_PROTO} ${TESKD_ONNX_PROTO}/onnx/onnx.proto
+  DEPENDS ${TESKD_ONNX_PROTO}/onnx/onnx.proto VERBATIM)
+add_library(teskd_onnx_schema STATIC ${onnx_schema}/onnx/onnx.pb-c.c ${onnx_schema}/onnx/onnx.pb-c.h)
+target_include_directories(teskd_onnx_schema SYSTEM PUBLIC ${onnx_schema})
+target_link_libraries(teskd_onnx_schema PUBLIC PkgConfig::protobuf-c)
 
 add_library(teskd_hdf5 INTERFACE)
 target_include_directories(teskd_hdf5 SYSTEM INTERFACE ${HDF5_C_INCLUDE_DIRS})

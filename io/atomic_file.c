@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 char *atomic_file_temp(const char *path)
@@ -56,4 +57,20 @@ int atomic_file_replace(const char *temp, const char *path)
         return status;
     }
     return sync_folder_of(path);
+}
+
+int make_folders(const char *path)
+{
+    char part[4096];
+    CHECK(path[0] && strlen(path) < sizeof part, ERROR_FILE, "\"%.64s\": not the name of a folder", path);
+    snprintf(part, sizeof part, "%s", path);
+    for (char *slash = strchr(part + 1, '/');; slash = strchr(slash + 1, '/')) {
+        if (slash)
+            *slash = '\0';
+        CHECK(mkdir(part, 0777) == 0 || errno == EEXIST, ERROR_FILE, "%s: cannot make the folder: %s", part,
+              strerror(errno));
+        if (!slash)
+            return 0;
+        *slash = '/';
+    }
 }

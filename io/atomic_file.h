@@ -11,4 +11,7 @@ char *atomic_file_temp(const char *path);
  * the new file already in place. */
 int atomic_file_replace(const char *temp, const char *path);
 
+/* Makes a folder and those above it where they are missing. ERROR_FILE names the one that cannot be made. */
+int make_folders(const char *path);
+
 #endif

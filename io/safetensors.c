@@ -7,7 +7,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
 #include <math.h>
 #include <stdbool.h>
 #include <stdlib.h>
@@ -203,8 +202,8 @@ static int parse_header(safetensors_file *f, const char *text, size_t length)
         status = error_set(ERROR_FILE, "%s: offset %zu: the header is no JSON: %s", f->path, end + LENGTH_BYTES,
                            json_tokener_error_desc(error));
     else if (!only_spaces(text + end, length - end))
-        status = error_set(ERROR_FILE, "%s: offset %zu: something follows the header's JSON", f->path,
-                           end + LENGTH_BYTES);
+        status =
+            error_set(ERROR_FILE, "%s: offset %zu: something follows the header's JSON", f->path, end + LENGTH_BYTES);
     else
         status = take_header(f, header);
     json_object_put(header);
@@ -285,20 +284,16 @@ static double from_f16(uint16_t bits)
     return bits >> 15 ? -size : size;
 }
 
-/* In place: `values` holds the elements of the narrower type at its end, so that going forward overwrites none unread.
- */
-static void widen(safetensors_type type, const char *from, size_t count, double *values)
+static double element(safetensors_type type, const char *bytes)
 {
-    size_t bytes = types[type].bytes;
-    for (size_t i = 0; i < count; i++, from += bytes) {
-        float single;
-        uint16_t half;
-        memcpy(&single, from, type == SAFETENSORS_F32 ? bytes : 0);
-        memcpy(&half, from, type == SAFETENSORS_F32 ? 0 : bytes);
-        values[i] = type == SAFETENSORS_F32   ? (double)single
-                    : type == SAFETENSORS_F16 ? from_f16(half)
-                                              : from_bf16(half);
+    float single;
+    uint16_t half;
+    if (type == SAFETENSORS_F32) {
+        memcpy(&single, bytes, sizeof single);
+        return (double)single;
     }
+    memcpy(&half, bytes, sizeof half);
+    return type == SAFETENSORS_F16 ? from_f16(half) : from_bf16(half);
 }
 
 int safetensors_read(const safetensors_file *file, const safetensors_info *tensor, double *values)
@@ -308,10 +303,11 @@ int safetensors_read(const safetensors_file *file, const safetensors_info *tenso
                 tensor->type == SAFETENSORS_F32 || tensor->type == SAFETENSORS_F64;
     CHECK(real, ERROR_DATA, "%s: tensor \"%s\" is of type %s, expected F16, BF16, F32 or F64", file->path, tensor->name,
           types[tensor->type].name);
+    /* Narrower elements are read into the end of the room, so that going forward overwrites none unread. */
     char *narrow = (char *)values + count * (sizeof *values - width);
     TRY(read_at(file, tensor->offset, narrow, (size_t)tensor->bytes));
-    if (tensor->type != SAFETENSORS_F64)
-        widen(tensor->type, narrow, count, values);
+    for (size_t i = 0; i < count && tensor->type != SAFETENSORS_F64; i++)
+        values[i] = element(tensor->type, narrow + i * width);
     return 0;
 }
 

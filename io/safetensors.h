@@ -47,7 +47,7 @@ typedef struct {
     safetensors_type type;
     int32_t rank;
     int64_t shape[SAFETENSORS_MAX_RANK];
-    uint64_t offset, bytes; /* in the file; set by reading and by safetensors_create */
+    uint64_t offset, bytes; /* place in a file being read; unused by writing */
 } safetensors_info;
 
 /* Both in UTF-8. */

@@ -1,8 +1,8 @@
 /* Owns the writing of safetensors files. Invariant: the header is written first and complete, so that the values of one
  * tensor at a time are all that is held. One thread a writer. */
-#include "io/safetensors.h"
 #include "base/error.h"
 #include "io/atomic_file.h"
+#include "io/safetensors.h"
 
 #include <json-c/json.h>
 

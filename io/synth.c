@@ -4,12 +4,10 @@
 #include "base/error.h"
 #include "io/atomic_file.h"
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 enum { TRAIN_FILES = 5 };
@@ -74,8 +72,7 @@ int synth_write(const char *folder, int32_t train_images, int32_t test_images, u
     CHECK(train_images >= TRAIN_FILES && test_images >= 1, ERROR_SETTINGS,
           "%d training and %d test pictures: expected at least %d (one a file) and 1", train_images, test_images,
           TRAIN_FILES);
-    CHECK(mkdir(folder, 0777) == 0 || errno == EEXIST, ERROR_FILE, "%s: cannot make the folder: %s", folder,
-          strerror(errno));
+    TRY(make_folders(folder));
     uint32_t first = 0, all = (uint32_t)train_images;
     for (uint32_t i = 0; i < TRAIN_FILES; i++) {
         char name[32];

@@ -2,10 +2,12 @@
 # The Debian and Ubuntu packages that the program needs: prints the list, or installs what is missing.
 set -euo pipefail
 
+# libonnx-dev: for its onnx.proto, the schema of ONNX files; nothing of it is linked.
 # ocl-icd-opencl-dev: Debian's oneDNN is built with OpenCL, and its CMake file insists on finding it.
 build_packages=(cmake ninja-build gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev
-  ocl-icd-opencl-dev libopenblas-dev libinih-dev libxxhash-dev libturbojpeg0-dev)
-test_packages=(libcmocka-dev python3 python3-numpy python3-h5py)
+  ocl-icd-opencl-dev libopenblas-dev libinih-dev libxxhash-dev libturbojpeg0-dev
+  libjson-c-dev libprotobuf-c-dev protobuf-c-compiler libonnx-dev)
+test_packages=(libcmocka-dev python3 python3-numpy python3-h5py python3-onnx)
 
 usage() {
   cat <<'TEXT'

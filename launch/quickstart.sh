@@ -58,5 +58,5 @@ Done.
   program      $build/teskd
   pictures     $data
   checkpoints  $output/best.h5, $output/last.h5
-  settings     configs/quickstart.ini (another run: --set section.key=value; all settings: build/teskd --help)
+  settings     configs/quickstart.ini (another run: --set section.key=value; all settings: build/teskd train --help)
 TEXT

@@ -7,8 +7,8 @@
 #include <string.h>
 #include <unistd.h>
 
-static const command *const commands[] = {&command_train,     &command_eval, &command_bench,
-                                          &command_reference, &command_data, &command_info};
+static const command *const commands[] = {&command_train, &command_eval,      &command_export, &command_import,
+                                          &command_bench, &command_reference, &command_data,   &command_info};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_usage(FILE *out)
@@ -60,6 +60,8 @@ static int run_command(int argc, char **argv, logger *log, comm *ranks)
     }
     options o;
     TRY(comm_agree(ranks, options_read(&o, argc, argv, c->options)));
+    if (o.recipe[0] && !o.help && !o.print_config && !o.json)
+        log_info(log, "settings from %s", o.recipe);
     if (!o.help)
         return c->run(&o, log, ranks);
     if (first && named)

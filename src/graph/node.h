@@ -14,7 +14,7 @@ typedef uint32_t value_id;
 enum { VALUE_NONE = 0 }; /* also an absent optional input or an output nobody wants */
 enum { NODE_MAX_IN = 10, NODE_MAX_OUT = 4 };
 
-typedef enum { DTYPE_F32, DTYPE_F64, DTYPE_I32 } dtype;
+typedef enum { DTYPE_F32, DTYPE_F64, DTYPE_I32, DTYPE_F16, DTYPE_BF16 } dtype;
 
 /* How dim[] reads, and the shape the tensor has in files.
  * NHWC: batch, height, width, channels (activations). OHWI: convolution weight, in files
@@ -72,7 +72,7 @@ static inline int64_t tensor_count(const tensor_desc *t)
 
 static inline size_t dtype_bytes(uint8_t type)
 {
-    return type == DTYPE_F64 ? 8 : 4;
+    return type == DTYPE_F64 ? 8 : type == DTYPE_F16 || type == DTYPE_BF16 ? 2 : 4;
 }
 
 static inline size_t tensor_bytes(const tensor_desc *t)

@@ -98,14 +98,12 @@ int checkpoint_save(experiment *e, const progress *at, const char *name, bool ke
     return comm_agree(e->ranks, status);
 }
 
-static int read_tensor(store_entry *entry, tensor_file *file)
+static int read_tensor(store_entry *entry, tensor_file *file, const char *path)
 {
     int64_t shape[4];
     int rank = store_file_shape(&entry->desc, shape);
-    char path[2 * GRAPH_NAME_BYTES];
     void *values = malloc(tensor_bytes(&entry->desc));
     CHECK(values, ERROR_MEMORY, "no memory to read %s", entry->name);
-    tensor_path(entry, path);
     int status = tensor_file_read(file, path, entry_type(entry), rank, shape, values);
     if (status == 0)
         store_import(entry, values);
@@ -115,9 +113,25 @@ static int read_tensor(store_entry *entry, tensor_file *file)
 
 static int read_tensors(store *tensors, tensor_file *file)
 {
-    for (uint32_t i = 0; i < tensors->n_entries; i++)
+    for (uint32_t i = 0; i < tensors->n_entries; i++) {
+        char path[2 * GRAPH_NAME_BYTES];
+        tensor_path(&tensors->entries[i], path);
         if (store_role(&tensors->entries[i]) != ENTRY_ACCUMULATED)
-            TRY(read_tensor(&tensors->entries[i], file));
+            TRY(read_tensor(&tensors->entries[i], file, path));
+    }
+    return 0;
+}
+
+/* Each entry of the model gets the average of it. */
+static int read_averages(store *tensors, tensor_file *file, const char *name)
+{
+    for (uint32_t i = 0; i < tensors->n_entries; i++) {
+        char path[2 * GRAPH_NAME_BYTES];
+        snprintf(path, sizeof path, "ema/%s", tensors->entries[i].name);
+        CHECK(tensor_file_find(file, path), ERROR_SETTINGS,
+              "eval.ema: %s has no averaged weights; train.ema_decay was 0 in its training", name);
+        TRY(read_tensor(&tensors->entries[i], file, path));
+    }
     return 0;
 }
 
@@ -182,8 +196,14 @@ static int load_all(experiment *e, tensor_file *file, const char *path, progress
 static int load(experiment *e, const char *path, progress *at)
 {
     tensor_file *file = NULL;
+    int status;
     TRY(tensor_file_open(&file, path));
-    int status = at ? load_all(e, file, path, at) : read_tensors(&e->tensors, file);
+    if (at)
+        status = load_all(e, file, path, at);
+    else if (e->config.eval.ema)
+        status = read_averages(&e->tensors, file, path);
+    else
+        status = read_tensors(&e->tensors, file);
     tensor_file_close(&file);
     return status;
 }
@@ -232,6 +252,8 @@ static int read_settings(const char *path, settings *config)
     tensor_file *file = NULL;
     TRY(tensor_file_open(&file, path));
     int status = saved_settings(file, path, config);
+    if (status == 0)
+        status = tensor_file_get_int(file, "classes", &config->model.classes);
     tensor_file_close(&file);
     return status;
 }

@@ -19,10 +19,11 @@ int checkpoint_save(experiment *e, const progress *at, const char *name, bool ke
  * another network, is refused by name; where DIR/previous.h5 exists beside it the message offers that. */
 int checkpoint_load(experiment *e, const char *path, progress *at);
 
-/* Only the weights and statistics that the experiment's store has (no momentum, no progress), for an evaluation. */
+/* Only the weights and statistics (no momentum, no progress) into a store that has nothing else, for an evaluation;
+ * with eval.ema their averages. */
 int checkpoint_load_weights(experiment *e, const char *path);
 
-/* Reads the settings that a checkpoint was made with; `config` is filled with them. Every rank calls it. */
+/* Fills `config` with the settings that a checkpoint was made with, model.classes never 0. Every rank calls it. */
 int checkpoint_settings(comm *ranks, const char *path, settings *config);
 
 /* DIR/last.h5 when it exists (on rank 0), else an empty string, the same on every rank. */

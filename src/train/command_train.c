@@ -12,6 +12,7 @@ static int print_settings(const options *o, const comm *ranks)
 
 static int run_training(experiment *e, const options *o)
 {
+    e->plan_only = o->dry_run;
     TRY(experiment_build_training(e));
     TRY(experiment_build_evaluation(e));
     if (o->dump_graph)

@@ -14,6 +14,7 @@ typedef struct {
     int (*run)(const options *o, logger *log, comm *ranks);
 } command;
 
-extern const command command_train, command_eval, command_bench, command_reference, command_data, command_info;
+extern const command command_train, command_eval, command_bench, command_reference, command_data, command_info,
+    command_export, command_import;
 
 #endif

@@ -1,5 +1,5 @@
 /* Owns the comparison with reference results.
- * Invariant: every dataset of the file is either compared or a failure. One thread.
+ * Invariant: every result in the file is either compared or a failure. One thread.
  *
  * Float64 is held to 1e-9, each loss against its own size and each tensor against the larger of its own norm and a
  * thousandth of the whole gradient's. Float32 is held to four times what PyTorch loses in float32 on the same problem
@@ -145,7 +145,7 @@ static int compare_losses(comparison *c, int step)
 /* Sums over the tensors of one group. */
 typedef struct {
     double difference, norm; /* squared, each tensor's samples scaled to its whole norm */
-    double worst_l2, worst_error;
+    double worst_whole, worst_error;
     char worst_name[GRAPH_NAME_BYTES];
 } pooled_error;
 
@@ -170,15 +170,20 @@ static void pool_tensor(pooled_error *pool, const char *name, const reference_te
     }
 }
 
-/* The norm of the whole tensor says that the elements which were not sampled are right too. */
-static void pool_norm(pooled_error *pool, const reference_tensor *expected, const double *found, int64_t count,
-                      double whole_norm)
+/* Norm and sum of the whole tensor say that the elements which were not sampled are right too. */
+static void pool_whole(pooled_error *pool, const reference_tensor *expected, const double *found, int64_t count,
+                       double whole_norm)
 {
-    double l2 = 0;
-    for (int64_t i = 0; i < count; i++)
-        l2 += found[i] * found[i];
-    if (!isnan(expected->l2))
-        pool->worst_l2 = fmax(pool->worst_l2, fabs(sqrt(l2) - expected->l2) / fmax(expected->l2, 1e-3 * whole_norm));
+    double squares = 0, sum = 0;
+    if (isnan(expected->l2))
+        return;
+    for (int64_t i = 0; i < count; i++) {
+        squares += found[i] * found[i];
+        sum += found[i];
+    }
+    double scale = fmax(expected->l2, 1e-3 * whole_norm); /* a sum is at most sqrt(count) norms */
+    pool->worst_whole = fmax(pool->worst_whole, fabs(sqrt(squares) - expected->l2) / scale);
+    pool->worst_whole = fmax(pool->worst_whole, fabs(sum - expected->sum) / (scale * sqrt((double)count)));
 }
 
 /* `found` is the tensor in file order; NULL reads the store's entry of that name. */
@@ -204,7 +209,7 @@ static int compare_tensor(comparison *c, const char *group, const store_entry *e
     }
     store_export_f64(entry, found);
     pool_tensor(pool, entry->name, &expected, found, whole_norm);
-    pool_norm(pool, &expected, found, count, whole_norm);
+    pool_whole(pool, &expected, found, count, whole_norm);
 out:
     free(found);
     reference_tensor_free(&expected);
@@ -217,8 +222,8 @@ static void print_pool(comparison *c, const char *what, const pooled_error *pool
     print_line(c, what, sqrt(pool->difference / pool->norm), bound);
     if (!is_wide(c))
         return;
-    snprintf(line, sizeof line, "%s, worst norm of a whole tensor", what);
-    print_line(c, line, pool->worst_l2, bound);
+    snprintf(line, sizeof line, "%s, worst norm or sum", what);
+    print_line(c, line, pool->worst_whole, bound);
     snprintf(line, sizeof line, "  worst: %s", pool->worst_name);
     print_line(c, line, pool->worst_error, bound);
 }
@@ -333,6 +338,21 @@ static int set_up(comparison *c, const rewrite_options *rewrites)
     return runtime_bind(&c->run);
 }
 
+/* Classes are integers: they are all right, or the error is the share of wrong ones. */
+static int compare_target(comparison *c)
+{
+    const int32_t *found = program_value(c->training, &c->run, "target", NULL);
+    double *expected = malloc((size_t)c->file.batch * sizeof *expected), wrong = 0;
+    CHECK(expected, ERROR_MEMORY, "no memory for the classes");
+    int status = reference_read(&c->file, "target", c->file.batch, expected);
+    for (int64_t i = 0; status == 0 && i < c->file.batch; i++)
+        wrong += expected[i] != found[i];
+    free(expected);
+    if (status == 0)
+        print_line(c, "target generator", wrong / (double)c->file.batch, 0);
+    return status;
+}
+
 static int run_all(comparison *c)
 {
     double head[INPUT_HEAD], expected_head[INPUT_HEAD];
@@ -343,6 +363,8 @@ static int run_all(comparison *c)
     print_line(c, "input generator", relative_l2(head, expected_head, INPUT_HEAD), 1e-15);
     for (int step = 0; step < c->file.steps; step++) {
         problem_fill_inputs(c->training, &c->run, &c->file);
+        if (step == 0)
+            TRY(compare_target(c));
         TRY(program_run(&c->run, c->training, NULL));
         if (step == 0) {
             TRY(compare_heads(c, c->training, "logits", "logits"));

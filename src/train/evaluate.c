@@ -57,7 +57,7 @@ static void evaluation_close(evaluation *ev)
 static void mirror_input(const program *p, const runtime *r)
 {
     const tensor_desc *desc;
-    char *row = program_value(p, r, "input", &desc), kept[NODE_MAX_IN * sizeof(double)];
+    char *row = program_value(p, r, "input", &desc), kept[DATASET_CHANNELS * sizeof(double)];
     int32_t width = desc->dim[2];
     size_t pixel = (size_t)desc->dim[3] * dtype_bytes(desc->dtype), row_bytes = (size_t)width * pixel;
     for (int64_t i = 0; i < (int64_t)desc->dim[0] * desc->dim[1]; i++, row += row_bytes)

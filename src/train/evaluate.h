@@ -10,8 +10,8 @@
  * are then those of the class probabilities (softmax) averaged over the two, the students' losses the mean of both. */
 int evaluate(experiment *e, loader *batches, metrics *mean);
 
-/* The same; the teacher's answer on every picture goes to `out`, if it is not NULL. With eval.flip there are two sets of
- * logits, so `out` must not want any. */
+/* The same; the teacher's answer on every picture goes to `out`, if it is not NULL. With eval.flip there are two sets
+ * of logits, so `out` must not want any. */
 int evaluate_pictures(experiment *e, loader *batches, predictions *out, metrics *mean);
 
 #endif

@@ -160,38 +160,36 @@ static int32_t share(const experiment *e, int64_t global_images)
 
 static int ensure_store(experiment *e, const graph *g, const model *m)
 {
-    if (e->tensors.device)
+    if (e->tensors.device || e->plan_only)
         return 0;
     TRY(store_open(&e->tensors, e->device, g));
     return initialise_store(&e->tensors, g, m, (uint64_t)e->config.train.seed);
 }
 
-/* Fills `out` and, where this rank has a share of it, builds the program. */
+/* Fills `out` and, where this rank has a share of it, builds the program. A rank without one has the same store as the
+ * others all the same. */
 static int add_program(experiment *e, bool training, sized_program size, sized_program *out)
 {
     graph g;
     model m;
     size.images = share(e, size.global_images);
     *out = size;
-    if (size.images == 0)
-        return 0;
     graph_init(&g, e->device->ops->real);
     const step_shape shape = {.training = true,
                               .sync_bn = e->config.run.sync_bn,
-                              .batch = size.images,
+                              .batch = size.images > 0 ? size.images : 1,
                               .global_batch = size.global_images,
                               .loss_batch = size.loss_images,
                               .part = size.part};
     int status =
-        training ? step_build_training(&g, &m, &e->step, &shape) : step_build_evaluation(&g, &m, &e->step, size.images);
+        training ? step_build_training(&g, &m, &e->step, &shape) : step_build_evaluation(&g, &m, &e->step, shape.batch);
     if (status == 0)
         status = ensure_store(e, &g, &m);
     model_free(&m);
-    if (status < 0) {
-        graph_free(&g);
-        return status;
-    }
-    return runtime_add(&e->run, &g, &out->program);
+    if (status == 0 && size.images > 0)
+        return runtime_add(&e->run, &g, &out->program);
+    graph_free(&g);
+    return status;
 }
 
 static int32_t part_images(const experiment *e)
@@ -213,8 +211,21 @@ static int add_training_batch(experiment *e, int64_t images, sized_program *prog
     return add_program(e, true, (sized_program){0, whole, loss_images, PART_MIDDLE, NULL}, &programs[2]);
 }
 
+static int check_batch(const experiment *e)
+{
+    int64_t parts = e->config.train.accumulate;
+    CHECK(e->batch % (parts * e->info->size) == 0, ERROR_SETTINGS,
+          "train.batch: %d pictures do not divide among %d ranks%s; it must be a multiple of %lld", e->batch,
+          e->info->size, parts > 1 ? " in train.accumulate parts" : "", (long long)(parts * e->info->size));
+    CHECK(experiment_steps(e) > 0, ERROR_SETTINGS,
+          "data.drop_last: yes leaves no step, since train.batch = %d is more than the %lld training pictures",
+          e->batch, (long long)e->train_images);
+    return 0;
+}
+
 static int build_training(experiment *e)
 {
+    TRY(check_batch(e));
     int64_t last = e->config.data.drop_last ? 0 : e->train_images % e->batch;
     if (e->train_images >= e->batch)
         TRY(add_training_batch(e, e->batch, &e->training[0]));

@@ -31,6 +31,7 @@ typedef struct {
     dataset train_set, test_set;
     int64_t train_images, test_images;
     int32_t batch, eval_batch; /* global */
+    bool plan_only;            /* the programs will not run: no memory is taken for weights */
     store tensors;
     runtime run;
     sized_program training[TRAINING_SIZES], evaluation[EVALUATION_SIZES];

@@ -46,6 +46,13 @@ void metrics_add(metrics *a, const metrics *b)
         to[i] += from[i];
 }
 
+void metrics_scale(metrics *m, double factor)
+{
+    double *value = (double *)m;
+    for (int i = 0; i < METRICS_COUNT; i++)
+        value[i] *= factor;
+}
+
 int metrics_reduce(metrics *m, comm *ranks)
 {
     return comm_all_reduce(ranks, m, METRICS_COUNT, COMM_F64);

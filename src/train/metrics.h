@@ -26,6 +26,9 @@ void metrics_add_step(metrics *m, const program *p, const runtime *r, const mode
 /* Adds b to a. */
 void metrics_add(metrics *a, const metrics *b);
 
+/* Times `factor`, the pictures too. */
+void metrics_scale(metrics *m, double factor);
+
 /* Sums over the ranks; each passes its own part and all get the whole. */
 int metrics_reduce(metrics *m, comm *ranks);
 

@@ -14,7 +14,7 @@ typedef struct {
 
 static const option_row rows[] = {
     {0, "help", NULL, "print this and exit"},
-    {0, "config", "FILE", "read settings from an INI file"},
+    {0, "config", "FILE", "read settings from an INI file, or from a recipe that comes with teskd (its name alone)"},
     {0, "set", "SECTION.KEY=VALUE", "change one setting; may be repeated, the last wins"},
     {OPTION_DEVICE, "device", "NAME", "short for --set run.device=NAME"},
     {OPTION_RESUME, "resume", "auto|FILE",
@@ -22,12 +22,21 @@ static const option_row rows[] = {
     {OPTION_DRY_RUN, "dry-run", NULL, "print the network, the memory plan and the work of an epoch, then exit"},
     {OPTION_PRINT_CONFIG, "print-config", NULL, "print the resolved settings as an INI file, then exit"},
     {OPTION_DUMP_GRAPH, "dump-graph", "FILE", "write the graph of a training step for Graphviz"},
-    {OPTION_CHECKPOINT, "checkpoint", "FILE", "the checkpoint to evaluate"},
-    {OPTION_TEACHER_ONLY, "teacher-only", NULL, "skip the students' work"},
+    {OPTION_CHECKPOINT, "checkpoint", "FILE", "the checkpoint to read"},
+    {OPTION_TEACHER_ONLY, "teacher-only", NULL, "leave the students out"},
+    {OPTION_PREDICTIONS, "predictions", "FILE.csv", "write the teacher's answer on every picture"},
+    {OPTION_LOGITS, "logits", NULL, "with --predictions: also the teacher's logits"},
+    {OPTION_PER_CLASS, "per-class", NULL, "print the teacher's accuracy on each class"},
+    {OPTION_FORMAT, "format", "NAME", "safetensors, for PyTorch, or onnx"},
+    {OPTION_ALL_HEADS, "all-heads", NULL, "also the students"},
+    {OPTION_EMA, "ema", NULL, "the averages of the weights (train.ema_decay) instead of the weights"},
+    {OPTION_FOLD_BN, "fold-bn", NULL, "onnx: make each batch normalisation part of the convolution before it"},
+    {OPTION_FROM, "from", "FILE", "the safetensors file to read"},
     {OPTION_STEPS, "steps", "N", "steps to time"},
     {OPTION_JSON, "json", NULL, "print one line of JSON instead of tables"},
     {OPTION_PER_NODE, "per-node", NULL, "print the time of every node"},
     {OPTION_OUT, "out", "DIR", "folder to write to"},
+    {OPTION_OUT_FILE, "out", "FILE", "file to write"},
     {OPTION_TRAIN_IMAGES, "train-images", "N", "how many training pictures to draw"},
     {OPTION_TEST_IMAGES, "test-images", "N", "how many test pictures to draw"},
     {OPTION_SEED, "seed", "N", "seed of the pictures"},
@@ -59,6 +68,15 @@ static int read_count(const char *name, const char *text, long long *value)
     return 0;
 }
 
+static int take_config(options *o, const char *name)
+{
+    char path[RECIPE_PATH_BYTES];
+    bool is_recipe;
+    TRY(recipe_find(name, path, &is_recipe));
+    snprintf(o->recipe, sizeof o->recipe, "%s", is_recipe ? path : "");
+    return settings_load(&o->config, path);
+}
+
 static int take(options *o, const option_row *row, const char *value)
 {
     const struct {
@@ -74,10 +92,18 @@ static int take(options *o, const option_row *row, const char *value)
         {"per-node", &o->per_node, NULL, NULL},
         {"teacher-only", &o->teacher_only, NULL, NULL},
         {"settings", &o->settings_table, NULL, NULL},
+        {"logits", &o->logits, NULL, NULL},
+        {"per-class", &o->per_class, NULL, NULL},
+        {"all-heads", &o->all_heads, NULL, NULL},
+        {"ema", &o->ema, NULL, NULL},
+        {"fold-bn", &o->fold_bn, NULL, NULL},
         {"resume", NULL, &o->resume, NULL},
         {"dump-graph", NULL, &o->dump_graph, NULL},
         {"checkpoint", NULL, &o->checkpoint, NULL},
         {"out", NULL, &o->out, NULL},
+        {"predictions", NULL, &o->predictions, NULL},
+        {"format", NULL, &o->format, NULL},
+        {"from", NULL, &o->from, NULL},
         {"steps", NULL, NULL, &o->steps},
         {"train-images", NULL, NULL, &o->train_images},
         {"test-images", NULL, NULL, &o->test_images},
@@ -92,10 +118,8 @@ static int take(options *o, const option_row *row, const char *value)
             *targets[i].text = value;
         return targets[i].count ? read_count(row->name, value, targets[i].count) : 0;
     }
-    if (strcmp(row->name, "config") == 0) {
-        o->config_path = value;
-        return settings_load(&o->config, value);
-    }
+    if (strcmp(row->name, "config") == 0)
+        return take_config(o, value);
     if (strcmp(row->name, "set") == 0)
         return settings_set(&o->config, value);
     char assignment[128];
@@ -103,13 +127,15 @@ static int take(options *o, const option_row *row, const char *value)
     return settings_set(&o->config, assignment);
 }
 
-int options_read(options *o, int argc, char **argv, unsigned allowed)
+/* Reads argv over what `o` holds. */
+static int read_all(options *o)
 {
     struct option known[ROWS + 1] = {{0}};
-    *o = (options){.steps = -1, .train_images = -1, .test_images = -1, .seed = -1};
-    settings_default(&o->config);
+    int argc = o->argc;
+    char **argv = o->argv;
     for (int i = 0; i < ROWS; i++) /* an option that is not allowed here is not known here */
-        known[i] = (struct option){is_allowed(&rows[i], allowed) ? rows[i].name : "", rows[i].value != NULL, NULL, 0};
+        known[i] =
+            (struct option){is_allowed(&rows[i], o->allowed) ? rows[i].name : "", rows[i].value != NULL, NULL, 0};
     optind = 0;
     for (;;) {
         int index = -1;
@@ -127,7 +153,25 @@ int options_read(options *o, int argc, char **argv, unsigned allowed)
     }
     o->n_arguments = argc - optind;
     o->arguments = argv + optind;
+    return 0;
+}
+
+int options_read(options *o, int argc, char **argv, unsigned allowed)
+{
+    *o = (options){
+        .steps = -1, .train_images = -1, .test_images = -1, .seed = -1, .argc = argc, .argv = argv, .allowed = allowed};
+    settings_default(&o->config);
+    TRY(read_all(o));
     CHECK(o->n_arguments == 0 || (allowed & OPTION_ARGUMENTS), ERROR_USAGE,
           "\"%s\" is not expected here; see teskd %s --help", o->arguments[0], argv[0]);
     return o->help ? 0 : settings_validate(&o->config);
+}
+
+int options_apply(const options *o, settings *config)
+{
+    options again = *o;
+    again.config = *config;
+    TRY(read_all(&again));
+    *config = again.config;
+    return 0;
 }

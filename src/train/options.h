@@ -3,6 +3,7 @@
 #define TESKD_TRAIN_OPTIONS_H
 
 #include "base/settings.h"
+#include "train/recipes.h"
 
 #include <stdbool.h>
 
@@ -24,19 +25,36 @@ typedef enum {
     OPTION_TEACHER_ONLY = 1 << 13,
     OPTION_SETTINGS = 1 << 14,
     OPTION_ARGUMENTS = 1 << 15, /* arguments that are no options */
+    OPTION_PREDICTIONS = 1 << 16,
+    OPTION_LOGITS = 1 << 17,
+    OPTION_PER_CLASS = 1 << 18,
+    OPTION_FORMAT = 1 << 19,
+    OPTION_OUT_FILE = 1 << 20,
+    OPTION_ALL_HEADS = 1 << 21,
+    OPTION_EMA = 1 << 22,
+    OPTION_FOLD_BN = 1 << 23,
+    OPTION_FROM = 1 << 24,
 } option_set;
 
 typedef struct {
     settings config; /* defaults, then --config, then each --set in order */
-    bool help, dry_run, print_config, json, per_node, teacher_only, settings_table;
-    const char *config_path, *resume, *dump_graph, *checkpoint, *out;
+    bool help, dry_run, print_config, json, per_node, teacher_only, settings_table, logits, per_class, all_heads, ema,
+        fold_bn;
+    const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from;
+    char recipe[RECIPE_PATH_BYTES];                   /* the recipe that --config named; empty for other files */
     long long steps, train_images, test_images, seed; /* -1: not given */
     int n_arguments;
     char **arguments; /* point into argv */
+    int argc;
+    char **argv;
+    unsigned allowed;
 } options;
 
 /* Reads argv[1..] (argv[0] is the subcommand's name). ERROR_USAGE or ERROR_SETTINGS with a message. */
 int options_read(options *o, int argc, char **argv, unsigned allowed);
+
+/* Applies --config, --set and --device to other settings than the defaults, unchecked. */
+int options_apply(const options *o, settings *config);
 
 /* One line for each allowed option. */
 void options_help(unsigned allowed, FILE *out);

@@ -7,7 +7,7 @@
 typedef struct {
     int32_t index; /* of the picture in the test set */
     int32_t label, predicted;
-    int32_t ahead;      /* classes beside the label that lead it or tie with it: 0 is right, up to 4 among the first five */
+    int32_t ahead; /* classes beside the label that lead it or tie with it: 0 is right, up to 4 among the first five */
     double probability; /* of the predicted class */
 } prediction;
 

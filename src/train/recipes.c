@@ -63,8 +63,9 @@ int recipe_find(const char *name, char path[RECIPE_PATH_BYTES], bool *is_recipe)
     *is_recipe = false;
     int length = snprintf(path, RECIPE_PATH_BYTES, "%s", name);
     CHECK(length < RECIPE_PATH_BYTES, ERROR_FILE, "--config: a path of %d bytes is too long", length);
-    if (strchr(name, '/') || access(name, F_OK) == 0 || !recipe_folder(folder))
+    if (strchr(name, '/') || access(name, F_OK) == 0)
         return 0;
+    CHECK(recipe_folder(folder), ERROR_FILE, "%s: no such file, and no recipes beside the program", name);
     length = snprintf(path, RECIPE_PATH_BYTES, "%s/%s", folder, name);
     if (length >= RECIPE_PATH_BYTES || access(path, F_OK) != 0)
         return not_found(name, folder);

@@ -134,10 +134,10 @@ static void table_row(logger *log, int head, const metrics *train, const metrics
 }
 
 int report_epoch(experiment *e, json_lines *json, const progress *at, const metrics *train, const metrics *test,
-                 double seconds)
+                 double seconds, double images_per_second)
 {
     log_info(e->log, "epoch %lld/%lld in %.1f s (%.1f images/s)", (long long)at->epoch + 1,
-             (long long)e->config.train.epochs, seconds, train->images / seconds);
+             (long long)e->config.train.epochs, seconds, images_per_second);
     table_header(e->log, true, test != NULL);
     for (int head = 0; head < HEADS; head++)
         if (head_on(e, head))

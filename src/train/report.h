@@ -21,10 +21,10 @@ typedef struct {
 void report_live(experiment *e, const step_report *step);
 int report_step(experiment *e, json_lines *json, const step_report *step);
 
-/* Top-1 and top-5 of every head on the training and test pictures, every loss of every head. `test` is NULL in an epoch
- * without evaluation. */
+/* Seconds and rate are this process's part of the epoch. Top-1 and top-5 of every head on the training and test
+ * pictures, every loss of every head. `test` is NULL in an epoch without evaluation. */
 int report_epoch(experiment *e, json_lines *json, const progress *at, const metrics *train, const metrics *test,
-                 double seconds);
+                 double seconds, double images_per_second);
 
 /* Table of an evaluation alone. */
 void report_evaluation(experiment *e, const metrics *mean);

@@ -3,17 +3,17 @@
  * checkpoint is everybody's. One thread. */
 #include "train/trainer.h"
 #include "base/error.h"
+#include "io/atomic_file.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/report.h"
 #include "train/schedule.h"
 #include "train/stop.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <unistd.h>
 
 typedef struct {
     experiment *e;
@@ -23,23 +23,9 @@ typedef struct {
     int64_t steps;     /* of an epoch */
     metrics line_sums; /* this rank's, since the last line */
     double line_start, epoch_start;
-    void *statistics; /* running statistics on their way through the ranks; NULL where they need no averaging */
+    double images_before; /* of this epoch, trained on before this process resumed it */
+    void *statistics;     /* running statistics on their way through the ranks; NULL where they need no averaging */
 } trainer;
-
-static int make_folder(const char *path)
-{
-    char part[SETTING_TEXT_BYTES];
-    snprintf(part, sizeof part, "%s", path);
-    for (char *slash = strchr(part + 1, '/');; slash = strchr(slash + 1, '/')) {
-        if (slash)
-            *slash = '\0';
-        CHECK(mkdir(part, 0777) == 0 || errno == EEXIST, ERROR_FILE, "output.dir: %s cannot be made: %s", part,
-              strerror(errno));
-        if (!slash)
-            return 0;
-        *slash = '/';
-    }
-}
 
 static int open_output(trainer *t)
 {
@@ -47,7 +33,7 @@ static int open_output(trainer *t)
     const char *dir = t->e->config.output.dir;
     if (t->e->info->rank != 0)
         return 0;
-    TRY(make_folder(dir));
+    TRY(make_folders(dir));
     snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
     return json_open(&t->json, path);
 }
@@ -187,6 +173,7 @@ static int run_epoch_steps(trainer *t)
     int64_t first_part = t->at.step * c->train.accumulate;
     TRY(comm_agree(t->e->ranks, loader_seek(t->batches, (int32_t)t->at.epoch, (int32_t)first_part)));
     t->epoch_start = t->line_start = run_clock();
+    t->images_before = t->at.epoch_sums.images;
     while (t->at.step < t->steps && !is_last_step(t)) {
         double lr = 0;
         TRY(run_step(t, &lr));
@@ -232,7 +219,8 @@ static int finish_epoch(trainer *t)
     bool evaluates = last || (c->eval.every && (t->at.epoch + 1) % c->eval.every == 0);
     if (evaluates)
         TRY(evaluate_now(t, &test_mean));
-    TRY(report_epoch(e, &t->json, &t->at, &train_mean, evaluates ? &test_mean : NULL, seconds));
+    TRY(report_epoch(e, &t->json, &t->at, &train_mean, evaluates ? &test_mean : NULL, seconds,
+                     (train_mean.images - t->images_before) / seconds));
     bool best = evaluates && test_mean.top1[0] > t->at.best_top1;
     if (best)
         t->at.best_top1 = test_mean.top1[0];
@@ -246,9 +234,12 @@ static int finish_epoch(trainer *t)
 
 static void say_where(const trainer *t)
 {
+    char best[SETTING_TEXT_BYTES + 16];
     const char *dir = t->e->config.output.dir;
-    if (t->at.best_top1 >= 0)
-        log_info(t->e->log, "best teacher top-1 %.2f%%: %s/best.h5", 100 * t->at.best_top1, dir);
+    snprintf(best, sizeof best, "%s/best.h5", dir);
+    if (t->at.best_top1 >= 0) /* it may have been reached in another folder, before a resume from there */
+        log_info(t->e->log, "best teacher top-1 %.2f%%: %s", 100 * t->at.best_top1,
+                 access(best, F_OK) == 0 ? best : "in the run that was resumed");
     log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
 }
 

@@ -28,36 +28,52 @@ def tables(text):
 class Ranks(ProgramTest):
     """With synchronised batch normalisation the number of ranks changes nothing but rounding."""
 
-    def compare(self, device, bound):
-        changes = {**UNEVEN, "run.device": device}
+    def compare(self, changes, bound):
+        changes = {**UNEVEN, **changes}
         self.train("1", changes)
         one = self.last("1")
         for ranks in (2, 4):
             self.train(str(ranks), changes, ranks=ranks)
             several = self.last(str(ranks))
-            self.assertEqual(several.attributes["steps_done"], 6)
             self.assertEqual(several.attributes["ranks"], ranks)
+            self.assertEqual(several.attributes["steps_done"], one.attributes["steps_done"])
             error = relative_l2(several.weights(), one.weights())
-            print(f"{device}: weights and statistics of {ranks} ranks against 1: {error:.1e}")
+            print(f"{changes['run.device']}, {one.attributes['steps_done']} steps: weights and statistics of {ranks} "
+                  f"ranks against 1: {error:.1e}")
             self.assertLess(error, bound)
-            self.assertGreater(error, 0, "the order of additions differs: equal bits are the same run twice")
-            for a, b in zip(events(self.path(str(ranks)), "epoch"), events(self.path("1"), "epoch")):
-                self.assertAlmostEqual(a["loss"] / b["loss"], 1, delta=10 * bound)
-                for group in ("cross_entropy", "kd", "feature"):
-                    for x, y in zip(a["train_" + group] + a["test_" + group], b["train_" + group] + b["test_" + group]):
-                        self.assertAlmostEqual(x / y, 1, delta=1000 * bound)
+        return one
 
-    def test_float32(self):
-        self.compare("cpu", 1e-4)
+    def compare_epochs(self, bound):
+        for ranks in (2, 4):
+            for a, b in zip(events(self.path(str(ranks)), "epoch"), events(self.path("1"), "epoch")):
+                for group in ("train_cross_entropy", "train_kd", "train_feature", "test_cross_entropy", "test_feature"):
+                    for x, y in zip(a[group], b[group]):
+                        self.assertAlmostEqual(x / y, 1, delta=bound, msg=group)
 
     def test_float64(self):
-        self.compare("reference", 1e-10)
+        one = self.compare({"run.device": "reference"}, 1e-10)
+        self.assertEqual(one.attributes["steps_done"], 6)
+        self.compare_epochs(1e-8)
+
+    # In float32 a rounding error decides on which side of zero a ReLU unit falls. One unit is a thousandth of a small
+    # gradient, and every later step inherits it times the learning rate.
+    def test_float32_first_step(self):
+        self.compare({"run.device": "cpu", "train.max_steps": 1}, 2e-5)
+
+    def test_float32(self):
+        one = self.compare({"run.device": "cpu", "train.lr": 5e-4}, 1e-4)
+        self.assertEqual(one.attributes["steps_done"], 6)
+        self.compare_epochs(1e-2)
 
     def test_without_synchronised_bn_they_differ(self):
         changes = {**UNEVEN, "run.sync_bn": "no"}
         self.train("1", changes)
         self.train("2", changes, ranks=2)
         self.assertGreater(relative_l2(self.last("2").weights(), self.last("1").weights()), 1e-3)
+
+    def test_batch_must_divide(self):
+        result = self.train("run", {"train.batch": 21}, ranks=2, code=2)
+        self.refused(result, "train.batch: 21 pictures do not divide among 2 ranks")
 
     def test_repeats_bit_for_bit(self):
         for ranks in (1, 2):
@@ -76,7 +92,7 @@ class Ranks(ProgramTest):
 class Threads(ProgramTest):
     def test_threads_change_only_rounding(self):
         for threads in (1, 2):
-            self.train(str(threads), {"run.threads": threads, "train.max_steps": 6})
+            self.train(str(threads), {"run.threads": threads, "train.max_steps": 6, "train.lr": 5e-4})
         error = relative_l2(self.last("2").weights(), self.last("1").weights())
         print(f"weights of 2 threads against 1: {error:.1e}")
         self.assertLess(error, 1e-4)
@@ -168,15 +184,14 @@ class Metrics(ProgramTest):
         self.assertAlmostEqual(self.last("run").attributes["best_top1"], best)
 
     def test_learns(self):
-        result = self.train("run", {"train.epochs": 12, "model.width": 8, "data.train_images": 100,
-                                    "data.augment": "no", "train.schedule": "cosine", "log.every": 5})
+        self.train("run", {"train.epochs": 30, "model.width": 8, "data.train_images": 40, "data.augment": "no",
+                           "train.schedule": "cosine", "eval.every": 0, "log.every": 5})
         epochs = events(self.path("run"), "epoch")
-        print("losses:", *(f"{event['loss']:.3f}" for event in epochs))
-        self.assertLess(epochs[-1]["loss"], 0.7 * epochs[0]["loss"], str(result))
+        print("losses:", *(f"{event['loss']:.2f}" for event in epochs))
+        self.assertLess(epochs[-1]["loss"], 0.5 * epochs[0]["loss"])
         for head in range(4):
-            self.assertLess(epochs[-1]["train_cross_entropy"][head], 0.7 * epochs[0]["train_cross_entropy"][head])
-            self.assertGreater(epochs[-1]["train_top1"][head], 0.5)
-        self.assertGreater(epochs[-1]["test_top1"][0], 0.15, "better than guessing")
+            self.assertLess(epochs[-1]["train_cross_entropy"][head], 0.6 * epochs[0]["train_cross_entropy"][head])
+            self.assertGreater(epochs[-1]["train_top1"][head], 0.9)
 
     def test_loss_that_is_no_number(self):
         result = self.train("run", {"train.lr": 1000, "train.epochs": 20, "model.method": "plain",

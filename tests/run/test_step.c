@@ -110,7 +110,10 @@ static void update_follows_the_formula(void **state)
 {
     (void)state;
     const sgd_options cases[] = {
-        {0.9, 5e-4, true, true}, {0.9, 5e-4, false, true}, {0.5, 0.1, true, false}, {0, 0, false, false}};
+        {.momentum = 0.9, .weight_decay = 5e-4, .nesterov = true, .decay_vectors = true},
+        {.momentum = 0.9, .weight_decay = 5e-4, .decay_vectors = true},
+        {.momentum = 0.5, .weight_decay = 0.1, .nesterov = true},
+        {.momentum = 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         small_step before, after;
         const small_settings settings = {.teskd = true, .sgd = cases[i]};

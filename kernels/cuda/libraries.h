@@ -1,0 +1,46 @@
+/* NVIDIA's libraries, opened at run time, so that one binary runs with and without them.
+ *
+ * libraries.def is the table. Opening never fails for a missing library: who needs one asks cuda_library_check, whose
+ * message names the file, the version that is wanted and how to get it. The functions of a library that is not there
+ * are NULL.
+ */
+#ifndef TESKD_KERNELS_CUDA_LIBRARIES_H
+#define TESKD_KERNELS_CUDA_LIBRARIES_H
+
+#include <cublasLt.h>
+#include <cudnn_graph.h>
+#include <stddef.h>
+
+#if __has_include(<nccl.h>)
+#include <nccl.h>
+#define TESKD_HAVE_NCCL
+#endif
+
+typedef enum {
+#define LIBRARY(id, ...) id,
+#include "libraries.def"
+    CUDA_LIBRARY_COUNT
+} cuda_library;
+
+typedef struct {
+    void *handle[CUDA_LIBRARY_COUNT];
+    int version[CUDA_LIBRARY_COUNT]; /* major * 10000 + minor * 100 + patch; 0 where it is unknown */
+    char problem[CUDA_LIBRARY_COUNT][512];
+#define FUNCTION(library, name) __typeof__(name) *name;
+#include "libraries.def"
+} cuda_libraries;
+
+/* Opens what there is: by file name (LD_LIBRARY_PATH, the system's cache), in CUDA_HOME and /usr/local/cuda, and in
+ * the site-packages of an active Python environment. ERROR_MEMORY only. */
+int cuda_libraries_open(cuda_libraries **out);
+
+/* The libraries stay in memory to the end of the process: they have threads and exit handlers of their own. */
+void cuda_libraries_close(cuda_libraries *libraries);
+
+/* 0, or ERROR_KERNEL with what is missing and how to get it. */
+int cuda_library_check(const cuda_libraries *libraries, cuda_library which);
+
+/* "cuDNN 9.19.0, cuBLASLt 13.0.2, NCCL none". */
+void cuda_libraries_versions(const cuda_libraries *libraries, char *text, size_t bytes);
+
+#endif

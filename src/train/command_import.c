@@ -1,0 +1,190 @@
+/* Owns `teskd import`: a checkpoint that begins with the weights of a safetensors file. */
+#include "base/error.h"
+#include "io/safetensors.h"
+#include "train/checkpoint.h"
+#include "train/commands.h"
+#include "train/naming.h"
+
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Names of one sort of trouble; the first ones are listed. */
+enum { LISTED_MAX = 6, LIST_BYTES = 560 };
+typedef struct {
+    int count;
+    char text[LIST_BYTES];
+} name_list;
+
+static void list(name_list *l, const char *format, ...) __attribute__((format(printf, 2, 3)));
+static void list(name_list *l, const char *format, ...)
+{
+    size_t used = strlen(l->text);
+    va_list arguments;
+    if (++l->count > LISTED_MAX || used + 2 >= sizeof l->text)
+        return;
+    if (l->count > 1)
+        used += (size_t)snprintf(l->text + used, sizeof l->text - used, ", ");
+    va_start(arguments, format);
+    vsnprintf(l->text + used, sizeof l->text - used, format, arguments);
+    va_end(arguments);
+}
+
+/* "; 9 missing: a, b, c and 6 more", or nothing. */
+static void say(char *message, size_t bytes, const name_list *l, const char *what)
+{
+    size_t used = strlen(message);
+    if (l->count == 0)
+        return;
+    used += (size_t)snprintf(message + used, bytes - used, "; %d %s: %s", l->count, what, l->text);
+    if (l->count > LISTED_MAX && used < bytes)
+        snprintf(message + used, bytes - used, " and %d more", l->count - LISTED_MAX);
+}
+
+static void shape_text(const int64_t *shape, int rank, char text[96])
+{
+    size_t used = (size_t)snprintf(text, 96, "[");
+    for (int i = 0; i < rank && used < 80; i++)
+        used += (size_t)snprintf(text + used, 96 - used, "%s%lld", i ? ", " : "", (long long)shape[i]);
+    snprintf(text + used, 96 - used, "]");
+}
+
+static const safetensors_info *find_in_file(const safetensors_file *file, const char *name)
+{
+    for (int32_t i = 0; i < safetensors_count(file); i++)
+        if (strcmp(naming_own(safetensors_at(file, i)->name), name) == 0)
+            return safetensors_at(file, i);
+    return NULL;
+}
+
+static void check_entry(const safetensors_file *file, const store_entry *entry, bool teacher_only, name_list *missing,
+                        name_list *misshapen)
+{
+    const safetensors_info *tensor = find_in_file(file, entry->name);
+    int64_t shape[4];
+    int rank = store_file_shape(&entry->desc, shape);
+    if (!tensor && !(teacher_only && naming_is_student(entry->name)))
+        list(missing, "%s", entry->name);
+    if (!tensor || (tensor->rank == rank && memcmp(tensor->shape, shape, (size_t)rank * sizeof *shape) == 0))
+        return;
+    char has[96], wants[96];
+    shape_text(tensor->shape, tensor->rank, has);
+    shape_text(shape, rank, wants);
+    list(misshapen, "%s %s instead of %s", entry->name, has, wants);
+}
+
+/* Is it of no use here, and rightly in the file all the same? */
+static bool is_ignored(const char *name, bool teacher_only)
+{
+    return naming_ends_with(name, NAMING_COUNTER_SUFFIX) || (teacher_only && naming_is_student(name));
+}
+
+/* All that does not fit, in one message. */
+static int check_tensors(const experiment *e, const safetensors_file *file, const options *o)
+{
+    name_list missing = {0}, surplus = {0}, misshapen = {0};
+    for (uint32_t i = 0; i < e->tensors.n_entries; i++)
+        if (store_role(&e->tensors.entries[i]) == ENTRY_MODEL)
+            check_entry(file, &e->tensors.entries[i], o->teacher_only, &missing, &misshapen);
+    for (int32_t i = 0; i < safetensors_count(file); i++) {
+        const char *name = naming_own(safetensors_at(file, i)->name);
+        if (!is_ignored(name, o->teacher_only) && !store_find(&e->tensors, name))
+            list(&surplus, "%s", safetensors_at(file, i)->name);
+    }
+    if (missing.count + surplus.count + misshapen.count == 0)
+        return 0;
+    char message[3 * LIST_BYTES + 128] = "";
+    say(message, sizeof message, &misshapen, "of another shape");
+    say(message, sizeof message, &missing, "missing");
+    say(message, sizeof message, &surplus, "unknown");
+    return error_set(ERROR_SHAPE, "%s is not %s with %d classes%s", o->from, e->step.model.network->name,
+                     e->step.model.classes, message);
+}
+
+static int read_tensor(store_entry *entry, const safetensors_file *file)
+{
+    const safetensors_info *tensor = find_in_file(file, entry->name);
+    if (!tensor)
+        return 0;
+    double *values = malloc((size_t)tensor_count(&entry->desc) * sizeof *values);
+    CHECK(values, ERROR_MEMORY, "no memory to read %s", entry->name);
+    int status = safetensors_read(file, tensor, values);
+    if (status == 0)
+        store_import_f64(entry, values);
+    free(values);
+    return status;
+}
+
+static int read_tensors(experiment *e, const options *o)
+{
+    safetensors_file *file;
+    TRY(safetensors_open(&file, o->from));
+    int status = check_tensors(e, file, o);
+    for (uint32_t i = 0; i < e->tensors.n_entries && status == 0; i++)
+        if (store_role(&e->tensors.entries[i]) == ENTRY_MODEL)
+            status = read_tensor(&e->tensors.entries[i], file);
+    safetensors_close(&file);
+    return status;
+}
+
+/* Averages begin at what they are averages of. */
+static void begin_averages(store *tensors)
+{
+    for (uint32_t i = 0; i < tensors->n_entries; i++) {
+        store_entry *average = &tensors->entries[i];
+        if (store_role(average) == ENTRY_AVERAGE)
+            memcpy(average->memory, store_find(tensors, strchr(average->name, '/') + 1)->memory,
+                   tensor_bytes(&average->desc));
+    }
+}
+
+/* A checkpoint is saved by name into output.dir. */
+static int save(experiment *e, const char *out)
+{
+    const char *slash = strrchr(out, '/');
+    const progress start = {.best_top1 = -1};
+    snprintf(e->config.output.dir, sizeof e->config.output.dir, "%.*s", slash ? (int)(slash - out) : 1,
+             slash ? out : ".");
+    return checkpoint_save(e, &start, slash ? slash + 1 : out, false);
+}
+
+static int check(const options *o, const comm *ranks)
+{
+    CHECK(comm_describe(ranks)->size == 1, ERROR_USAGE, "teskd import runs on one rank, not on %d",
+          comm_describe(ranks)->size);
+    CHECK(o->from, ERROR_USAGE, "teskd import needs --from FILE.safetensors");
+    CHECK(o->out, ERROR_USAGE, "teskd import needs --out FILE.h5");
+    CHECK(strlen(o->out) < SETTING_TEXT_BYTES, ERROR_USAGE, "--out: longer than %d bytes", SETTING_TEXT_BYTES - 1);
+    return 0;
+}
+
+static int run(const options *o, logger *log, comm *ranks)
+{
+    settings config = o->config;
+    experiment e;
+    TRY(comm_agree(ranks, check(o, ranks)));
+    config.run.device = DEVICE_CPU;
+    int status = experiment_open(&e, &config, log, ranks, DATA_NONE);
+    if (status == 0)
+        status = experiment_build_training(&e);
+    if (status == 0)
+        status = read_tensors(&e, o);
+    if (status == 0) {
+        begin_averages(&e.tensors);
+        status = save(&e, o->out);
+    }
+    if (status == 0)
+        log_info(log, "%s: %s with %d classes from %s, ready for eval --checkpoint or train --resume", o->out,
+                 e.step.model.network->name, e.step.model.classes, o->from);
+    experiment_close(&e);
+    return status;
+}
+
+const command command_import = {
+    .name = "import",
+    .summary = "make a checkpoint from the weights in a safetensors file",
+    .usage = "",
+    .options = OPTION_FROM | OPTION_OUT_FILE | OPTION_TEACHER_ONLY,
+    .uses_settings = true,
+    .run = run,
+};

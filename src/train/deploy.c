@@ -1,0 +1,180 @@
+/* Owns a trained network on its way out: which tensors, from where, and what the file will say about itself.
+ * Main thread only (HDF5). */
+#include "train/deploy.h"
+#include "base/error.h"
+#include "base/text.h"
+#include "train/checkpoint.h"
+
+#include <iconv.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Of pixels scaled to 0..1, as io/ applies them. */
+typedef struct {
+    double mean[3], std[3];
+} normalisation;
+
+static const normalisation cifar_pixels = {{0.4914, 0.4822, 0.4465}, {0.2023, 0.1994, 0.2010}},
+                           synthetic_pixels = {{0.5, 0.5, 0.5}, {0.288675, 0.288675, 0.288675}};
+
+/* NULL when it is not known. */
+static const normalisation *find_normalisation(const settings *config)
+{
+    switch (config->data.kind) {
+    case DATA_CIFAR10:
+    case DATA_CIFAR100:
+        return &cifar_pixels;
+    case DATA_SYNTHETIC:
+        return &synthetic_pixels;
+    default:
+        return NULL;
+    }
+}
+
+static bool is_utf8(const char *text)
+{
+    iconv_t converter = iconv_open("UTF-8", "UTF-8");
+    if (converter == (iconv_t)-1)
+        return false;
+    char *from = (char *)(uintptr_t)text, converted[DEPLOY_TEXT_BYTES * 2], *to = converted;
+    size_t from_left = strlen(text), to_left = sizeof converted;
+    bool whole = iconv(converter, &from, &from_left, &to, &to_left) != (size_t)-1;
+    iconv_close(converter);
+    return whole;
+}
+
+static void say(deployment *d, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));
+
+/* Both kinds of file hold UTF-8 only; a path may be anything. */
+static void say(deployment *d, const char *key, const char *format, ...)
+{
+    char *value = d->values[d->n_texts];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(value, DEPLOY_TEXT_BYTES, format, arguments);
+    va_end(arguments);
+    if (!is_utf8(value))
+        for (char *c = value; *c; c++)
+            if (*c & 0x80)
+                *c = '?';
+    d->texts[d->n_texts++] = (safetensors_text){key, value};
+}
+
+static void say_numbers(deployment *d, const char *key, const double numbers[3])
+{
+    char text[3][TEXT_DOUBLE_BYTES];
+    for (int i = 0; i < 3; i++)
+        text_from_double(numbers[i], text[i]);
+    say(d, key, "%s,%s,%s", text[0], text[1], text[2]);
+}
+
+static int say_all(deployment *d, const char *checkpoint, bool averages)
+{
+    const model_options *o = &d->e.step.model;
+    const network_row *network = o->network;
+    const int32_t *blocks = o->blocks[0] ? o->blocks : network->blocks;
+    const normalisation *pixels = find_normalisation(&d->e.config);
+    CHECK(pixels, ERROR_INTERNAL, "data.kind: the normalisation of its pixels is not known");
+    say(d, "network", "%s", network->name);
+    say(d, "classes", "%d", o->classes);
+    say(d, "width", "%d", o->width ? o->width : network->width);
+    say(d, "blocks", "%d,%d,%d,%d", blocks[0], blocks[1], blocks[2], blocks[3]);
+    say(d, "students", "%s", model_has_students(o) ? "yes" : "no");
+    say(d, "image_height", "%d", o->image_height);
+    say(d, "image_width", "%d", o->image_width);
+    say_numbers(d, "mean", pixels->mean);
+    say_numbers(d, "std", pixels->std);
+    say(d, "weights", "%s", averages ? "averages" : "last");
+    say(d, "checkpoint", "%s", checkpoint);
+    say(d, "epoch", "%lld", (long long)d->epoch);
+    say(d, "step", "%lld", (long long)d->step);
+    say(d, "steps_done", "%lld", (long long)d->steps_done);
+    say(d, "program", "teskd " TESKD_VERSION);
+    return 0;
+}
+
+static int open_weights(deployment *d, const char *checkpoint, bool averages)
+{
+    d->prefix = averages ? "ema/" : "weights/";
+    TRY(tensor_file_open(&d->checkpoint, checkpoint));
+    TRY(tensor_file_get_int(d->checkpoint, "epoch", &d->epoch));
+    TRY(tensor_file_get_int(d->checkpoint, "step", &d->step));
+    TRY(tensor_file_get_int(d->checkpoint, "steps_done", &d->steps_done));
+    for (value_id id = VALUE_NONE; averages && (id = deployment_next_tensor(d, id)) != VALUE_NONE;) {
+        char path[2 * GRAPH_NAME_BYTES];
+        snprintf(path, sizeof path, "%s%s", d->prefix, d->g.values[id].name);
+        CHECK(tensor_file_find(d->checkpoint, path), ERROR_USAGE,
+              "--ema: %s has no averaged weights; train.ema_decay was 0 in its training", checkpoint);
+    }
+    return 0;
+}
+
+static int build(deployment *d)
+{
+    d->e.step.rewrites = (rewrite_options){0};
+    graph_init(&d->g, DTYPE_F32);
+    return step_build_evaluation(&d->g, &d->m, &d->e.step, 1);
+}
+
+int deployment_open(deployment *d, const char *checkpoint, bool with_students, bool averages, logger *log, comm *ranks)
+{
+    settings config;
+    *d = (deployment){0};
+    TRY(checkpoint_settings(ranks, checkpoint, &config));
+    config.run.device = DEVICE_CPU;
+    CHECK(!with_students || config.model.method == METHOD_TESKD, ERROR_USAGE,
+          "--all-heads: %s is a checkpoint of a training without students", checkpoint);
+    if (!with_students)
+        config.model.method = METHOD_PLAIN;
+    int status = experiment_open(&d->e, &config, log, ranks, DATA_NONE);
+    if (status == 0)
+        status = build(d);
+    if (status == 0)
+        status = open_weights(d, checkpoint, averages);
+    if (status == 0)
+        status = say_all(d, checkpoint, averages);
+    if (status < 0)
+        deployment_close(d);
+    return status;
+}
+
+void deployment_close(deployment *d)
+{
+    tensor_file_close(&d->checkpoint);
+    model_free(&d->m);
+    graph_free(&d->g);
+    experiment_close(&d->e);
+}
+
+value_id deployment_next_tensor(const deployment *d, value_id last)
+{
+    for (value_id id = last + 1; id < d->g.n_values; id++) {
+        uint8_t kind = d->g.values[id].desc.kind;
+        if (kind == KIND_PARAMETER || kind == KIND_STATE)
+            return id;
+    }
+    return VALUE_NONE;
+}
+
+int deployment_read(const deployment *d, value_id tensor, float **values, int64_t shape[4], int *rank)
+{
+    const graph_value *value = &d->g.values[tensor];
+    char path[2 * GRAPH_NAME_BYTES];
+    int64_t own_shape[4];
+    int own_rank = store_file_shape(&value->desc, own_shape);
+    *values = malloc((size_t)tensor_count(&value->desc) * sizeof **values);
+    CHECK(*values, ERROR_MEMORY, "no memory to read %s", value->name);
+    snprintf(path, sizeof path, "%s%s", d->prefix, value->name);
+    int status = tensor_file_read(d->checkpoint, path, REAL_FLOAT32, own_rank, own_shape, *values);
+    if (status < 0) {
+        free(*values);
+        *values = NULL;
+        return status;
+    }
+    if (shape)
+        memcpy(shape, own_shape, sizeof own_shape);
+    if (rank)
+        *rank = own_rank;
+    return 0;
+}

@@ -1,0 +1,26 @@
+/* Names of tensors in files that other programs write and read.
+ *
+ * The program's own names are those of the published state_dict; for the ResNets of 224x224 pictures they are
+ * torchvision's as well.
+ */
+#ifndef TESKD_TRAIN_NAMING_H
+#define TESKD_TRAIN_NAMING_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+/* PyTorch counts a norm's batches beside its running statistics; this program does not. */
+#define NAMING_COUNTER_SUFFIX ".num_batches_tracked"
+
+bool naming_ends_with(const char *name, const char *suffix);
+
+/* Does the tensor belong to a student (rather than the teacher, or anything unknown)? */
+bool naming_is_student(const char *name);
+
+/* The counter beside a running mean; false for every other tensor. */
+bool naming_counter(const char *name, char *counter, size_t bytes);
+
+/* The program's name for a tensor of a file: PyTorch's wrapper for several GPUs puts "module." before each. */
+const char *naming_own(const char *name);
+
+#endif

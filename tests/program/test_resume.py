@@ -1,0 +1,210 @@
+"""A stopped and resumed training is the same training, bit for bit; a checkpoint that does not fit is refused."""
+
+import os
+import shutil
+import unittest
+
+import h5py
+
+from program import ProgramTest, events, relative_l2, run
+
+# Two epochs of 9 steps, the last one incomplete; the learning rate depends on the step.
+STRAIGHT = {"train.batch": 24, "train.schedule": "cosine", "train.warmup_epochs": 0.5}
+STEPS = 9
+
+
+class Bitwise(ProgramTest):
+    def assert_same(self, found, expected):
+        a, b = self.last(found), self.last(expected)
+        self.assertEqual(sorted(a.tensors), sorted(b.tensors))
+        for name, values in b.tensors.items():
+            self.assertEqual((a.tensors[name].dtype, a.tensors[name].shape), (values.dtype, values.shape), name)
+            self.assertEqual(a.tensors[name].tobytes(), values.tobytes(), name)
+        self.assertEqual(sorted(a.attributes), sorted(b.attributes))
+        for name in set(b.attributes) - {"settings"}:
+            self.assertEqual(a.attributes[name], b.attributes[name], name)
+        without_seconds = [[{**event, "seconds": 0} for event in events(self.path(name), "epoch")]
+                           for name in (found, expected)]
+        self.assertEqual(*without_seconds)
+
+    def check(self, changes, ranks, stops):
+        changes = {**STRAIGHT, **changes}
+        self.train("straight", changes, ranks=ranks)
+        self.assertEqual(len(events(self.path("straight"), "epoch")), 2)
+        for stop in stops:
+            with self.subTest(stop=stop):
+                name = f"stopped{stop}"
+                self.train(name, {**changes, "train.max_steps": stop}, ranks=ranks)
+                at = self.last(name).attributes
+                self.assertEqual((at["epoch"], at["step"], at["steps_done"]), (stop // STEPS, stop % STEPS, stop))
+                result = self.train(name, changes, resume="auto", ranks=ranks)
+                self.assertIn(f"epoch {stop // STEPS + 1}, step {stop % STEPS}", result.out)
+                self.assert_same(name, "straight")
+
+    def test_1_rank(self):
+        self.check({}, 1, (1, 4, STEPS, STEPS + 5))
+
+    def test_2_ranks(self):
+        self.check({}, 2, (4, STEPS + 5))
+
+    def test_2_ranks_synchronised_bn(self):
+        self.check({"run.sync_bn": "yes"}, 2, (4, STEPS + 5))
+
+    def test_float64(self):
+        self.check({"run.device": "reference"}, 1, (STEPS + 5,))
+
+    def test_plain(self):
+        self.check({"model.method": "plain"}, 1, (STEPS + 5,))
+
+    def test_recipe_options(self):
+        self.check({"train.ema_decay": 0.9, "train.accumulate": 3, "train.clip_norm": 0.5, "eval.ema": "yes",
+                    "train.label_smoothing": 0.1}, 2, (STEPS + 5,))
+
+    def test_stopped_twice_between_lines_of_the_log(self):
+        # The order of the sums over the pictures differs then: equal to rounding instead of to the last bit.
+        changes = {**STRAIGHT, "log.every": 4}
+        self.train("straight", changes)
+        for stop in (3, STEPS + 2):
+            self.train("stopped", {**changes, "train.max_steps": stop}, resume="auto")
+        self.train("stopped", changes, resume="auto")
+        a, b = self.last("stopped"), self.last("straight")
+        for name in b.tensors:
+            self.assertEqual(a.tensors[name].tobytes(), b.tensors[name].tobytes(), name)
+        for found, expected in zip(events(self.path("stopped"), "epoch"), events(self.path("straight"), "epoch")):
+            self.assertAlmostEqual(found["loss"], expected["loss"], delta=1e-12)
+            self.assertEqual(found["train_top1"], expected["train_top1"])
+
+    def test_other_number_of_ranks(self):
+        changes = {**STRAIGHT, "run.sync_bn": "yes", "run.device": "reference"}
+        self.train("straight", changes)
+        self.train("moved", {**changes, "train.max_steps": 4}, ranks=2)
+        self.train("moved", changes, resume="auto")
+        self.assertLess(relative_l2(self.last("moved").weights(), self.last("straight").weights()), 1e-9)
+
+    def test_path(self):
+        self.train("straight", STRAIGHT)
+        self.train("first", {**STRAIGHT, "train.max_steps": 4})
+        result = self.train("second", STRAIGHT, resume=self.path("first", "last.h5"))
+        self.assertIn(f"resumed from {self.path('first', 'last.h5')}: epoch 1, step 4", result.out)
+        a, b = self.last("second"), self.last("straight")
+        for name in b.tensors:
+            self.assertEqual(a.tensors[name].tobytes(), b.tensors[name].tobytes(), name)
+
+    def test_nothing_to_resume(self):
+        result = self.train("run", {"train.max_steps": 2}, resume="auto", ranks=2)
+        self.assertIn("starting afresh", result.out)
+        self.assertEqual(self.last("run").attributes["steps_done"], 2)
+
+    def test_finished(self):
+        self.train("run", {"train.epochs": 1})
+        before = self.last("run")
+        self.train("run", {"train.epochs": 1}, resume="auto")
+        self.assertEqual(self.last("run").attributes["steps_done"], before.attributes["steps_done"])
+        self.train("run", {"train.epochs": 2}, resume="auto")
+        self.assertEqual(self.last("run").attributes["epoch"], 2)
+
+
+class Refused(ProgramTest):
+    def setUp(self):
+        super().setUp()
+        self.train("run", {"train.max_steps": 4, "output.checkpoint_every": 2})
+        self.checkpoint = self.path("run", "last.h5")
+        self.before = self.path("run", "previous.h5")
+
+    def resume(self, changes, *words, path=None, ranks=1):
+        result = run(*self.training_arguments("resumed", changes, path or self.checkpoint), ranks=ranks)
+        self.assertIn(result.code, (1, 2), str(result))
+        self.assertFalse(os.path.exists(self.path("resumed", "last.h5")), str(result))
+        return self.refused(result, *words)
+
+    def test_truncated(self):
+        size = os.path.getsize(self.checkpoint)
+        whole = self.path("whole.h5")
+        shutil.copy(self.checkpoint, whole)
+        for keep in (size - 1, size - 16, size // 2, 100, 0):
+            for ranks in (1, 2):
+                with self.subTest(keep=keep, ranks=ranks):
+                    shutil.copy(whole, self.checkpoint)
+                    os.truncate(self.checkpoint, keep)
+                    self.resume({}, f"{self.checkpoint}: ", f"--resume {self.before}", ranks=ranks)
+        result = self.train("run", {"train.max_steps": 4}, resume="auto", code=1)
+        self.refused(result, self.before)
+        result = self.train("run", {"train.max_steps": 4}, resume=self.before)
+        self.assertIn("epoch 1, step 2", result.out)
+        self.assertEqual(self.last("run").attributes["steps_done"], 4)
+
+    def test_changed_byte(self):
+        with h5py.File(self.checkpoint, "r") as file:
+            offset = file["weights/layer4.0.conv2.weight"].id.get_offset()
+        for at in (offset + 17, os.path.getsize(self.checkpoint) // 3):
+            path = self.path("changed.h5")
+            shutil.copy(self.checkpoint, path)
+            with open(path, "r+b") as file:
+                file.seek(at)
+                byte = file.read(1)[0]
+                file.seek(at)
+                file.write(bytes([byte ^ 1]))
+            message = self.resume({}, path, path=path)
+            self.assertNotIn("previous.h5", message, "there is none beside it")
+
+    def test_foreign_files(self):
+        path = self.path("foreign.h5")
+        with h5py.File(path, "w") as file:
+            file["weights/conv1.weight"] = [1.0, 2.0]
+        self.resume({}, path, "not a teskd-checkpoint", path=path)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write("no checkpoint at all\n" * 100)
+        self.resume({}, path, path=path, ranks=2)
+        self.resume({}, self.path("none.h5"), "No such file", path=self.path("none.h5"))
+        self.resume({}, self.folder, path=self.folder)
+
+    def test_other_network(self):
+        self.resume({"model.network": "cifarresnet18"}, self.checkpoint, "cifarresnet18", "cifarresnet8")
+        # Each tensor of the smaller network is in the larger one's checkpoint.
+        self.train("large", {"model.network": "cifarresnet18", "train.max_steps": 1})
+        self.resume({}, "cifarresnet18", "cifarresnet8", path=self.path("large", "last.h5"), ranks=2)
+
+    def test_other_method(self):
+        self.resume({"model.method": "plain"}, "model.method", self.checkpoint)
+        self.train("plain", {"model.method": "plain", "train.max_steps": 1})
+        self.resume({}, "model.method", path=self.path("plain", "last.h5"))
+
+    def test_other_width(self):
+        for ranks in (1, 2):
+            self.resume({"model.width": 6}, self.checkpoint, "conv1.weight", "[4, 3, 3, 3]", "[6, 3, 3, 3]", ranks=ranks)
+        self.resume({"model.student_width": 16}, self.checkpoint, "32", "16")
+
+    def test_other_classes(self):
+        self.resume({"model.classes": 12}, self.checkpoint, "[10", "[12")
+
+    def test_changes_within_an_epoch(self):
+        for change, words in ((("train.seed", 7), ("train.seed: 7", "with 0")),
+                              (("train.batch", 40), ("train.batch: 40", "with 20")),
+                              (("data.train_images", 100), ("data.train_images: 100",))):
+            for ranks in (1, 2):
+                self.resume(dict([change]), "middle of an epoch", *words, ranks=ranks)
+
+    def test_changes_between_epochs(self):
+        self.train("epoch", {"train.epochs": 1})
+        self.train("next", {"train.batch": 40, "train.seed": 7, "data.train_images": 100},
+                   resume=self.path("epoch", "last.h5"))
+        self.assertEqual(self.last("next").attributes["steps_done"], 10 + 3)
+
+    def test_eval_refuses_too(self):
+        os.truncate(self.checkpoint, 1000)
+        result = self.run_code(1, "eval", "--checkpoint", self.checkpoint, ranks=2)
+        self.refused(result, self.checkpoint)
+
+
+class Files(ProgramTest):
+    def test_what_a_run_leaves(self):
+        self.train("run", {"output.checkpoint_every": 4})
+        self.assertEqual(sorted(os.listdir(self.path("run"))), ["best.h5", "last.h5", "metrics.jsonl", "previous.h5"])
+        self.assertEqual(self.last("run").attributes["steps_done"], 20)
+        with h5py.File(self.path("run", "previous.h5")) as file:
+            self.assertEqual(file.attrs["steps_done"], 16)
+            self.assertEqual(int(file.attrs["epoch"]), 1)
+
+
+if __name__ == "__main__":
+    unittest.main()
