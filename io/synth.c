@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "io/atomic_file.h"
 
+#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>

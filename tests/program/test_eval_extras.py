@@ -32,7 +32,6 @@ class EvalTest(ProgramTest):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
-        cls.folder = cls.class_folder
         test = cls("run_code")
         test.folder = cls.class_folder
         test.train("trained", {"train.epochs": 3, "data.augment": "no", **cls.changes})
@@ -129,6 +128,8 @@ class Predictions(EvalTest):
 class Flip(EvalTest):
     """Held against a second test set that holds the mirror images."""
 
+    changes = {"eval.flip": "yes"}
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -157,6 +158,14 @@ class Flip(EvalTest):
             self.assertEqual(teacher[:2], [f"{100 * (ahead(probabilities, label) < 1).mean():.2f}",
                                            f"{100 * (ahead(probabilities, label) < 5).mean():.1f}"])
             self.assertAlmostEqual(float(teacher[2]), loss, delta=2e-4)
+
+    def test_during_training(self):
+        epoch = events(os.path.join(self.class_folder, "trained"), "epoch")[-1]
+        table = tables(self.evaluate(**{"eval.flip": "yes"}).out)[0]
+        for head, name in enumerate(HEADS):
+            self.assertEqual(table[name][:2], [f"{100 * epoch['test_top1'][head]:.2f}",
+                                               f"{100 * epoch['test_top5'][head]:.1f}"])
+            self.assertAlmostEqual(float(table[name][2]), epoch["test_cross_entropy"][head], delta=1e-4)
 
     def test_students(self):
         one = tables(self.evaluate().out)[0]

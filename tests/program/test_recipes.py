@@ -87,7 +87,8 @@ class Lookup(ProgramTest):
                               timeout=300, check=False)
 
     def test_places(self):
-        for program_folder, recipe_folder in (("bin", "share/teskd/configs"), ("build", "configs")):
+        for program_folder, recipe_folder in (("installed/bin", "installed/share/teskd/configs"),
+                                              ("source/build", "source/configs")):
             binary = self.lay_out(program_folder, recipe_folder)
             result = self.call(binary, "--config", "imagenet_r18.ini", "--dry-run")
             self.assertEqual(result.returncode, 0, result.stderr)

@@ -1,0 +1,392 @@
+/* Batch normalisation, its gradient, and column sums.
+ *
+ * Mean and variance always come from the two float64 sums and attr.count, never from the local rows. A block computes
+ * the tables of its channels once, in double, and its threads walk the rows. Forward and backward compute y with the
+ * same expression (affine), so that a ReLU's mask has the same sign in both. */
+#include "reduce.cuh"
+
+/* Where the mean and the variance of a channel come from: the sums of a batch, or when those are NULL the running
+ * statistics. */
+struct bn_statistics {
+    const double *sums;
+    const float *mean, *variance, *gamma, *beta;
+    double count, eps;
+};
+
+struct bn_moments {
+    double mean, inverse_std;
+};
+
+__device__ static inline bn_moments moments_of(const bn_statistics &s, int channels, int c)
+{
+    double mean = s.sums ? s.sums[c] / s.count : (double)s.mean[c];
+    double variance = s.sums ? s.sums[channels + c] / s.count - mean * mean : (double)s.variance[c];
+    if (variance < 0) /* rounding can leave that of a constant channel just below zero */
+        variance = 0;
+    return bn_moments{mean, 1.0 / sqrt(variance + s.eps)};
+}
+
+__device__ static inline float affine(float x, float scale, float shift)
+{
+    return fmaf(x, scale, shift);
+}
+
+static bn_statistics batch_statistics(const kernel *k, const kernel_args *args)
+{
+    bn_statistics s = {};
+    s.sums = (const double *)args->in[1];
+    s.gamma = (const float *)args->in[2];
+    s.beta = (const float *)args->in[3];
+    s.count = k->request.node.attr.count;
+    s.eps = k->request.node.attr.eps;
+    return s;
+}
+
+/* ---- tables: a block fills those of its channels, a thread keeps its own in registers ---- */
+
+template <int V> struct bn_affine {
+    float scale[V], shift[V];
+};
+
+/* table[row * LANES * V + i] of channel i of the tile, for V channels of a thread. */
+template <int V> __device__ static inline void take_table(const float *table, int row, float (&to)[V])
+{
+#pragma unroll
+    for (int v = 0; v < V; v++)
+        to[v] = table[row * LANES * V + (int)threadIdx.x * V + v];
+}
+
+template <int V> __device__ static inline void fill_affine(const bn_statistics &s, int channels, float *table)
+{
+    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS) {
+        int c = tile_first<V>() + i;
+        bn_moments m = moments_of(s, channels, c);
+        double scale = (double)s.gamma[c] * m.inverse_std;
+        table[i] = (float)scale;
+        table[LANES * V + i] = (float)((double)s.beta[c] - m.mean * scale);
+    }
+}
+
+/* ---- sums ---- */
+
+template <typename T, int V> struct sums_and_squares {
+    enum { KINDS = 2 };
+    struct state {
+    };
+    const T *x;
+
+    __device__ void begin(state &, int) const
+    {
+    }
+
+    __device__ void add(const state &, int64_t at, float (&run)[2][V]) const
+    {
+        float value[V];
+        load(x + at, value);
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+            run[0][v] += value[v];
+            run[1][v] = fmaf(value[v], value[v], run[1][v]);
+        }
+    }
+};
+
+template <typename T, int V> struct plain_sums {
+    enum { KINDS = 1 };
+    struct state {
+    };
+    const T *x;
+
+    __device__ void begin(state &, int) const
+    {
+    }
+
+    __device__ void add(const state &, int64_t at, float (&run)[1][V]) const
+    {
+        float value[V];
+        load(x + at, value);
+#pragma unroll
+        for (int v = 0; v < V; v++)
+            run[0][v] += value[v];
+    }
+};
+
+int cuda_bn_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    (void)self;
+    const tensor_desc *x = &k->request.in[0];
+    unsigned op = k->request.node.op;
+    if (op == OP_BN_SUMS || op == OP_BN_GRAD_SUMS)
+        k->offset[0] = cuda_workspace_take(workspace, column_sums_workspace(tensor_rows(x), x->dim[3], 2));
+    return 0;
+}
+
+int cuda_bn_sums(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *x = &k->request.in[0];
+    return with_vectors(x->dtype, x->dim[3], [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        sums_and_squares<T, V> source = {(const T *)args->in[0]};
+        return column_sums<V>(self, source, tensor_rows(x), x->dim[3], as_it_is(), (double *)args->out[0],
+                              cuda_workspace_at(args, k->offset[0]));
+    });
+}
+
+size_t cuda_column_sums_bytes(int64_t rows, int64_t columns)
+{
+    return column_sums_workspace(rows, columns, 1);
+}
+
+int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int64_t rows, int64_t columns, float *sums,
+                     void *workspace)
+{
+    return with_vectors(type, columns, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        plain_sums<T, V> source = {(const T *)x};
+        return column_sums<V>(self, source, rows, (int)columns, as_it_is(), sums, workspace);
+    });
+}
+
+/* ---- forward ---- */
+
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS)
+    bn_normalize_kernel(const T *x, const T *residual, T *y, bn_statistics s, int64_t rows, int channels, bool relu)
+{
+    __shared__ float table[2 * LANES * V];
+    fill_affine<V>(s, channels, table);
+    __syncthreads();
+    const int column = tile_column<V>();
+    if (column >= channels)
+        return;
+    bn_affine<V> affine_of;
+    take_table(table, 0, affine_of.scale);
+    take_table(table, 1, affine_of.shift);
+    for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows;
+         row += (int64_t)gridDim.y * blockDim.y) {
+        const int64_t at = row * channels + column;
+        float value[V], added[V] = {};
+        load(x + at, value);
+        if (residual)
+            load(residual + at, added);
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+            value[v] = affine(value[v], affine_of.scale[v], affine_of.shift[v]) + added[v];
+            value[v] = relu ? rectify(value[v]) : value[v];
+        }
+        store(y + at, value);
+    }
+}
+
+static int normalize(const cuda_backend *self, const kernel *k, const kernel_args *args, const bn_statistics &s,
+                     const void *residual)
+{
+    const tensor_desc *x = &k->request.in[0];
+    return with_vectors(x->dtype, x->dim[3], [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        tile_shape tile = tile_of(x->dim[3], V);
+        return launch(bn_normalize_kernel<T, V>, tile_grid(self, tile, tensor_rows(x)), tile_block(tile), 0,
+                      self->stream, (const T *)args->in[0], (const T *)residual, (T *)args->out[0], s, tensor_rows(x),
+                      x->dim[3], k->request.node.attr.relu);
+    });
+}
+
+int cuda_bn_normalize(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return normalize(self, k, args, batch_statistics(k, args), args->in[4]);
+}
+
+int cuda_bn_inference(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    bn_statistics s = {};
+    s.mean = (const float *)args->in[1];
+    s.variance = (const float *)args->in[2];
+    s.gamma = (const float *)args->in[3];
+    s.beta = (const float *)args->in[4];
+    s.eps = k->request.node.attr.eps;
+    return normalize(self, k, args, s, args->in[5]);
+}
+
+static __global__ void bn_running_kernel(const double *sums, float *mean, float *variance, int channels, double count,
+                                         double momentum)
+{
+    const int c = (int)flat_index();
+    if (c >= channels)
+        return;
+    double batch_mean = sums[c] / count, biased = sums[channels + c] / count - batch_mean * batch_mean;
+    double unbiased = (biased < 0 ? 0 : biased) * count / (count - 1);
+    mean[c] = (float)((double)mean[c] + momentum * (batch_mean - (double)mean[c]));
+    variance[c] = (float)((double)variance[c] + momentum * (unbiased - (double)variance[c]));
+}
+
+int cuda_bn_running(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const op_attr *attr = &k->request.node.attr;
+    int channels = k->request.in[1].dim[3];
+    return launch(bn_running_kernel, dim3((unsigned)divide_up(channels, THREADS)), dim3(THREADS), 0, self->stream,
+                  (const double *)args->in[0], (float *)kernel_in_out(args, 1), (float *)kernel_in_out(args, 2),
+                  channels, attr->count, attr->momentum);
+}
+
+/* ---- backward ---- */
+
+enum { MAX_GRADIENTS = 5, FIRST_GRADIENT = 5 /* input */ };
+
+/* Adds g and g * (x - mean); multiplied by 1/std at the end, the second is the sum of g * xhat. */
+template <typename T, int V> struct gradient_sums {
+    enum { KINDS = 2 };
+    struct state {
+        float scale[V], shift[V], mean[V];
+    };
+    const T *x, *y, *dy[MAX_GRADIENTS];
+    T *g;
+    bn_statistics statistics;
+    int gradients;
+    bool relu;
+
+    __device__ void begin(state &s, int channels) const
+    {
+        __shared__ float table[3 * LANES * V];
+        fill_affine<V>(statistics, channels, table);
+        for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS)
+            table[2 * LANES * V + i] = (float)moments_of(statistics, channels, tile_first<V>() + i).mean;
+        __syncthreads();
+        take_table(table, 0, s.scale);
+        take_table(table, 1, s.shift);
+        take_table(table, 2, s.mean);
+    }
+
+    __device__ void add(const state &s, int64_t at, float (&run)[2][V]) const
+    {
+        float value[V], forward[V], sum[V];
+        load(x + at, value);
+        load(dy[0] + at, sum);
+#pragma unroll
+        for (int i = 1; i < MAX_GRADIENTS; i++)
+            if (i < gradients) {
+                float more[V];
+                load(dy[i] + at, more);
+#pragma unroll
+                for (int v = 0; v < V; v++)
+                    sum[v] += more[v];
+            }
+        if (relu && y)
+            load(y + at, forward);
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+            if (relu && !((y ? forward[v] : affine(value[v], s.scale[v], s.shift[v])) > 0))
+                sum[v] = 0;
+            run[0][v] += sum[v];
+            run[1][v] = fmaf(sum[v], value[v] - s.mean[v], run[1][v]);
+        }
+        if (g)
+            store(g + at, sum);
+    }
+};
+
+struct by_inverse_std {
+    bn_statistics statistics;
+    int channels;
+
+    __device__ double operator()(int i, double total) const
+    {
+        return i < channels ? total : total * moments_of(statistics, channels, i - channels).inverse_std;
+    }
+};
+
+int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *x = &k->request.in[0];
+    bn_statistics s = batch_statistics(k, args);
+    return with_vectors(x->dtype, x->dim[3], [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        gradient_sums<T, V> source = {};
+        source.x = (const T *)args->in[0];
+        source.y = (const T *)args->in[4];
+        for (int i = FIRST_GRADIENT; i < NODE_MAX_IN; i++)
+            if (args->in[i])
+                source.dy[source.gradients++] = (const T *)args->in[i];
+        source.g = (T *)args->out[1];
+        source.statistics = s;
+        source.relu = k->request.node.attr.relu;
+        return column_sums<V>(self, source, tensor_rows(x), x->dim[3], by_inverse_std{s, x->dim[3]},
+                              (double *)args->out[0], cuda_workspace_at(args, k->offset[0]));
+    });
+}
+
+/* dx = from_g * g + from_x * x + constant: the formula of ops.def with xhat = (x - mean)/std multiplied out. */
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS)
+    bn_grad_kernel(const T *x, const T *dy, T *dx, bn_statistics s, const double *gsums, int64_t rows, int channels,
+                   bool relu)
+{
+    __shared__ float table[5 * LANES * V];
+    fill_affine<V>(s, channels, table);
+    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS) {
+        const int c = tile_first<V>() + i;
+        bn_moments m = moments_of(s, channels, c);
+        double from_g = (double)s.gamma[c] * m.inverse_std;
+        double from_x = -from_g * m.inverse_std * gsums[channels + c] / s.count;
+        table[2 * LANES * V + i] = (float)from_g;
+        table[3 * LANES * V + i] = (float)from_x;
+        table[4 * LANES * V + i] = (float)(-from_g * gsums[c] / s.count - from_x * m.mean);
+    }
+    __syncthreads();
+    const int column = tile_column<V>();
+    if (column >= channels)
+        return;
+    bn_affine<V> affine_of;
+    float from_g[V], from_x[V], constant[V];
+    take_table(table, 0, affine_of.scale);
+    take_table(table, 1, affine_of.shift);
+    take_table(table, 2, from_g);
+    take_table(table, 3, from_x);
+    take_table(table, 4, constant);
+    for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows;
+         row += (int64_t)gridDim.y * blockDim.y) {
+        const int64_t at = row * channels + column;
+        float value[V], g[V];
+        load(x + at, value);
+        load(dy + at, g);
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+            if (relu && !(affine(value[v], affine_of.scale[v], affine_of.shift[v]) > 0))
+                g[v] = 0;
+            g[v] = fmaf(from_g[v], g[v], fmaf(from_x[v], value[v], constant[v]));
+        }
+        store(dx + at, g);
+    }
+}
+
+int cuda_bn_grad(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *x = &k->request.in[0];
+    return with_vectors(x->dtype, x->dim[3], [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        tile_shape tile = tile_of(x->dim[3], V);
+        return launch(bn_grad_kernel<T, V>, tile_grid(self, tile, tensor_rows(x)), tile_block(tile), 0, self->stream,
+                      (const T *)args->in[0], (const T *)args->in[5], (T *)args->out[0], batch_statistics(k, args),
+                      (const double *)args->in[4], tensor_rows(x), x->dim[3], k->request.node.attr.relu);
+    });
+}
+
+static __global__ void bn_param_grad_kernel(const double *gsums, float *dgamma, float *dbeta, int channels)
+{
+    const int c = (int)flat_index();
+    if (c < channels && dgamma)
+        dgamma[c] = (float)gsums[channels + c];
+    if (c < channels && dbeta)
+        dbeta[c] = (float)gsums[c];
+}
+
+int cuda_bn_param_grad(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    int channels = k->request.in[0].dim[3];
+    return launch(bn_param_grad_kernel, dim3((unsigned)divide_up(channels, THREADS)), dim3(THREADS), 0, self->stream,
+                  (const double *)args->in[0], (float *)args->out[0], (float *)args->out[1], channels);
+}

@@ -1,0 +1,47 @@
+/* Convolutions on a device: what is asked for, and a prepared one. The graph's ops are brought to these in
+ * convolution_ops.c; convolution.c answers with cuDNN. Nothing of cuDNN is seen here, so that a test can answer with
+ * plain C.
+ */
+#ifndef TESKD_KERNELS_CUDA_CONVOLUTIONS_H
+#define TESKD_KERNELS_CUDA_CONVOLUTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+typedef struct cuda_convolutions cuda_convolutions;
+typedef struct cuda_convolution cuda_convolution;
+
+typedef enum {
+    CUDA_CONVOLUTION_FORWARD, /* y = conv(x, w) + bias */
+    CUDA_CONVOLUTION_DGRAD,   /* dx from dy and w */
+    CUDA_CONVOLUTION_WGRAD    /* dw from x and dy */
+} cuda_convolution_kind;
+
+/* x {batch, height, width, channels}, w {out_channels, kernel, kernel, channels / groups},
+ * y {batch, out_height, out_width, out_channels}, dense, of dtype `type`; sums are float32. */
+typedef struct {
+    cuda_convolution_kind kind;
+    int32_t batch, height, width, channels, out_height, out_width, out_channels;
+    int32_t kernel, stride, pad, groups;
+    uint8_t type;
+    uint8_t result;        /* dtype of what is written: `type`, or float32 */
+    bool bias;             /* forward: + float32 bias {out_channels} */
+    bool only_tensor_cores; /* no answer is better than a slow one: the caller has another way */
+} cuda_convolution_desc;
+
+/* Chooses an algorithm; `workspace` is what its launches need. ERROR_KERNEL when there is none. */
+int cuda_convolution_prepare(cuda_convolutions *self, const cuda_convolution_desc *desc, cuda_convolution **out,
+                             size_t *workspace);
+
+/* Operands that the kind does not have are NULL; what it computes is written. */
+typedef struct {
+    void *x, *w, *y;
+    const float *bias;
+    void *workspace;
+} cuda_convolution_args;
+
+int cuda_convolution_run(const cuda_convolution *convolution, const cuda_convolution_args *args);
+void cuda_convolution_release(cuda_convolution *convolution);
+
+#endif

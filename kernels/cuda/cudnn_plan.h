@@ -1,0 +1,37 @@
+/* From an operation graph to execution plans: cuDNN's heuristics, our rules, and text to keep a plan on disk.
+ *
+ * Plans are built for a device description, never for a handle, so that they can be built for a GPU that is not there.
+ */
+#ifndef TESKD_KERNELS_CUDA_CUDNN_PLAN_H
+#define TESKD_KERNELS_CUDA_CUDNN_PLAN_H
+
+#include "cudnn_scope.h"
+
+#include <stdbool.h>
+
+typedef struct {
+    cudnnBackendDescriptor_t device; /* finalized CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR */
+    bool tensor_cores;               /* allowed, and then preferred; float32 without TF32 may not use them */
+    bool only_tensor_cores;          /* nothing else will do */
+    bool deterministic;
+    size_t workspace_limit;
+} cudnn_rules;
+
+typedef struct {
+    cudnnBackendDescriptor_t descriptor; /* owned by the scope */
+    size_t workspace;
+    bool tensor_cores, run_time_compiled;
+} cudnn_plan;
+
+/* Up to `wanted` plans that obey the rules, the most promising first; returns how many, at least 1. ERROR_KERNEL when
+ * there is none. What the plans need lives in the scope. */
+int cudnn_plan_find(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_rules *rules, int wanted,
+                    cudnn_plan *plans);
+
+/* The plan as cuDNN's JSON, to be freed. */
+int cudnn_plan_save(cudnn_scope *s, const cudnn_plan *plan, char **text, size_t *bytes);
+
+/* A plan from such text. ERROR_KERNEL when cuDNN does not take it. */
+int cudnn_plan_load(cudnn_scope *s, const cudnn_rules *rules, const char *text, size_t bytes, cudnn_plan *plan);
+
+#endif

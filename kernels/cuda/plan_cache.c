@@ -1,0 +1,170 @@
+/* Owns the files of the plan cache. Invariant: a file is read as a plan only when its key, length and checksum are as
+ * they were written. Any number of threads and processes.
+ *
+ * A file: "teskd plan 1\n", the key, "\n", the plan's bytes and its checksum (decimal, hexadecimal), "\n", the plan. */
+#include "plan_cache.h"
+#include "base/error.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { PATH_BYTES = 1024, PLAN_BYTES_MAX = 256 << 20 };
+
+static const char first_line[] = "teskd plan 1";
+
+struct plan_cache {
+    char folder[PATH_BYTES];
+};
+
+/* FNV-1a. */
+static uint64_t checksum(const char *text, size_t bytes)
+{
+    uint64_t hash = 0xcbf29ce484222325U;
+    for (size_t i = 0; i < bytes; i++)
+        hash = (hash ^ (unsigned char)text[i]) * 0x100000001b3U;
+    return hash;
+}
+
+int plan_cache_default_folder(char *folder, size_t bytes)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    int length;
+    if (cache && *cache == '/')
+        length = snprintf(folder, bytes, "%s/teskd", cache);
+    else if (home && *home)
+        length = snprintf(folder, bytes, "%s/.cache/teskd", home);
+    else
+        return error_set(ERROR_FILE, "no folder for the plan cache: neither XDG_CACHE_HOME nor HOME is set");
+    CHECK((size_t)length < bytes, ERROR_FILE, "the name of the plan cache's folder is too long");
+    return 0;
+}
+
+static int make_folder(const char *path)
+{
+    CHECK(mkdir(path, 0777) == 0 || errno == EEXIST, ERROR_FILE, "%s: %s", path, strerror(errno));
+    return 0;
+}
+
+/* Every folder of the path, outermost first. */
+static int make_folders(char *path)
+{
+    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        int code = make_folder(path);
+        *slash = '/';
+        TRY(code);
+    }
+    return make_folder(path);
+}
+
+static void replace_unfit(char *name)
+{
+    for (; *name; name++)
+        if (!isalnum((unsigned char)*name) && *name != '.' && *name != '-')
+            *name = '_';
+}
+
+int plan_cache_open(plan_cache **out, const char *folder, const char *name)
+{
+    plan_cache *cache = calloc(1, sizeof *cache);
+    CHECK(cache, ERROR_MEMORY, "no memory for the plan cache");
+    int length = snprintf(cache->folder, sizeof cache->folder, "%s/%s", folder, name);
+    int code = 0;
+    if (length < 0 || (size_t)length >= sizeof cache->folder)
+        code = error_set(ERROR_FILE, "the name of the plan cache's folder is too long");
+    if (code == 0) {
+        replace_unfit(cache->folder + strlen(folder) + 1);
+        code = make_folders(cache->folder);
+    }
+    if (code < 0) {
+        free(cache);
+        return code;
+    }
+    *out = cache;
+    return 0;
+}
+
+void plan_cache_close(plan_cache *cache)
+{
+    free(cache);
+}
+
+static void path_of(const plan_cache *cache, const char *key, const char *ending, char path[PATH_BYTES + 64])
+{
+    snprintf(path, PATH_BYTES + 64, "%s/%016llx%s", cache->folder, (unsigned long long)checksum(key, strlen(key)),
+             ending);
+}
+
+static bool line_is(FILE *file, const char *expected)
+{
+    for (; *expected; expected++)
+        if (fgetc(file) != *expected)
+            return false;
+    return fgetc(file) == '\n';
+}
+
+static char *read_plan(FILE *file, const char *key, size_t *bytes)
+{
+    unsigned long long size, sum;
+    if (!line_is(file, first_line) || !line_is(file, key))
+        return NULL;
+    if (fscanf(file, "%llu %llx", &size, &sum) != 2 || fgetc(file) != '\n' || size > PLAN_BYTES_MAX)
+        return NULL;
+    char *plan = malloc((size_t)size + 1);
+    if (!plan)
+        return NULL;
+    bool whole = fread(plan, 1, (size_t)size, file) == size && fgetc(file) == EOF;
+    if (!whole || checksum(plan, (size_t)size) != sum) {
+        free(plan);
+        return NULL;
+    }
+    plan[size] = '\0';
+    *bytes = (size_t)size;
+    return plan;
+}
+
+char *plan_cache_get(const plan_cache *cache, const char *key, size_t *bytes)
+{
+    char path[PATH_BYTES + 64];
+    path_of(cache, key, ".plan", path);
+    FILE *file = fopen(path, "rb");
+    if (!file)
+        return NULL;
+    char *plan = read_plan(file, key, bytes);
+    fclose(file);
+    return plan;
+}
+
+static bool write_plan(FILE *file, const char *key, const char *plan, size_t bytes)
+{
+    fprintf(file, "%s\n%s\n%zu %llx\n", first_line, key, bytes, (unsigned long long)checksum(plan, bytes));
+    fwrite(plan, 1, bytes, file);
+    return fflush(file) == 0 && !ferror(file);
+}
+
+int plan_cache_put(const plan_cache *cache, const char *key, const char *plan, size_t bytes)
+{
+    char path[PATH_BYTES + 64], temporary[PATH_BYTES + 64];
+    path_of(cache, key, ".plan", path);
+    path_of(cache, key, ".XXXXXX", temporary);
+    int descriptor = mkstemp(temporary);
+    CHECK(descriptor >= 0, ERROR_FILE, "%s: %s", temporary, strerror(errno));
+    FILE *file = fdopen(descriptor, "wb");
+    bool written = file && write_plan(file, key, plan, bytes);
+    if (file)
+        written = fclose(file) == 0 && written;
+    else
+        close(descriptor);
+    if (written && rename(temporary, path) == 0)
+        return 0;
+    int reason = errno;
+    unlink(temporary);
+    return error_set(ERROR_FILE, "%s: %s", path, strerror(reason));
+}
