@@ -62,8 +62,10 @@ static int run_command(int argc, char **argv, logger *log, comm *ranks)
     TRY(comm_agree(ranks, options_read(&o, argc, argv, c->options)));
     if (o.recipe[0] && !o.help && !o.print_config && !o.json)
         log_info(log, "settings from %s", o.recipe);
-    if (!o.help)
-        return c->run(&o, log, ranks);
+    if (!o.help) {
+        int status = c->run(&o, log, ranks);
+        return status == ERROR_USAGE ? comm_agree(ranks, status) : status; /* the same on all ranks: one tells */
+    }
     if (first && named)
         print_command_help(c, stdout);
     else if (first)

@@ -1,8 +1,9 @@
-/* Owns the convolutions of cuDNN: an operation graph for each shape, the plan chosen for it, its runs.
+/* Owns the convolutions of cuDNN: the plan chosen for each shape, and its runs.
  * Invariant: a plan obeys the options that the convolutions were opened with, wherever it came from. One thread at a
- * time. NHWC and OHWI are what cuDNN calls N,C,H,W and K,C,R,S with channels of stride 1. */
+ * time. */
 #include "convolution.h"
 #include "base/error.h"
+#include "cudnn_convolution.h"
 #include "cudnn_plan.h"
 #include "graph/node.h"
 #include "plan_cache.h"
@@ -13,8 +14,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { UID_X = 1, UID_W, UID_Y, UID_BIAS, UID_PRODUCT };
-enum { MAX_TUNED = 6, KEY_BYTES = 256, ALIGNMENT = 16 };
+enum { MAX_TUNED = 6, MAX_TUNED_COMPILED = 2, TIMED_RUNS = 8, KEY_BYTES = 256 };
 
 static const size_t workspace_limit = (size_t)1 << 30;
 
@@ -35,138 +35,6 @@ struct cuda_convolution {
     cudnn_plan plan;
     bool from_cache;
 };
-
-static cudnnDataType_t data_type(uint8_t type)
-{
-    return type == DTYPE_F16 ? CUDNN_DATA_HALF : type == DTYPE_BF16 ? CUDNN_DATA_BFLOAT16 : CUDNN_DATA_FLOAT;
-}
-
-/* A tensor {n, h, w, c} in memory; a virtual one never is in memory. */
-static cudnnBackendDescriptor_t tensor(cudnn_scope *s, int64_t uid, cudnnDataType_t type, const int64_t nhwc[4],
-                                       bool is_virtual)
-{
-    int64_t h = nhwc[1], w = nhwc[2], c = nhwc[3], alignment = ALIGNMENT;
-    int64_t dim[] = {nhwc[0], c, h, w}, stride[] = {h * w * c, 1, w * c, c};
-    cudnnBackendDescriptor_t d = cudnn_new(s, CUDNN_BACKEND_TENSOR_DESCRIPTOR);
-    cudnn_set_ints(s, d, CUDNN_ATTR_TENSOR_UNIQUE_ID, 1, &uid);
-    cudnn_set(s, d, CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &type);
-    cudnn_set_ints(s, d, CUDNN_ATTR_TENSOR_DIMENSIONS, 4, dim);
-    cudnn_set_ints(s, d, CUDNN_ATTR_TENSOR_STRIDES, 4, stride);
-    cudnn_set_ints(s, d, CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, 1, &alignment);
-    cudnn_set(s, d, CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, 1, &is_virtual);
-    cudnn_finalize(s, d, "cuDNN tensor");
-    return d;
-}
-
-static cudnnBackendDescriptor_t geometry(cudnn_scope *s, const cuda_convolution_desc *desc)
-{
-    const cudnnDataType_t compute = CUDNN_DATA_FLOAT;
-    const cudnnConvolutionMode_t mode = CUDNN_CROSS_CORRELATION;
-    const int64_t dims = 2, pad[] = {desc->pad, desc->pad}, stride[] = {desc->stride, desc->stride}, dilation[] = {1, 1};
-    cudnnBackendDescriptor_t d = cudnn_new(s, CUDNN_BACKEND_CONVOLUTION_DESCRIPTOR);
-    cudnn_set_ints(s, d, CUDNN_ATTR_CONVOLUTION_SPATIAL_DIMS, 1, &dims);
-    cudnn_set(s, d, CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, 1, &compute);
-    cudnn_set(s, d, CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE, 1, &mode);
-    cudnn_set_ints(s, d, CUDNN_ATTR_CONVOLUTION_PRE_PADDINGS, 2, pad);
-    cudnn_set_ints(s, d, CUDNN_ATTR_CONVOLUTION_POST_PADDINGS, 2, pad);
-    cudnn_set_ints(s, d, CUDNN_ATTR_CONVOLUTION_FILTER_STRIDES, 2, stride);
-    cudnn_set_ints(s, d, CUDNN_ATTR_CONVOLUTION_DILATIONS, 2, dilation);
-    cudnn_finalize(s, d, "cuDNN convolution");
-    return d;
-}
-
-/* The names of an operation's attributes, which differ with the direction. */
-typedef struct {
-    cudnnBackendDescriptorType_t operation;
-    cudnnBackendAttributeName_t geometry, x, w, y, alpha, beta;
-} operation_names;
-
-static const operation_names names_of[] = {
-    [CUDA_CONVOLUTION_FORWARD] = {CUDNN_BACKEND_OPERATION_CONVOLUTION_FORWARD_DESCRIPTOR,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_CONV_DESC,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_X,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_W,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_Y,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_ALPHA,
-                                  CUDNN_ATTR_OPERATION_CONVOLUTION_FORWARD_BETA},
-    [CUDA_CONVOLUTION_DGRAD] = {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_DATA_DESCRIPTOR,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_CONV_DESC,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DX,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_W,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_DY,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_ALPHA,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_DATA_BETA},
-    [CUDA_CONVOLUTION_WGRAD] = {CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_CONV_DESC,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_X,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DW,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_DY,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_ALPHA,
-                                CUDNN_ATTR_OPERATION_CONVOLUTION_BWD_FILTER_BETA},
-};
-
-static cudnnBackendDescriptor_t operation(cudnn_scope *s, const cuda_convolution_desc *desc, cudnnBackendDescriptor_t x,
-                                          cudnnBackendDescriptor_t w, cudnnBackendDescriptor_t y)
-{
-    const operation_names *names = &names_of[desc->kind];
-    const float one = 1.0F, zero = 0.0F;
-    cudnnBackendDescriptor_t shape = geometry(s, desc), d = cudnn_new(s, names->operation);
-    cudnn_set_descriptor(s, d, names->geometry, shape);
-    cudnn_set_descriptor(s, d, names->x, x);
-    cudnn_set_descriptor(s, d, names->w, w);
-    cudnn_set_descriptor(s, d, names->y, y);
-    cudnn_set(s, d, names->alpha, CUDNN_TYPE_FLOAT, 1, &one);
-    cudnn_set(s, d, names->beta, CUDNN_TYPE_FLOAT, 1, &zero);
-    cudnn_finalize(s, d, "cuDNN convolution operation");
-    return d;
-}
-
-/* y = product + bias. */
-static cudnnBackendDescriptor_t bias_operation(cudnn_scope *s, cudnnBackendDescriptor_t product,
-                                               cudnnBackendDescriptor_t bias, cudnnBackendDescriptor_t y)
-{
-    const cudnnPointwiseMode_t mode = CUDNN_POINTWISE_ADD;
-    const cudnnDataType_t compute = CUDNN_DATA_FLOAT;
-    cudnnBackendDescriptor_t add = cudnn_new(s, CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
-    cudnn_set(s, add, CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, 1, &mode);
-    cudnn_set(s, add, CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &compute);
-    cudnn_finalize(s, add, "cuDNN addition");
-    cudnnBackendDescriptor_t d = cudnn_new(s, CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
-    cudnn_set_descriptor(s, d, CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, add);
-    cudnn_set_descriptor(s, d, CUDNN_ATTR_OPERATION_POINTWISE_XDESC, product);
-    cudnn_set_descriptor(s, d, CUDNN_ATTR_OPERATION_POINTWISE_BDESC, bias);
-    cudnn_set_descriptor(s, d, CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y);
-    cudnn_finalize(s, d, "cuDNN addition of a bias");
-    return d;
-}
-
-static cudnnBackendDescriptor_t operation_graph(cudnn_scope *s, const cuda_convolution_desc *desc)
-{
-    const int64_t x_dim[] = {desc->batch, desc->height, desc->width, desc->channels};
-    const int64_t w_dim[] = {desc->out_channels, desc->kernel, desc->kernel, desc->channels / desc->groups};
-    const int64_t y_dim[] = {desc->batch, desc->out_height, desc->out_width, desc->out_channels};
-    const int64_t bias_dim[] = {1, 1, 1, desc->out_channels};
-    cudnnDataType_t type[3] = {data_type(desc->type), data_type(desc->type), data_type(desc->type)};
-    static const int written[] = {[CUDA_CONVOLUTION_FORWARD] = 2, [CUDA_CONVOLUTION_DGRAD] = 0,
-                                  [CUDA_CONVOLUTION_WGRAD] = 1};
-    type[written[desc->kind]] = data_type(desc->result);
-
-    cudnnBackendDescriptor_t x = tensor(s, UID_X, type[0], x_dim, false), w = tensor(s, UID_W, type[1], w_dim, false),
-                             y = tensor(s, UID_Y, type[2], y_dim, false), operations[2];
-    int64_t count = 1;
-    if (desc->bias) {
-        cudnnBackendDescriptor_t product = tensor(s, UID_PRODUCT, CUDNN_DATA_FLOAT, y_dim, true),
-                                 bias = tensor(s, UID_BIAS, CUDNN_DATA_FLOAT, bias_dim, false);
-        operations[0] = operation(s, desc, x, w, product);
-        operations[count++] = bias_operation(s, product, bias, y);
-    } else {
-        operations[0] = operation(s, desc, x, w, y);
-    }
-    cudnnBackendDescriptor_t graph = cudnn_new(s, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
-    cudnn_set(s, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, operations);
-    cudnn_finalize(s, graph, "cuDNN graph");
-    return graph;
-}
 
 /* The device's name and kind as a name for its folder of plans. Of cuDNN's JSON only these are read: the rest differs
  * between GPUs of one model. */
@@ -245,4 +113,194 @@ void cuda_convolutions_close(cuda_convolutions *c)
     if (c->handle)
         c->api->cudnnDestroy(c->handle);
     free(c);
+}
+
+static int key_of(const cuda_convolutions *c, const cuda_convolution_desc *d, char key[KEY_BYTES])
+{
+    static const char *const kinds[] = {"forward", "dgrad", "wgrad"};
+    int length = snprintf(
+        key, KEY_BYTES, "%s %dx%dx%dx%d to %dx%dx%d kernel %d stride %d pad %d groups %d %s%s%s%s%s%s", kinds[d->kind],
+        d->batch, d->height, d->width, d->channels, d->out_height, d->out_width, d->out_channels, d->kernel, d->stride,
+        d->pad, d->groups, dtype_name(d->type), d->bias ? " bias" : "", d->only_tensor_cores ? " tensor-cores" : "",
+        c->tf32 ? " tf32" : "", c->deterministic ? " deterministic" : "", c->tune ? " tuned" : "");
+    CHECK(length < KEY_BYTES, ERROR_INTERNAL, "the key of a convolution is too long");
+    return 0;
+}
+
+static cudnn_rules rules_of(const cuda_convolutions *c, const cuda_convolution_desc *desc)
+{
+    return (cudnn_rules){.device = c->device,
+                         .tensor_cores = desc->type != DTYPE_F32 || c->tf32,
+                         .only_tensor_cores = desc->only_tensor_cores,
+                         .deterministic = c->deterministic,
+                         .workspace_limit = workspace_limit};
+}
+
+static int execute(const cuda_convolution *v, const cudnn_plan *plan, const cuda_convolution_args *args)
+{
+    const cuda_libraries *api = v->owner->api;
+    const int64_t uid[] = {UID_X, UID_W, UID_Y, UID_BIAS};
+    const void *pointer[] = {args->x, args->w, args->y, args->bias};
+    void *workspace = args->workspace;
+    cudnn_scope s;
+    cudnn_scope_init(&s, api);
+    cudnnBackendDescriptor_t pack = cudnn_new(&s, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
+    int64_t count = v->desc.bias ? 4 : 3;
+    cudnn_set_ints(&s, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, count, uid);
+    cudnn_set(&s, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, pointer);
+    cudnn_set(&s, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
+    cudnn_finalize(&s, pack, "pointers of a cuDNN plan");
+    int code = cudnn_scope_status(&s);
+    if (code == 0)
+        code = cudnn_check(api, api->cudnnBackendExecute(v->owner->handle, plan->descriptor, pack), "convolution");
+    cudnn_scope_free(&s);
+    return code;
+}
+
+/* Memory of one run, for timing; contents are zero. Freed with its `x`. */
+static bool timing_memory(const cuda_convolution_desc *d, size_t workspace, cuda_convolution_args *args)
+{
+    size_t x = (size_t)d->batch * (size_t)d->height * (size_t)d->width * (size_t)d->channels * sizeof(float);
+    size_t w = (size_t)d->out_channels * (size_t)(d->kernel * d->kernel) * (size_t)d->channels * sizeof(float);
+    size_t y =
+        (size_t)d->batch * (size_t)d->out_height * (size_t)d->out_width * (size_t)d->out_channels * sizeof(float);
+    size_t part[] = {x, w, y, (size_t)d->out_channels * sizeof(float), workspace}, offset[5], total = 0;
+    char *memory = NULL;
+    for (int i = 0; i < 5; i++) {
+        offset[i] = total;
+        total += (part[i] + 255) / 256 * 256;
+    }
+    if (cudaMalloc((void **)&memory, total) != cudaSuccess)
+        return false;
+    cudaMemset(memory, 0, total);
+    *args = (cuda_convolution_args){.x = memory + offset[0],
+                                    .w = memory + offset[1],
+                                    .y = memory + offset[2],
+                                    .bias = (float *)(void *)(memory + offset[3]),
+                                    .workspace = memory + offset[4]};
+    return true;
+}
+
+/* Milliseconds of a run; infinite when it fails. */
+static float time_plan(const cuda_convolution *v, const cudnn_plan *plan, const cuda_convolution_args *args,
+                       const cudaEvent_t event[2])
+{
+    float time = INFINITY;
+    cudaStream_t stream = v->owner->stream;
+    bool works = execute(v, plan, args) == 0 && cudaEventRecord(event[0], stream) == cudaSuccess;
+    for (int i = 0; i < TIMED_RUNS && works; i++)
+        works = execute(v, plan, args) == 0;
+    works = works && cudaEventRecord(event[1], stream) == cudaSuccess && cudaEventSynchronize(event[1]) == cudaSuccess;
+    return works && cudaEventElapsedTime(&time, event[0], event[1]) == cudaSuccess ? time / TIMED_RUNS : INFINITY;
+}
+
+/* The fastest of the plans; the first one where timing cannot be done. */
+static int fastest(const cuda_convolution *v, const cudnn_plan *plans, int count)
+{
+    cudaEvent_t event[2] = {NULL, NULL};
+    cuda_convolution_args args = {0};
+    size_t workspace = 0;
+    int best = 0;
+    float best_time = INFINITY;
+    for (int i = 0; i < count; i++)
+        workspace = plans[i].workspace > workspace ? plans[i].workspace : workspace;
+    if (cudaEventCreate(&event[0]) == cudaSuccess && cudaEventCreate(&event[1]) == cudaSuccess &&
+        timing_memory(&v->desc, workspace, &args))
+        for (int i = 0; i < count; i++) {
+            float time = time_plan(v, &plans[i], &args, event);
+            if (time < best_time) {
+                best = i;
+                best_time = time;
+            }
+        }
+    cudaFree(args.x);
+    for (int i = 0; i < 2; i++)
+        if (event[i])
+            cudaEventDestroy(event[i]);
+    cudaGetLastError(); /* a failed measurement is no failure of what comes next */
+    return best;
+}
+
+static bool load_plan(cuda_convolution *v, const char *key)
+{
+    size_t bytes;
+    const cudnn_rules rules = rules_of(v->owner, &v->desc);
+    char *text = v->owner->cache ? plan_cache_get(v->owner->cache, key, &bytes) : NULL;
+    bool loaded = text && cudnn_plan_load(&v->scope, &rules, text, bytes, &v->plan) == 0;
+    free(text);
+    return loaded;
+}
+
+/* A plan that cannot be kept is chosen again the next time. */
+static void save_plan(cuda_convolution *v, const char *key)
+{
+    char *text = NULL;
+    size_t bytes;
+    if (v->owner->cache && cudnn_plan_save(&v->scope, &v->plan, &text, &bytes) == 0)
+        plan_cache_put(v->owner->cache, key, text, bytes);
+    free(text);
+}
+
+static int choose_plan(cuda_convolution *v)
+{
+    cudnn_plan plans[MAX_TUNED];
+    const cudnn_rules rules = rules_of(v->owner, &v->desc);
+    cudnnBackendDescriptor_t graph = cudnn_convolution_graph(&v->scope, &v->desc);
+    TRY(cudnn_scope_status(&v->scope));
+    int wanted = !v->owner->tune ? 1 : v->desc.bias ? MAX_TUNED_COMPILED : MAX_TUNED; /* seconds each if compiled */
+    int count = cudnn_plan_find(&v->scope, graph, &rules, wanted, plans);
+    TRY(count);
+    v->plan = plans[count > 1 ? fastest(v, plans, count) : 0];
+    return 0;
+}
+
+static int prepare(cuda_convolution *v)
+{
+    char key[KEY_BYTES];
+    TRY(key_of(v->owner, &v->desc, key));
+    v->from_cache = load_plan(v, key);
+    if (v->from_cache)
+        return 0;
+    int code = choose_plan(v);
+    if (code < 0)
+        return error_prefix(code, "%s", key);
+    save_plan(v, key);
+    return 0;
+}
+
+int cuda_convolution_prepare(cuda_convolutions *self, const cuda_convolution_desc *desc, cuda_convolution **out,
+                             size_t *workspace)
+{
+    cuda_convolution *v = calloc(1, sizeof *v);
+    CHECK(v, ERROR_MEMORY, "no memory for a convolution");
+    v->owner = self;
+    v->desc = *desc;
+    cudnn_scope_init(&v->scope, self->api);
+    int code = prepare(v);
+    if (code < 0) {
+        cuda_convolution_release(v);
+        return code;
+    }
+    *workspace = v->plan.workspace;
+    *out = v;
+    return 0;
+}
+
+int cuda_convolution_run(const cuda_convolution *v, const cuda_convolution_args *args)
+{
+    CHECK(v->owner->handle, ERROR_KERNEL, "a convolution was prepared for a GPU that is not there");
+    return execute(v, &v->plan, args);
+}
+
+void cuda_convolution_release(cuda_convolution *v)
+{
+    if (!v)
+        return;
+    cudnn_scope_free(&v->scope);
+    free(v);
+}
+
+cuda_convolution_choice cuda_convolution_chosen(const cuda_convolution *v)
+{
+    return (cuda_convolution_choice){v->plan.workspace, v->plan.tensor_cores, v->plan.run_time_compiled, v->from_cache};
 }

@@ -19,14 +19,13 @@ typedef enum {
 } cuda_convolution_kind;
 
 /* x {batch, height, width, channels}, w {out_channels, kernel, kernel, channels / groups},
- * y {batch, out_height, out_width, out_channels}, dense, of dtype `type`; sums are float32. */
+ * y {batch, out_height, out_width, out_channels}, dense, all of dtype `type`; sums are float32. */
 typedef struct {
     cuda_convolution_kind kind;
     int32_t batch, height, width, channels, out_height, out_width, out_channels;
     int32_t kernel, stride, pad, groups;
     uint8_t type;
-    uint8_t result;        /* dtype of what is written: `type`, or float32 */
-    bool bias;             /* forward: + float32 bias {out_channels} */
+    bool bias;              /* forward: + float32 bias {out_channels} */
     bool only_tensor_cores; /* no answer is better than a slow one: the caller has another way */
 } cuda_convolution_desc;
 

@@ -1,9 +1,10 @@
 /* What the parts of the CUDA backend share. Private to kernels/cuda/.
  *
- * Activations and their gradients are NHWC of one `real` dtype (float32, float16 or bfloat16); weights of convolutions and
- * matrix products are read in that dtype (16-bit copies of the float32 masters); weight gradients, biases, batch
+ * Activations and their gradients are NHWC of one `real` dtype (float32, float16 or bfloat16); weights of convolutions
+ * and matrix products are read in that dtype (16-bit copies of the float32 masters); weight gradients, biases, batch
  * normalisation's parameters and statistics, momentum and averages are float32; sums and losses float64.
- * Everything is launched on one stream in order. Host code is C11, kernels are CUDA C++ in .cu files behind C functions.
+ * Everything is launched on one stream in order. Host code is C11, kernels are CUDA C++ in .cu files behind C
+ * functions.
  */
 #ifndef TESKD_KERNELS_CUDA_BACKEND_H
 #define TESKD_KERNELS_CUDA_BACKEND_H
@@ -21,10 +22,10 @@ typedef struct cuda_products cuda_products;         /* cuBLASLt: matrix_product.
 
 typedef struct {
     backend base;
-    dtype real;             /* of activations */
-    bool tf32;              /* float32 products may use TF32 tensor cores */
-    bool deterministic;     /* the same bits every time */
-    int device;             /* CUDA's number of the GPU */
+    dtype real;         /* of activations */
+    bool tf32;          /* float32 products may use TF32 tensor cores */
+    bool deterministic; /* the same bits every time */
+    int device;         /* CUDA's number of the GPU */
     cudaStream_t stream;
     int multiprocessors;
     cuda_convolutions *convolutions;
@@ -80,6 +81,12 @@ int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int6
 
 /* Converts `count` float32 elements to the dtype `type` (the 16-bit copy of a master weight). */
 int cuda_convert(const cuda_backend *self, const float *from, uint8_t type, int64_t count, void *to);
+
+/* The other way (a weight gradient that a library gives in 16 bits only). */
+int cuda_convert_to_float(const cuda_backend *self, const void *from, uint8_t type, int64_t count, float *to);
+
+/* Adds a float32 bias [columns] to every row of a matrix of the dtype `type`, where a library cannot do it on the way. */
+int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows, int64_t columns, const float *bias);
 
 /* cuDNN: conv2d, conv2d_dgrad, conv2d_wgrad that are no matrix products. */
 cuda_prepare cuda_conv2d_prepare, cuda_conv2d_dgrad_prepare, cuda_conv2d_wgrad_prepare;

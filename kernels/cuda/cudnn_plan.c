@@ -42,8 +42,8 @@ static void read_notes(cudnn_scope *s, cudnnBackendDescriptor_t config, engine_n
 /* Winograd and FFT round differently from a sum of products, and reduced-precision sums lose bits: all are refused. */
 static bool is_allowed(const engine_notes *notes, const cudnn_rules *rules)
 {
-    static const cudnnBackendNumericalNote_t refused[] = {
-        CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION, CUDNN_NUMERICAL_NOTE_FFT, CUDNN_NUMERICAL_NOTE_WINOGRAD};
+    static const cudnnBackendNumericalNote_t refused[] = {CUDNN_NUMERICAL_NOTE_REDUCED_PRECISION_REDUCTION,
+                                                          CUDNN_NUMERICAL_NOTE_FFT, CUDNN_NUMERICAL_NOTE_WINOGRAD};
     for (size_t i = 0; i < sizeof refused / sizeof *refused; i++)
         if (notes->note[refused[i]])
             return false;
@@ -133,7 +133,8 @@ int cudnn_plan_find(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_
             bool tensor_cores = c.notes[i].note[CUDNN_NUMERICAL_NOTE_TENSOR_CORE];
             if (tensor_cores != (pass == 0) || !is_allowed(&c.notes[i], rules))
                 continue;
-            plans[found] = (cudnn_plan){.tensor_cores = tensor_cores, .run_time_compiled = c.notes[i].run_time_compiled};
+            plans[found] =
+                (cudnn_plan){.tensor_cores = tensor_cores, .run_time_compiled = c.notes[i].run_time_compiled};
             if (try_config(s, c.config[i], rules, &plans[found]) == 0)
                 found++;
         }
@@ -152,11 +153,11 @@ int cudnn_plan_save(cudnn_scope *s, const cudnn_plan *plan, char **text, size_t 
                     "size of a cuDNN plan's text"));
     char *json = malloc((size_t)size + 1);
     CHECK(json, ERROR_MEMORY, "no memory for a cuDNN plan of %lld bytes", (long long)size);
-    int code = cudnn_check(s->api,
-                           s->api->cudnnBackendGetAttribute(plan->descriptor,
-                                                            CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
-                                                            CUDNN_TYPE_CHAR, size, &size, json),
-                           "text of a cuDNN plan");
+    int code =
+        cudnn_check(s->api,
+                    s->api->cudnnBackendGetAttribute(plan->descriptor, CUDNN_ATTR_EXECUTION_PLAN_JSON_REPRESENTATION,
+                                                     CUDNN_TYPE_CHAR, size, &size, json),
+                    "text of a cuDNN plan");
     if (code < 0) {
         free(json);
         return code;

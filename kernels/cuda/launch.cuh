@@ -53,16 +53,13 @@ template <typename F> int with_type(uint8_t type, F function)
 }
 
 /* The elements of 16 bytes. */
-template <typename T> constexpr int full_width()
-{
-    return (int)(16 / sizeof(T));
-}
+template <typename T> constexpr int full_width = (int)(16 / sizeof(T));
 
 /* Calls function(type_is<T>(), width_is<V>()): V is 16 bytes' worth when that divides `count`, else 1. */
 template <typename F> int with_vectors(uint8_t type, int64_t count, F function)
 {
     return with_type(type, [&](auto t) {
-        constexpr int V = full_width<typename decltype(t)::type>();
+        constexpr int V = full_width<typename decltype(t)::type>;
         return count % V == 0 ? function(t, width_is<V>()) : function(t, width_is<1>());
     });
 }

@@ -154,7 +154,7 @@ static inline size_t column_sums_workspace(int64_t rows, int64_t columns, int ki
     return (size_t)most * (size_t)kinds * (size_t)columns * sizeof(double);
 }
 
-/* sums[kind][column] of a Source over [rows, columns]. */
+/* sums[kind][column] of a Source over [rows, columns]; with `sums` NULL the Source is only walked. */
 template <int V, typename Source, typename Out, typename Finish>
 int column_sums(const cuda_backend *self, Source source, int64_t rows, int columns, Finish finish, Out *sums,
                 void *workspace)
@@ -164,6 +164,8 @@ int column_sums(const cuda_backend *self, Source source, int64_t rows, int colum
     double *partial = (double *)workspace;
     TRY(launch(column_sums_kernel<Source, V>, dim3(tile.tiles, (unsigned)parts), tile_block(tile), 0, self->stream,
                source, rows, columns, partial));
+    if (!sums)
+        return 0;
     return launch(combine_parts_kernel<Out, Finish>, dim3((unsigned)divide_up(count, COMBINE_COLUMNS)),
                   dim3(COMBINE_COLUMNS, THREADS / COMBINE_COLUMNS), 0, self->stream, partial, parts, count, finish,
                   sums);

@@ -40,14 +40,11 @@ __device__ inline void from_float(float x, __nv_bfloat16 &to)
 }
 
 /* Elements of T that one access moves when V are wanted. */
-template <typename T, int V> constexpr int access_width()
-{
-    return V < full_width<T>() ? V : full_width<T>();
-}
+template <typename T, int V> constexpr int access_width = V < full_width<T> ? V : full_width<T>;
 
 template <typename T, int V> __device__ inline void load(const T *from, float (&to)[V])
 {
-    constexpr int N = access_width<T, V>();
+    constexpr int N = access_width<T, V>;
 #pragma unroll
     for (int i = 0; i < V; i += N) {
         pack<T, N> p = *reinterpret_cast<const pack<T, N> *>(from + i);
@@ -59,7 +56,7 @@ template <typename T, int V> __device__ inline void load(const T *from, float (&
 
 template <typename T, int V> __device__ inline void store(T *to, const float (&from)[V])
 {
-    constexpr int N = access_width<T, V>();
+    constexpr int N = access_width<T, V>;
 #pragma unroll
     for (int i = 0; i < V; i += N) {
         pack<T, N> p;

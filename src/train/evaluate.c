@@ -11,9 +11,9 @@ typedef struct {
     experiment *e;
     predictions *out; /* NULL: only the means are wanted */
     int32_t classes, views;
-    double *logits;               /* [share][classes], of one head at a time */
-    double *probabilities[HEADS]; /* [share][classes], mean over the views; NULL where nobody asks */
-    prediction *rows;             /* [share] */
+    double *logits;                   /* [share][classes], of one head at a time */
+    double *log_probabilities[HEADS]; /* [share][classes], of the mean over the views; NULL where nobody asks */
+    prediction *rows;                 /* [share] */
     metrics sums;
 } evaluation;
 
@@ -38,8 +38,8 @@ static int evaluation_open(evaluation *ev, experiment *e, predictions *out)
     for (int head = 0; head < (ev->views > 1 ? HEADS : 1); head++) {
         if (!head_on(&e->step.model, head))
             continue;
-        ev->probabilities[head] = calloc(count, sizeof(double));
-        got = got && ev->probabilities[head];
+        ev->log_probabilities[head] = calloc(count, sizeof(double));
+        got = got && ev->log_probabilities[head];
     }
     CHECK(got, ERROR_MEMORY, "no memory for the class probabilities of %zu pictures", share);
     return 0;
@@ -50,7 +50,7 @@ static void evaluation_close(evaluation *ev)
     free(ev->logits);
     free(ev->rows);
     for (int head = 0; head < HEADS; head++)
-        free(ev->probabilities[head]);
+        free(ev->log_probabilities[head]);
 }
 
 /* Turns every picture left to right. */
@@ -80,19 +80,26 @@ static void read_logits(evaluation *ev, const program *p, int head, int32_t imag
         ev->logits[k] = wide ? ((const double *)values)[k] : (double)((const float *)values)[k];
 }
 
+/* log(exp(a) + exp(b)) */
+static double log_add(double a, double b)
+{
+    double larger = a > b ? a : b, smaller = a > b ? b : a;
+    return larger > -INFINITY ? larger + log1p(exp(smaller - larger)) : larger;
+}
+
 /* Adds softmax(logits) / views to the head's probabilities. */
 static void add_softmax(evaluation *ev, int head, int32_t images)
 {
     for (int32_t n = 0; n < images; n++) {
         const double *logits = ev->logits + (int64_t)n * ev->classes;
-        double *probabilities = ev->probabilities[head] + (int64_t)n * ev->classes;
+        double *log_probabilities = ev->log_probabilities[head] + (int64_t)n * ev->classes;
         double largest = logits[0], sum = 0;
         for (int32_t k = 1; k < ev->classes; k++)
             largest = fmax(largest, logits[k]);
         for (int32_t k = 0; k < ev->classes; k++)
             sum += exp(logits[k] - largest);
         for (int32_t k = 0; k < ev->classes; k++)
-            probabilities[k] += exp(logits[k] - largest) / (sum * ev->views);
+            log_probabilities[k] = log_add(log_probabilities[k], logits[k] - largest - log(sum * ev->views));
     }
 }
 
@@ -115,7 +122,7 @@ static int run_view(evaluation *ev, const loader_batch *batch, bool mirrored, me
     TRY(program_run(&e->run, p, NULL));
     metrics_add_step(step, p, &e->run, &e->step.model, batch->images, batch->images);
     for (int head = HEADS - 1; head >= 0; head--) { /* the teacher last: its logits stay in the buffer */
-        if (!ev->probabilities[head])
+        if (!ev->log_probabilities[head])
             continue;
         read_logits(ev, p, head, batch->images);
         add_softmax(ev, head, batch->images);
@@ -128,9 +135,9 @@ static void measure_head(const evaluation *ev, int head, const loader_batch *bat
 {
     step->cross_entropy[head] = step->top1[head] = step->top5[head] = 0;
     for (int32_t n = 0; n < batch->images; n++) {
-        const double *probabilities = ev->probabilities[head] + (int64_t)n * ev->classes;
-        int32_t label = batch->labels[n], ahead = count_ahead(probabilities, ev->classes, label);
-        step->cross_entropy[head] -= log(probabilities[label]);
+        const double *log_probabilities = ev->log_probabilities[head] + (int64_t)n * ev->classes;
+        int32_t label = batch->labels[n], ahead = count_ahead(log_probabilities, ev->classes, label);
+        step->cross_entropy[head] -= log_probabilities[label];
         step->top1[head] += ahead < 1;
         step->top5[head] += ahead < 5;
     }
@@ -140,8 +147,8 @@ static void fill_rows(evaluation *ev, const loader_batch *batch)
 {
     for (int32_t n = 0; n < batch->images; n++) {
         int64_t first = (int64_t)n * ev->classes;
-        const double *probabilities = ev->probabilities[0] + first;
-        const double *scores = ev->views > 1 ? probabilities : ev->logits + first;
+        const double *log_probabilities = ev->log_probabilities[0] + first;
+        const double *scores = ev->views > 1 ? log_probabilities : ev->logits + first;
         int32_t predicted = 0;
         for (int32_t k = 1; k < ev->classes; k++)
             if (scores[k] > scores[predicted])
@@ -150,23 +157,22 @@ static void fill_rows(evaluation *ev, const loader_batch *batch)
                                    .label = batch->labels[n],
                                    .predicted = predicted,
                                    .ahead = count_ahead(scores, ev->classes, batch->labels[n]),
-                                   .probability = probabilities[predicted]};
+                                   .probability = exp(log_probabilities[predicted])};
     }
 }
 
 static int evaluate_batch(evaluation *ev, const loader_batch *batch)
 {
     metrics step = {0};
-    size_t bytes = (size_t)batch->images * (size_t)ev->classes * sizeof(double);
     for (int head = 0; head < HEADS; head++)
-        if (ev->probabilities[head])
-            memset(ev->probabilities[head], 0, bytes);
+        for (int64_t k = 0; ev->log_probabilities[head] && k < (int64_t)batch->images * ev->classes; k++)
+            ev->log_probabilities[head][k] = -INFINITY;
     for (int view = 0; view < ev->views; view++)
         TRY(run_view(ev, batch, view == 1, &step));
     if (ev->views > 1) {
         metrics_scale(&step, 1.0 / ev->views);
         for (int head = 0; head < HEADS; head++)
-            if (ev->probabilities[head])
+            if (ev->log_probabilities[head])
                 measure_head(ev, head, batch, &step);
     }
     metrics_add(&ev->sums, &step);

@@ -33,7 +33,9 @@ static int open_output(trainer *t)
     const char *dir = t->e->config.output.dir;
     if (t->e->info->rank != 0)
         return 0;
-    TRY(make_folders(dir));
+    int status = make_folders(dir);
+    if (status < 0)
+        return error_prefix(status, "output.dir");
     snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
     return json_open(&t->json, path);
 }

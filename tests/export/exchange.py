@@ -25,7 +25,7 @@ FAMILIES = {
     "resnet50": {"model.width": 8},
 }
 for changes in FAMILIES.values():
-    changes["model.blocks"] = "1,1,1,1"
+    changes.update({"model.blocks": "1,1,1,1", "model.student_width": 16})
 
 
 def split_safetensors(path):

@@ -21,6 +21,7 @@ static model_options options_of(const char *network, bool teskd)
     assert_non_null(row);
     return (model_options){.network = row,
                            .teskd = teskd,
+                           .students_on = {true, true, true},
                            .classes = 100,
                            .image_height = row->input,
                            .image_width = row->input,
@@ -36,7 +37,7 @@ static void build(graph *g, const model_options *options, bool training, rewrite
 {
     model m;
     graph_init(g, DTYPE_F32);
-    model_build(&m, g, options, &(step_shape){.training = training, .batch = 2, .global_batch = 2});
+    model_build(&m, g, options, &(step_shape){.training = training, .batch = 2, .global_batch = 2, .loss_batch = 2});
     model_free(&m);
     graph_rewrite(g, &rewrites);
 }

@@ -99,9 +99,11 @@ class Synth(ProgramTest):
             self.assertEqual(sorted(set(labels)), list(range(10)))
 
     def test_unwritable(self):
-        result = run("data", "synth", "--out", self.path("none", "deeper"), ranks=2)
+        with open(self.path("file"), "w", encoding="utf-8"):
+            pass
+        result = run("data", "synth", "--out", self.path("file", "deeper"), ranks=2)
         self.assertEqual(result.code, 1)
-        self.refused(result, self.path("none", "deeper"))
+        self.refused(result, self.path("file", "deeper"))
 
     def test_subfolder_of_the_official_archive(self):
         shutil.copytree(self.data, self.path("cifar-10-batches-bin"))

@@ -82,6 +82,7 @@ static step_options options_of(const small_settings *settings)
 {
     return (step_options){.model = {.network = network_find("cifarresnet8"),
                                     .teskd = settings->teskd,
+                                    .students_on = {true, true, true},
                                     .classes = SMALL_CLASSES,
                                     .width = 4,
                                     .student_width = 32,
@@ -111,7 +112,7 @@ void small_step_open(small_step *s, const small_settings *settings, open_backend
     s->first = SMALL_BATCH * info->rank / info->size;
     s->batch = SMALL_BATCH * (info->rank + 1) / info->size - s->first;
     const step_shape shape = {
-        .training = true, .sync_bn = info->size > 1, .batch = s->batch, .global_batch = SMALL_BATCH};
+        .training = true, .sync_bn = info->size > 1, .batch = s->batch, .global_batch = SMALL_BATCH, .loss_batch = SMALL_BATCH};
 
     model m;
     graph step, forward;

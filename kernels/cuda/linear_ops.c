@@ -1,0 +1,259 @@
+/* Owns the way from linear, concat_linear, their gradients and 1x1 convolutions to matrix products (products.h).
+ * Invariant: what a product cannot do on the way (adding a bias, summing its gradient) is done by an own kernel, so
+ * that the op is the same on every GPU. One thread. */
+#include "base/error.h"
+#include "cuda_backend.h"
+#include "products.h"
+
+#include <stdlib.h>
+
+enum { OFFSET_PRODUCT, OFFSET_SECOND, OFFSET_SUMS };
+
+/* Pointers of a tensor are aligned to it. */
+enum { TENSOR_ALIGNMENT = 64 };
+
+typedef struct {
+    cuda_product *product[2]; /* NULL where not wanted */
+    bool extra_after;         /* bias or its gradient by an own kernel */
+    int64_t first_columns;    /* concat_linear: columns of the weight that belong to a */
+} linear_plan;
+
+static void release(void *plan)
+{
+    linear_plan *p = plan;
+    for (int i = 0; i < 2; i++)
+        if (p->product[i])
+            cuda_product_release(p->product[i]);
+    free(p);
+}
+
+static int new_plan(kernel *k, cuda_launch *launch, linear_plan **out)
+{
+    linear_plan *p = calloc(1, sizeof *p);
+    CHECK(p, ERROR_MEMORY, "no memory for a matrix product");
+    k->plan = p;
+    k->release_plan = release;
+    k->launch = launch;
+    *out = p;
+    return 0;
+}
+
+/* Makes product `index` of the plan and takes its workspace. */
+static int add_product(cuda_backend *self, kernel *k, int index, const cuda_product_desc *desc, size_t *workspace)
+{
+    linear_plan *p = k->plan;
+    size_t bytes = 0;
+    TRY(cuda_product_prepare(self->products, desc, &p->product[index], &bytes));
+    k->offset[index] = cuda_workspace_take(workspace, bytes);
+    return 0;
+}
+
+/* The same with an extra, which is left to an own kernel where the product cannot do it. */
+static int add_product_with(cuda_backend *self, kernel *k, cuda_product_desc desc, cuda_product_extra extra,
+                            size_t *workspace)
+{
+    linear_plan *p = k->plan;
+    desc.extra = extra;
+    if (extra != CUDA_PRODUCT_PLAIN && add_product(self, k, 0, &desc, workspace) == 0)
+        return 0;
+    desc.extra = CUDA_PRODUCT_PLAIN;
+    p->extra_after = extra != CUDA_PRODUCT_PLAIN;
+    return add_product(self, k, 0, &desc, workspace);
+}
+
+static int run(const kernel *k, const kernel_args *args, int index, const void *a, const void *b, void *c, void *vector)
+{
+    const linear_plan *p = k->plan;
+    return cuda_product_run(p->product[index], a, b, c, vector, cuda_workspace_at(args, k->offset[index]));
+}
+
+/* Where a column of a matrix begins. */
+static void *at_column(const void *matrix, int64_t column, uint8_t type)
+{
+    return (char *)(uintptr_t)matrix + (size_t)column * dtype_bytes(type);
+}
+
+/* The largest power of two that divides the place of a column, as far as it matters. */
+static uint32_t alignment_at(int64_t column, uint8_t type)
+{
+    uint32_t alignment = TENSOR_ALIGNMENT;
+    while ((size_t)column * dtype_bytes(type) % alignment != 0)
+        alignment /= 2;
+    return alignment;
+}
+
+/* y[rows, o] = x[rows, i] w[o, i]^T. */
+static int linear_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const linear_plan *p = k->plan;
+    const tensor_desc *y = &k->request.out[0];
+    void *bias = kernel_in_out(args, 2);
+    TRY(run(k, args, 0, args->in[0], args->in[1], args->out[0], p->extra_after ? NULL : bias));
+    return p->extra_after ? cuda_add_bias(self, args->out[0], y->dtype, tensor_rows(y), y->dim[3], bias) : 0;
+}
+
+int cuda_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const kernel_request *r = &k->request;
+    const tensor_desc *x = &r->in[0], *w = &r->in[1], *y = &r->out[0];
+    int64_t rows = tensor_rows(x), i = x->dim[3], o = w->dim[0];
+    linear_plan *p;
+    CHECK(tensor_count(w) == o * i && tensor_count(y) == rows * o, ERROR_SHAPE,
+          "linear: weight or output does not fit %lld columns", (long long)i);
+    cuda_product_desc desc = {.m = rows, .n = o, .k = i, .lda = i, .ldb = i, .ldc = o, .transpose_b = true};
+    desc.type = desc.result = x->dtype;
+    desc.alignment = TENSOR_ALIGNMENT;
+    TRY(new_plan(k, linear_launch, &p));
+    bool bias = tensor_count(&r->in[2]) > 0;
+    return add_product_with(self, k, desc, bias ? CUDA_PRODUCT_BIAS : CUDA_PRODUCT_PLAIN, workspace);
+}
+
+/* dx[rows, i] = dy[rows, o] w[o, i]. */
+static int linear_dgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    return run(k, args, 0, args->in[0], args->in[1], args->out[0], NULL);
+}
+
+int cuda_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const kernel_request *r = &k->request;
+    const tensor_desc *dy = &r->in[0], *w = &r->in[1], *dx = &r->out[0];
+    int64_t rows = tensor_rows(dy), o = dy->dim[3], i = dx->dim[3];
+    linear_plan *p;
+    CHECK(tensor_count(w) == o * i && tensor_count(dx) == rows * i, ERROR_SHAPE,
+          "linear_dgrad: weight or output does not fit %lld columns", (long long)o);
+    cuda_product_desc desc = {.m = rows, .n = i, .k = o, .lda = o, .ldb = i, .ldc = i};
+    desc.type = desc.result = dy->dtype;
+    desc.alignment = TENSOR_ALIGNMENT;
+    TRY(new_plan(k, linear_dgrad_launch, &p));
+    return add_product(self, k, 0, &desc, workspace);
+}
+
+/* dw[o, i] = dy[rows, o]^T x[rows, i]; dbias = the sums of dy's columns. */
+static int linear_wgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const linear_plan *p = k->plan;
+    const tensor_desc *dy = &k->request.in[1];
+    if (p->product[0])
+        TRY(run(k, args, 0, args->in[1], args->in[0], args->out[0], p->extra_after ? NULL : args->out[1]));
+    if (!p->extra_after)
+        return 0;
+    return cuda_column_sums(self, args->in[1], dy->dtype, tensor_rows(dy), dy->dim[3], args->out[1],
+                            cuda_workspace_at(args, k->offset[OFFSET_SUMS]));
+}
+
+int cuda_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const kernel_request *r = &k->request;
+    const tensor_desc *x = &r->in[0], *dy = &r->in[1], *dw = &r->out[0];
+    int64_t rows = tensor_rows(x), i = x->dim[3], o = dy->dim[3];
+    bool dbias = tensor_count(&r->out[1]) > 0;
+    linear_plan *p;
+    CHECK(rows == tensor_rows(dy), ERROR_SHAPE, "linear_wgrad: x and dy have different rows");
+    cuda_product_desc desc = {.m = o, .n = i, .k = rows, .lda = o, .ldb = i, .ldc = i, .transpose_a = true};
+    desc.type = x->dtype;
+    desc.result = dw->dtype;
+    desc.alignment = TENSOR_ALIGNMENT;
+    TRY(new_plan(k, linear_wgrad_launch, &p));
+    if (tensor_count(dw) > 0)
+        TRY(add_product_with(self, k, desc, dbias ? CUDA_PRODUCT_ROW_SUMS : CUDA_PRODUCT_PLAIN, workspace));
+    else
+        p->extra_after = dbias;
+    if (p->extra_after)
+        k->offset[OFFSET_SUMS] = cuda_workspace_take(workspace, cuda_column_sums_bytes(rows, o));
+    return 0;
+}
+
+/* y = a w[:, :Ka]^T, then + b w[:, Ka:]^T. */
+static int concat_linear_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    const linear_plan *p = k->plan;
+    const void *second = at_column(args->in[2], p->first_columns, k->request.in[0].dtype);
+    TRY(run(k, args, 0, args->in[0], args->in[2], args->out[0], NULL));
+    return run(k, args, 1, args->in[1], second, args->out[0], NULL);
+}
+
+int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const kernel_request *r = &k->request;
+    const tensor_desc *a = &r->in[0], *b = &r->in[1], *w = &r->in[2];
+    int64_t rows = tensor_rows(a), ka = a->dim[3], kb = b->dim[3], o = w->dim[0];
+    linear_plan *p;
+    CHECK(tensor_count(w) == o * (ka + kb) && rows == tensor_rows(b), ERROR_SHAPE,
+          "concat_linear: a, b and the weight do not fit");
+    cuda_product_desc desc = {.m = rows, .n = o, .k = ka, .lda = ka, .ldb = ka + kb, .ldc = o, .transpose_b = true};
+    desc.type = desc.result = a->dtype;
+    desc.alignment = TENSOR_ALIGNMENT;
+    TRY(new_plan(k, concat_linear_launch, &p));
+    p->first_columns = ka;
+    TRY(add_product(self, k, 0, &desc, workspace));
+    desc.k = desc.lda = kb;
+    desc.accumulate = true;
+    desc.alignment = alignment_at(ka, desc.type);
+    return add_product(self, k, 1, &desc, workspace);
+}
+
+/* da = dy w[:, :Ka], db = dy w[:, Ka:]. */
+static int concat_linear_dgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    const linear_plan *p = k->plan;
+    const void *second = at_column(args->in[1], p->first_columns, k->request.in[0].dtype);
+    if (p->product[0])
+        TRY(run(k, args, 0, args->in[0], args->in[1], args->out[0], NULL));
+    return p->product[1] ? run(k, args, 1, args->in[0], second, args->out[1], NULL) : 0;
+}
+
+int cuda_concat_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const kernel_request *r = &k->request;
+    const tensor_desc *dy = &r->in[0], *da = &r->out[0], *db = &r->out[1];
+    int64_t rows = tensor_rows(dy), o = dy->dim[3], columns = tensor_count(&r->in[1]) / o;
+    bool want_a = tensor_count(da) > 0, want_b = tensor_count(db) > 0;
+    int64_t ka = want_a ? da->dim[3] : columns - db->dim[3];
+    linear_plan *p;
+    CHECK(ka > 0 && ka < columns && (!want_b || columns - ka == db->dim[3]), ERROR_SHAPE,
+          "concat_linear_dgrad: da, db and the weight do not fit");
+    cuda_product_desc desc = {.m = rows, .n = ka, .k = o, .lda = o, .ldb = columns, .ldc = ka};
+    desc.type = desc.result = dy->dtype;
+    desc.alignment = TENSOR_ALIGNMENT;
+    TRY(new_plan(k, concat_linear_dgrad_launch, &p));
+    p->first_columns = ka;
+    if (want_a)
+        TRY(add_product(self, k, 0, &desc, workspace));
+    desc.n = desc.ldc = columns - ka;
+    desc.alignment = alignment_at(ka, desc.type);
+    return want_b ? add_product(self, k, 1, &desc, workspace) : 0;
+}
+
+/* dw[:, :Ka] = dy^T a, dw[:, Ka:] = dy^T b. */
+static int concat_linear_wgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    const linear_plan *p = k->plan;
+    void *second = at_column(args->out[0], p->first_columns, k->request.out[0].dtype);
+    TRY(run(k, args, 0, args->in[2], args->in[0], args->out[0], NULL));
+    return run(k, args, 1, args->in[2], args->in[1], second, NULL);
+}
+
+int cuda_concat_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const kernel_request *r = &k->request;
+    const tensor_desc *a = &r->in[0], *b = &r->in[1], *dy = &r->in[2], *dw = &r->out[0];
+    int64_t rows = tensor_rows(dy), ka = a->dim[3], kb = b->dim[3], o = dy->dim[3];
+    linear_plan *p;
+    CHECK(tensor_rows(a) == rows && tensor_rows(b) == rows && tensor_count(dw) == o * (ka + kb), ERROR_SHAPE,
+          "concat_linear_wgrad: a, b, dy and the gradient do not fit");
+    cuda_product_desc desc = {.m = o, .n = ka, .k = rows, .lda = o, .ldb = ka, .ldc = ka + kb, .transpose_a = true};
+    desc.type = dy->dtype;
+    desc.result = dw->dtype;
+    desc.alignment = TENSOR_ALIGNMENT;
+    TRY(new_plan(k, concat_linear_wgrad_launch, &p));
+    p->first_columns = ka;
+    TRY(add_product(self, k, 0, &desc, workspace));
+    desc.n = desc.ldb = kb;
+    desc.alignment = alignment_at(ka, desc.result);
+    return add_product(self, k, 1, &desc, workspace);
+}

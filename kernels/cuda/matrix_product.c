@@ -1,0 +1,198 @@
+/* Owns the matrix products of cuBLASLt. It is column-major: a row-major matrix is its own transpose there, so c^T =
+ * op(b)^T op(a)^T is computed, with our b as its A and our a as its B. Sums are float32, also those of split products,
+ * and in a fixed order: the same bits every time. One thread at a time. */
+#include "matrix_product.h"
+#include "base/error.h"
+#include "graph/node.h"
+
+#include <stdlib.h>
+
+static const size_t workspace_limit = (size_t)32 << 20;
+
+struct cuda_products {
+    const cuda_libraries *api;
+    cublasLtHandle_t handle;
+    cudaStream_t stream;
+    bool tf32;
+};
+
+struct cuda_product {
+    const cuda_products *owner;
+    bool accumulate, has_vector;
+    cublasLtMatmulDesc_t operation;
+    cublasLtMatrixLayout_t first, second, result;
+    cublasLtMatmulAlgo_t algorithm;
+    size_t workspace;
+};
+
+static int check(const cuda_libraries *api, cublasStatus_t status, const char *what)
+{
+    CHECK(status == CUBLAS_STATUS_SUCCESS, ERROR_KERNEL, "%s: %s", what, api->cublasLtGetStatusString(status));
+    return 0;
+}
+
+int cuda_products_open(cuda_products **out, const cuda_libraries *libraries, cudaStream_t stream, bool tf32)
+{
+    TRY(cuda_library_check(libraries, CUDA_CUBLASLT));
+    cuda_products *self = calloc(1, sizeof *self);
+    CHECK(self, ERROR_MEMORY, "no memory for the matrix products");
+    self->api = libraries;
+    self->stream = stream;
+    self->tf32 = tf32;
+    int code = check(libraries, libraries->cublasLtCreate(&self->handle), "cuBLASLt");
+    if (code < 0) {
+        free(self);
+        return code;
+    }
+    *out = self;
+    return 0;
+}
+
+void cuda_products_close(cuda_products *self)
+{
+    if (!self)
+        return;
+    self->api->cublasLtDestroy(self->handle);
+    free(self);
+}
+
+static cudaDataType_t data_type(uint8_t type)
+{
+    return type == DTYPE_F16 ? CUDA_R_16F : type == DTYPE_BF16 ? CUDA_R_16BF : CUDA_R_32F;
+}
+
+static int set(const cuda_product *p, cublasLtMatmulDescAttributes_t name, const void *value, size_t bytes)
+{
+    return check(p->owner->api, p->owner->api->cublasLtMatmulDescSetAttribute(p->operation, name, value, bytes),
+                 "attribute of a product");
+}
+
+static int describe_extra(const cuda_product *p, cuda_product_extra extra)
+{
+    const cublasLtEpilogue_t epilogue = extra == CUDA_PRODUCT_BIAS ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB;
+    const int32_t type = CUDA_R_32F;
+    if (extra == CUDA_PRODUCT_PLAIN)
+        return 0;
+    TRY(set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
+    return set(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type);
+}
+
+static int describe_operation(cuda_product *p, const cuda_product_desc *d)
+{
+    const cuda_products *self = p->owner;
+    bool tf32 = self->tf32 && d->type == DTYPE_F32;
+    const cublasOperation_t first = d->transpose_b ? CUBLAS_OP_T : CUBLAS_OP_N,
+                            second = d->transpose_a ? CUBLAS_OP_T : CUBLAS_OP_N;
+    TRY(check(self->api,
+              self->api->cublasLtMatmulDescCreate(&p->operation,
+                                                  tf32 ? CUBLAS_COMPUTE_32F_FAST_TF32 : CUBLAS_COMPUTE_32F, CUDA_R_32F),
+              "product"));
+    TRY(set(p, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first));
+    TRY(set(p, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second));
+    return describe_extra(p, d->extra);
+}
+
+/* A row-major matrix of that many rows and columns, as stored. */
+static int describe_matrix(const cuda_product *p, cublasLtMatrixLayout_t *out, uint8_t type, int64_t rows,
+                           int64_t columns, int64_t ld)
+{
+    return check(p->owner->api,
+                 p->owner->api->cublasLtMatrixLayoutCreate(out, data_type(type), (uint64_t)columns, (uint64_t)rows, ld),
+                 "matrix of a product");
+}
+
+static int describe(cuda_product *p, const cuda_product_desc *d)
+{
+    TRY(describe_operation(p, d));
+    TRY(describe_matrix(p, &p->first, d->type, d->transpose_b ? d->n : d->k, d->transpose_b ? d->k : d->n, d->ldb));
+    TRY(describe_matrix(p, &p->second, d->type, d->transpose_a ? d->k : d->m, d->transpose_a ? d->m : d->k, d->lda));
+    return describe_matrix(p, &p->result, d->result, d->m, d->n, d->ldc);
+}
+
+/* Partial sums of a product that is split stay float32; adding them in place would round them to c's dtype. */
+static int set_preferences(const cuda_libraries *api, cublasLtMatmulPreference_t preference, uint32_t alignment)
+{
+    static const cublasLtMatmulPreferenceAttributes_t alignments[] = {
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES};
+    const uint32_t reductions = CUBLASLT_REDUCTION_SCHEME_COMPUTE_TYPE;
+    cublasStatus_t status = api->cublasLtMatmulPreferenceSetAttribute(
+        preference, CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, &workspace_limit, sizeof workspace_limit);
+    if (status == CUBLAS_STATUS_SUCCESS)
+        status = api->cublasLtMatmulPreferenceSetAttribute(preference, CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK,
+                                                           &reductions, sizeof reductions);
+    for (size_t i = 0; i < sizeof alignments / sizeof *alignments && status == CUBLAS_STATUS_SUCCESS; i++)
+        status = api->cublasLtMatmulPreferenceSetAttribute(preference, alignments[i], &alignment, sizeof alignment);
+    return check(api, status, "preference of a product");
+}
+
+static int choose(cuda_product *p, uint32_t alignment)
+{
+    const cuda_libraries *api = p->owner->api;
+    cublasLtMatmulPreference_t preference;
+    cublasLtMatmulHeuristicResult_t result;
+    int found = 0;
+    TRY(check(api, api->cublasLtMatmulPreferenceCreate(&preference), "preference of a product"));
+    int code = set_preferences(api, preference, alignment);
+    if (code == 0)
+        code = check(api,
+                     api->cublasLtMatmulAlgoGetHeuristic(p->owner->handle, p->operation, p->first, p->second, p->result,
+                                                         p->result, preference, 1, &result, &found),
+                     "choice of a product's algorithm");
+    api->cublasLtMatmulPreferenceDestroy(preference);
+    TRY(code);
+    CHECK(found > 0 && result.state == CUBLAS_STATUS_SUCCESS, ERROR_KERNEL, "cuBLASLt has no algorithm");
+    p->algorithm = result.algo;
+    p->workspace = result.workspaceSize;
+    return 0;
+}
+
+int cuda_product_prepare(cuda_products *self, const cuda_product_desc *desc, cuda_product **out, size_t *workspace)
+{
+    cuda_product *p = calloc(1, sizeof *p);
+    CHECK(p, ERROR_MEMORY, "no memory for a product");
+    p->owner = self;
+    p->accumulate = desc->accumulate;
+    p->has_vector = desc->extra != CUDA_PRODUCT_PLAIN;
+    int code = describe(p, desc);
+    if (code == 0)
+        code = choose(p, desc->alignment);
+    if (code < 0) {
+        cuda_product_release(p);
+        return error_prefix(code, "product of %lld x %lld by %lld x %lld (%s to %s)", (long long)desc->m,
+                            (long long)desc->k, (long long)desc->k, (long long)desc->n, dtype_name(desc->type),
+                            dtype_name(desc->result));
+    }
+    *workspace = p->workspace;
+    *out = p;
+    return 0;
+}
+
+int cuda_product_run(const cuda_product *p, const void *a, const void *b, void *c, void *vector, void *workspace)
+{
+    const cuda_products *self = p->owner;
+    const float one = 1.0F, beta = p->accumulate ? 1.0F : 0.0F;
+    if (p->has_vector)
+        TRY(set(p, CUBLASLT_MATMUL_DESC_BIAS_POINTER, &vector, sizeof vector));
+    return check(self->api,
+                 self->api->cublasLtMatmul(self->handle, p->operation, &one, b, p->first, a, p->second, &beta, c,
+                                           p->result, c, p->result, &p->algorithm, workspace, p->workspace,
+                                           self->stream),
+                 "matrix product");
+}
+
+void cuda_product_release(cuda_product *p)
+{
+    if (!p)
+        return;
+    const cuda_libraries *api = p->owner->api;
+    if (p->operation)
+        api->cublasLtMatmulDescDestroy(p->operation);
+    if (p->first)
+        api->cublasLtMatrixLayoutDestroy(p->first);
+    if (p->second)
+        api->cublasLtMatrixLayoutDestroy(p->second);
+    if (p->result)
+        api->cublasLtMatrixLayoutDestroy(p->result);
+    free(p);
+}

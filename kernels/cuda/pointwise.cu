@@ -1,0 +1,197 @@
+/* Ops that treat every element or every row alike: sums, ReLU, concatenation and slices, folded weights, conversion.
+ * Output and first input may be the same memory where ops.def says so: a thread reads all before it writes. */
+#include "vector.cuh"
+
+enum { MAX_TERMS = 8 };
+
+template <typename T> struct terms {
+    const T *in[MAX_TERMS];
+    int count;
+};
+
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS) add_kernel(terms<T> term, T *y, int64_t vectors)
+{
+    for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
+        float sum[V], more[V];
+        load(term.in[0] + i * V, sum);
+#pragma unroll
+        for (int k = 1; k < MAX_TERMS; k++)
+            if (k < term.count) {
+                load(term.in[k] + i * V, more);
+#pragma unroll
+                for (int v = 0; v < V; v++)
+                    sum[v] += more[v];
+            }
+        store(y + i * V, sum);
+    }
+}
+
+int cuda_add(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    int64_t count = tensor_count(&k->request.out[0]);
+    return with_vectors(k->request.out[0].dtype, count, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        terms<T> term = {};
+        for (int i = 0; i < MAX_TERMS; i++)
+            if (args->in[i])
+                term.in[term.count++] = (const T *)args->in[i];
+        return launch(add_kernel<T, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream, term,
+                      (T *)args->out[0], count / V);
+    });
+}
+
+/* y = x, or where x is not above zero, 0; with dy that takes the place of x after the comparison. */
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS) relu_kernel(const T *x, const T *dy, T *y, int64_t vectors)
+{
+    for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
+        float value[V], passed[V];
+        load(x + i * V, value);
+        if (dy)
+            load(dy + i * V, passed);
+#pragma unroll
+        for (int v = 0; v < V; v++)
+            if (dy)
+                value[v] = value[v] > 0 ? passed[v] : 0;
+            else
+                value[v] = rectify(value[v]);
+        store(y + i * V, value);
+    }
+}
+
+static int rectifier(const cuda_backend *self, const kernel *k, const kernel_args *args, const void *dy)
+{
+    int64_t count = tensor_count(&k->request.in[0]);
+    return with_vectors(k->request.in[0].dtype, count, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        return launch(relu_kernel<T, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream,
+                      (const T *)args->in[0], (const T *)dy, (T *)args->out[0], count / V);
+    });
+}
+
+int cuda_relu(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return rectifier(self, k, args, NULL);
+}
+
+int cuda_relu_grad(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return rectifier(self, k, args, args->in[1]);
+}
+
+/* ---- columns of a matrix ---- */
+
+/* Copies `columns` elements of each row; both pointers stand at the first. */
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS)
+    copy_columns_kernel(const T *from, int from_stride, T *to, int to_stride, int64_t rows, int columns)
+{
+    const int column = tile_column<V>();
+    if (column >= columns)
+        return;
+    for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows;
+         row += (int64_t)gridDim.y * blockDim.y)
+        copy<T, V>(from + row * from_stride + column, to + row * to_stride + column);
+}
+
+/* A matrix of which `columns` columns from `first` on are read or written. */
+typedef struct {
+    const void *data;
+    int stride, first;
+} columns_of;
+
+static int copy_columns(const cuda_backend *self, uint8_t type, columns_of from, columns_of to, int64_t rows,
+                        int columns)
+{
+    int64_t fits = from.stride | from.first | to.stride | to.first | columns; /* divisible by 4 or 8 if all are */
+    return with_copies(type, fits, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        tile_shape tile = tile_of(columns, V);
+        return launch(copy_columns_kernel<T, V>, tile_grid(self, tile, rows), tile_block(tile), 0, self->stream,
+                      (const T *)from.data + from.first, from.stride, (T *)(uintptr_t)to.data + to.first, to.stride,
+                      rows, columns);
+    });
+}
+
+int cuda_concat(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *y = &k->request.out[0];
+    int a = k->request.in[0].dim[3], b = k->request.in[1].dim[3];
+    TRY(copy_columns(self, y->dtype, columns_of{args->in[0], a, 0}, columns_of{args->out[0], a + b, 0}, tensor_rows(y),
+                     a));
+    return copy_columns(self, y->dtype, columns_of{args->in[1], b, 0}, columns_of{args->out[0], a + b, a},
+                        tensor_rows(y), b);
+}
+
+int cuda_channel_slice(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *y = &k->request.out[0];
+    columns_of from = {args->in[0], k->request.in[0].dim[3], k->request.node.attr.channel_offset};
+    return copy_columns(self, y->dtype, from, columns_of{args->out[0], y->dim[3], 0}, tensor_rows(y), y->dim[3]);
+}
+
+/* ---- weights ---- */
+
+/* Each row [p, q] of `part` columns each becomes [p + q, p]; `part` counts vectors. */
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS) fold_kernel(const T *in, T *out, int64_t rows, int64_t part)
+{
+    for (int64_t i = flat_index(); i < rows * part; i += flat_stride()) {
+        const int64_t at = (i / part * 2 * part + i % part) * V;
+        float p[V], sum[V];
+        load(in + at, p);
+        load(in + at + part * V, sum);
+#pragma unroll
+        for (int v = 0; v < V; v++)
+            sum[v] += p[v];
+        store(out + at, sum);
+        store(out + at + part * V, p);
+    }
+}
+
+static int fold(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *w = &k->request.in[0];
+    int64_t rows = w->dim[0], part = tensor_count(w) / rows / 2;
+    return with_vectors(w->dtype, part, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        return launch(fold_kernel<T, V>, flat_grid(self, rows * (part / V)), dim3(THREADS), 0, self->stream,
+                      (const T *)args->in[0], (T *)args->out[0], rows, part / V);
+    });
+}
+
+int cuda_fold_fuse_weight(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return fold(self, k, args);
+}
+
+/* By luck the fold is its own transpose. */
+int cuda_fold_fuse_weight_grad(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return fold(self, k, args);
+}
+
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS) convert_kernel(const float *from, T *to, int64_t vectors)
+{
+    for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
+        float value[V];
+        load(from + i * V, value);
+        store(to + i * V, value);
+    }
+}
+
+int cuda_convert(const cuda_backend *self, const float *from, uint8_t type, int64_t count, void *to)
+{
+    return with_vectors(type, count, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        return launch(convert_kernel<T, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream, from, (T *)to,
+                      count / V);
+    });
+}
