@@ -17,7 +17,7 @@ except ImportError as error:
     print(f"skipped: {sys.executable} has not all of onnxruntime, safetensors, torch, torchvision ({error})")
     sys.exit(77)
 
-from exchange import FAMILIES, ExportTest, random_weights, write_safetensors
+from exchange import FAMILIES, ExportTest, random_weights
 from program import relative_l2
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "torch"))
@@ -103,7 +103,7 @@ class Others(ExportTest):
 
     def test_all_heads_in_pytorch(self):
         """Every tensor finds its place in the PyTorch network, students included, and the four heads agree."""
-        network = teskd_torch.Network("cifarresnet8", 10, 8, 16).eval()
+        network = teskd_torch.Network("cifarresnet8", 10, base_width=8, student_width=16).eval()
         network.load_state_dict(random_state(network))
         safetensors.torch.save_file(network.state_dict(), self.path("torch.safetensors"))
         self.import_weights(self.path("torch.safetensors"), self.path("network.h5"),

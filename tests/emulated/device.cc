@@ -1,0 +1,382 @@
+/* The emulated device: runs a grid's blocks one after another, a block's threads as fibers.
+ *
+ * A fiber runs one thread after another until one waits; then that thread keeps the fiber and another fiber goes on with
+ * the rest. Blocks with odd numbers run their threads backwards, so that a missing barrier shows in one of the two
+ * orders. Invariant: exactly one of scheduler and fibers runs. One thread uses the device. */
+#include "cuda_runtime.h"
+
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <memory>
+#include <sys/mman.h>
+#include <ucontext.h>
+#include <vector>
+
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/common_interface_defs.h>
+#endif
+
+uint3 threadIdx, blockIdx;
+dim3 blockDim, gridDim;
+
+namespace
+{
+
+constexpr size_t STACK_BYTES = 256 << 10;
+constexpr unsigned MAX_THREADS = 1024, WARP = 32;
+
+enum class wait { NOTHING, BLOCK, WARP_MATES };
+
+/* A thread's fate; `file` and `line` say at which barrier it waits. */
+struct thread_state {
+    wait waits = wait::NOTHING;
+    bool finished = false;
+    const char *file = nullptr;
+    int line = 0;
+    unsigned mask = 0, exchanges = 0;
+    uint64_t brought[2] = {}; /* by the last exchange and the one before: nobody can be two ahead of a warp mate */
+    struct fiber *on = nullptr;
+};
+
+/* Stack of a context, and what the address sanitizer keeps of it while another runs. */
+struct fiber {
+    ucontext_t context;
+    void *stack = nullptr;
+    void *fake_stack = nullptr;
+    unsigned thread = 0;
+
+    ~fiber()
+    {
+        if (stack)
+            munmap(stack, STACK_BYTES);
+    }
+};
+
+struct device {
+    ucontext_t scheduler;
+    void *fake_stack = nullptr;
+    const void *scheduler_stack = nullptr;
+    size_t scheduler_bytes = 0;
+    std::vector<std::unique_ptr<fiber>> fibers;
+    std::vector<fiber *> idle;
+    std::deque<fiber *> ready;
+    fiber *running = nullptr;
+
+    const std::function<void()> *body = nullptr;
+    std::vector<thread_state> threads;
+    unsigned started = 0, finished = 0;
+    bool backwards = false;
+
+    cudaError_t last_error = cudaSuccess;
+    char message[256] = "";
+};
+
+device gpu;
+
+void start_switch(void **fake_stack, const void *bottom, size_t bytes)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_start_switch_fiber(fake_stack, bottom, bytes);
+#else
+    (void)fake_stack, (void)bottom, (void)bytes;
+#endif
+}
+
+void finish_switch(void *fake_stack, const void **bottom, size_t *bytes)
+{
+#if defined(__SANITIZE_ADDRESS__)
+    __sanitizer_finish_switch_fiber(fake_stack, bottom, bytes);
+#else
+    (void)fake_stack, (void)bottom, (void)bytes;
+#endif
+}
+
+void set_thread(unsigned thread)
+{
+    threadIdx = uint3{thread % blockDim.x, thread / blockDim.x % blockDim.y, thread / blockDim.x / blockDim.y};
+}
+
+void to_scheduler()
+{
+    fiber *self = gpu.running;
+    start_switch(&self->fake_stack, gpu.scheduler_stack, gpu.scheduler_bytes);
+    swapcontext(&self->context, &gpu.scheduler);
+    finish_switch(self->fake_stack, &gpu.scheduler_stack, &gpu.scheduler_bytes);
+}
+
+void to_fiber(fiber *next)
+{
+    gpu.running = next;
+    set_thread(next->thread);
+    start_switch(&gpu.fake_stack, next->stack, STACK_BYTES);
+    swapcontext(&gpu.scheduler, &next->context);
+    finish_switch(gpu.fake_stack, nullptr, nullptr);
+}
+
+void run_threads()
+{
+    finish_switch(nullptr, &gpu.scheduler_stack, &gpu.scheduler_bytes);
+    for (;;) {
+        fiber *self = gpu.running;
+        while (gpu.started < gpu.threads.size()) {
+            unsigned nth = gpu.started++;
+            self->thread = gpu.backwards ? (unsigned)gpu.threads.size() - 1 - nth : nth;
+            gpu.threads[self->thread].on = self;
+            set_thread(self->thread);
+            (*gpu.body)();
+            gpu.threads[self->thread].finished = true;
+            gpu.finished++;
+        }
+        gpu.idle.push_back(self);
+        to_scheduler();
+    }
+}
+
+fiber *new_fiber()
+{
+    std::unique_ptr<fiber> f = std::make_unique<fiber>();
+    void *stack = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (stack == MAP_FAILED || getcontext(&f->context) != 0) {
+        std::perror("a fiber's stack");
+        std::abort();
+    }
+    f->stack = stack;
+    f->context.uc_stack.ss_sp = stack;
+    f->context.uc_stack.ss_size = STACK_BYTES;
+    f->context.uc_link = nullptr;
+    makecontext(&f->context, run_threads, 0);
+    gpu.fibers.push_back(std::move(f));
+    return gpu.fibers.back().get();
+}
+
+fiber *take_idle()
+{
+    if (gpu.idle.empty())
+        return new_fiber();
+    fiber *f = gpu.idle.back();
+    gpu.idle.pop_back();
+    return f;
+}
+
+void wake(unsigned thread)
+{
+    gpu.threads[thread].waits = wait::NOTHING;
+    gpu.ready.push_back(gpu.threads[thread].on);
+}
+
+/* In the order of the block. */
+template <typename F> void each_thread(F visit)
+{
+    unsigned count = (unsigned)gpu.threads.size();
+    for (unsigned i = 0; i < count; i++)
+        visit(gpu.backwards ? count - 1 - i : i);
+}
+
+/* All mates of a thread's mask wait for the exchange too. */
+bool warp_is_complete(unsigned thread)
+{
+    unsigned first = thread / WARP * WARP;
+    for (unsigned lane = 0; lane < WARP; lane++)
+        if (gpu.threads[thread].mask >> lane & 1)
+            if (first + lane >= gpu.threads.size() || gpu.threads[first + lane].waits != wait::WARP_MATES)
+                return false;
+    return true;
+}
+
+bool wake_warps()
+{
+    std::vector<unsigned> complete;
+    each_thread([&](unsigned t) {
+        if (gpu.threads[t].waits == wait::WARP_MATES && warp_is_complete(t))
+            complete.push_back(t);
+    });
+    for (unsigned t : complete)
+        wake(t);
+    return !complete.empty();
+}
+
+bool wake_block()
+{
+    const thread_state &first = gpu.threads[0];
+    for (const thread_state &t : gpu.threads)
+        if (t.waits != wait::BLOCK || t.file != first.file || t.line != first.line)
+            return false;
+    each_thread(wake);
+    return true;
+}
+
+void describe_mismatch()
+{
+    unsigned waiting = 0, other = 0;
+    for (unsigned t = 0; t < gpu.threads.size(); t++)
+        if (!gpu.threads[t].finished)
+            waiting = t;
+    const thread_state &w = gpu.threads[waiting];
+    for (unsigned t = 0; t < gpu.threads.size(); t++)
+        if (gpu.threads[t].finished || gpu.threads[t].waits != w.waits || gpu.threads[t].line != w.line)
+            other = t;
+    const char *role = w.waits == wait::BLOCK ? "barrier" : "warp exchange";
+    std::snprintf(gpu.message, sizeof gpu.message, "block %u,%u,%u: thread %u waits at the %s %s:%d, thread %u %s",
+                  blockIdx.x, blockIdx.y, blockIdx.z, waiting, role, w.file ? w.file : "of line", w.line, other,
+                  gpu.threads[other].finished ? "has finished" : "waits elsewhere");
+}
+
+cudaError_t run_block()
+{
+    gpu.threads.assign(blockDim.x * blockDim.y * blockDim.z, thread_state());
+    gpu.started = gpu.finished = 0;
+    while (gpu.finished < gpu.threads.size()) {
+        if (!gpu.ready.empty()) {
+            fiber *next = gpu.ready.front();
+            gpu.ready.pop_front();
+            to_fiber(next);
+        } else if (gpu.started < gpu.threads.size()) {
+            to_fiber(take_idle());
+        } else if (!wake_warps() && !wake_block()) {
+            describe_mismatch();
+            gpu.idle.clear(); /* the waiting threads will never end: their fibers go */
+            gpu.fibers.clear();
+            return cudaErrorLaunchFailure;
+        }
+    }
+    return cudaSuccess;
+}
+
+} // namespace
+
+void emulated_barrier(const char *file, int line)
+{
+    thread_state &self = gpu.threads[gpu.running->thread];
+    self.waits = wait::BLOCK;
+    self.file = file;
+    self.line = line;
+    to_scheduler();
+}
+
+uint64_t emulated_exchange(unsigned mask, uint64_t value, unsigned lane)
+{
+    unsigned thread = gpu.running->thread, source = thread / WARP * WARP + lane;
+    thread_state &self = gpu.threads[thread];
+    unsigned slot = self.exchanges++ % 2;
+    self.waits = wait::WARP_MATES;
+    self.file = nullptr;
+    self.line = 0;
+    self.mask = mask | 1u << thread % WARP;
+    self.brought[slot] = value;
+    to_scheduler();
+    return source < gpu.threads.size() && (mask >> lane & 1) ? gpu.threads[source].brought[slot] : value;
+}
+
+cudaError_t emulated_run(dim3 grid, dim3 block, const std::function<void()> &thread)
+{
+    uint64_t threads = (uint64_t)block.x * block.y * block.z, blocks = (uint64_t)grid.x * grid.y * grid.z;
+    cudaError_t status = cudaSuccess;
+    if (threads == 0 || threads > MAX_THREADS || blocks == 0 || grid.y > 65535 || grid.z > 65535)
+        status = cudaErrorInvalidConfiguration;
+    gridDim = grid;
+    blockDim = block;
+    gpu.body = &thread;
+    for (uint64_t b = 0; b < blocks && status == cudaSuccess; b++) {
+        blockIdx = uint3{(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
+        gpu.backwards = b % 2 == 1;
+        status = run_block();
+    }
+    if (gpu.last_error == cudaSuccess)
+        gpu.last_error = status;
+    return status;
+}
+
+/* ---- the runtime ---- */
+
+cudaError_t cudaGetDeviceCount(int *count)
+{
+    *count = 1;
+    return cudaSuccess;
+}
+
+cudaError_t cudaSetDevice(int number)
+{
+    return number == 0 ? cudaSuccess : cudaErrorInvalidDevice;
+}
+
+cudaError_t cudaMalloc(void **memory, size_t bytes)
+{
+    constexpr size_t unit = 256;
+    *memory = std::aligned_alloc(unit, bytes / unit * unit + unit);
+    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
+}
+
+cudaError_t cudaFree(void *memory)
+{
+    std::free(memory);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMallocHost(void **memory, size_t bytes)
+{
+    return cudaMalloc(memory, bytes);
+}
+
+cudaError_t cudaFreeHost(void *memory)
+{
+    return cudaFree(memory);
+}
+
+cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind)
+{
+    std::memcpy(to, from, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t)
+{
+    return cudaMemcpy(to, from, bytes, kind);
+}
+
+cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
+{
+    std::memset(memory, value, bytes);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
+{
+    *stream = nullptr;
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamDestroy(cudaStream_t)
+{
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamSynchronize(cudaStream_t)
+{
+    return gpu.last_error;
+}
+
+cudaError_t cudaGetLastError(void)
+{
+    cudaError_t status = gpu.last_error;
+    gpu.last_error = cudaSuccess;
+    return status;
+}
+
+const char *cudaGetErrorString(cudaError_t status)
+{
+    switch (status) {
+    case cudaSuccess:
+        return "no error";
+    case cudaErrorMemoryAllocation:
+        return "out of memory";
+    case cudaErrorInvalidConfiguration:
+        return "invalid configuration argument";
+    case cudaErrorInvalidDevice:
+        return "invalid device ordinal";
+    case cudaErrorLaunchFailure:
+        return gpu.message;
+    default:
+        return "invalid argument";
+    }
+}
