@@ -69,8 +69,8 @@ template <int V> __device__ static inline void fill_affine(const bn_statistics &
 
 /* ---- sums ---- */
 
-template <typename T, int V> struct sums_and_squares {
-    enum { KINDS = 2 };
+template <typename T, int V, bool SQUARES> struct sums_of {
+    enum { KINDS = SQUARES ? 2 : 1 };
     struct state {
     };
     const T *x;
@@ -79,35 +79,16 @@ template <typename T, int V> struct sums_and_squares {
     {
     }
 
-    __device__ void add(const state &, int64_t at, float (&run)[2][V]) const
+    __device__ void add(const state &, int64_t at, float (&run)[KINDS][V]) const
     {
         float value[V];
         load(x + at, value);
 #pragma unroll
         for (int v = 0; v < V; v++) {
             run[0][v] += value[v];
-            run[1][v] = fmaf(value[v], value[v], run[1][v]);
+            if (SQUARES)
+                run[KINDS - 1][v] = fmaf(value[v], value[v], run[KINDS - 1][v]);
         }
-    }
-};
-
-template <typename T, int V> struct plain_sums {
-    enum { KINDS = 1 };
-    struct state {
-    };
-    const T *x;
-
-    __device__ void begin(state &, int) const
-    {
-    }
-
-    __device__ void add(const state &, int64_t at, float (&run)[1][V]) const
-    {
-        float value[V];
-        load(x + at, value);
-#pragma unroll
-        for (int v = 0; v < V; v++)
-            run[0][v] += value[v];
     }
 };
 
@@ -127,7 +108,7 @@ int cuda_bn_sums(const cuda_backend *self, const kernel *k, const kernel_args *a
     return with_vectors(x->dtype, x->dim[3], [&](auto t, auto width) {
         using T = typename decltype(t)::type;
         constexpr int V = decltype(width)::value;
-        sums_and_squares<T, V> source = {(const T *)args->in[0]};
+        sums_of<T, V, true> source = {(const T *)args->in[0]};
         return column_sums<V>(self, source, tensor_rows(x), x->dim[3], as_it_is(), (double *)args->out[0],
                               cuda_workspace_at(args, k->offset[0]));
     });
@@ -144,7 +125,7 @@ int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int6
     return with_vectors(type, columns, [&](auto t, auto width) {
         using T = typename decltype(t)::type;
         constexpr int V = decltype(width)::value;
-        plain_sums<T, V> source = {(const T *)x};
+        sums_of<T, V, false> source = {(const T *)x};
         return column_sums<V>(self, source, rows, (int)columns, as_it_is(), sums, workspace);
     });
 }
@@ -259,9 +240,22 @@ template <typename T, int V> struct gradient_sums {
         take_table(table, 2, s.mean);
     }
 
+    __device__ void apply_mask(const state &s, const float (&value)[V], int64_t at, float (&gradient)[V]) const
+    {
+        float forward[V];
+        if (y)
+            load(y + at, forward);
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+            if (!y)
+                forward[v] = affine(value[v], s.scale[v], s.shift[v]);
+            gradient[v] = forward[v] > 0 ? gradient[v] : 0;
+        }
+    }
+
     __device__ void add(const state &s, int64_t at, float (&run)[2][V]) const
     {
-        float value[V], forward[V], sum[V];
+        float value[V], sum[V];
         load(x + at, value);
         load(dy[0] + at, sum);
 #pragma unroll
@@ -273,12 +267,10 @@ template <typename T, int V> struct gradient_sums {
                 for (int v = 0; v < V; v++)
                     sum[v] += more[v];
             }
-        if (relu && y)
-            load(y + at, forward);
+        if (relu)
+            apply_mask(s, value, at, sum);
 #pragma unroll
         for (int v = 0; v < V; v++) {
-            if (relu && !((y ? forward[v] : affine(value[v], s.scale[v], s.shift[v])) > 0))
-                sum[v] = 0;
             run[0][v] += sum[v];
             run[1][v] = fmaf(sum[v], value[v] - s.mean[v], run[1][v]);
         }
@@ -320,9 +312,8 @@ int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_ar
 
 /* dx = from_g * g + from_x * x + constant: the formula of ops.def with xhat = (x - mean)/std multiplied out. */
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS)
-    bn_grad_kernel(const T *x, const T *dy, T *dx, bn_statistics s, const double *gsums, int64_t rows, int channels,
-                   bool relu)
+__global__ void __launch_bounds__(THREADS) bn_grad_kernel(const T *x, const T *dy, T *dx, bn_statistics s,
+                                                          const double *gsums, int64_t rows, int channels, bool relu)
 {
     __shared__ float table[5 * LANES * V];
     fill_affine<V>(s, channels, table);

@@ -115,13 +115,18 @@ void cuda_convolutions_close(cuda_convolutions *c)
     free(c);
 }
 
+static const char *type_name(uint8_t type)
+{
+    return type == DTYPE_F16 ? "float16" : type == DTYPE_BF16 ? "bfloat16" : "float32";
+}
+
 static int key_of(const cuda_convolutions *c, const cuda_convolution_desc *d, char key[KEY_BYTES])
 {
     static const char *const kinds[] = {"forward", "dgrad", "wgrad"};
     int length = snprintf(
         key, KEY_BYTES, "%s %dx%dx%dx%d to %dx%dx%d kernel %d stride %d pad %d groups %d %s%s%s%s%s%s", kinds[d->kind],
         d->batch, d->height, d->width, d->channels, d->out_height, d->out_width, d->out_channels, d->kernel, d->stride,
-        d->pad, d->groups, dtype_name(d->type), d->bias ? " bias" : "", d->only_tensor_cores ? " tensor-cores" : "",
+        d->pad, d->groups, type_name(d->type), d->bias ? " bias" : "", d->only_tensor_cores ? " tensor-cores" : "",
         c->tf32 ? " tf32" : "", c->deterministic ? " deterministic" : "", c->tune ? " tuned" : "");
     CHECK(length < KEY_BYTES, ERROR_INTERNAL, "the key of a convolution is too long");
     return 0;

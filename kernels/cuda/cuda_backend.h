@@ -65,8 +65,7 @@ static inline void *cuda_workspace_at(const kernel_args *args, size_t offset)
 int cuda_check(cudaError_t status, const char *what);
 
 /* Own kernels, one pair or launch an op of graph/ops.def; in .cu files by topic. The prepare ones say the workspace. */
-cuda_prepare cuda_bn_prepare, cuda_linear_bias_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare,
-    cuda_excite_prepare;
+cuda_prepare cuda_bn_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare;
 cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference, cuda_bn_grad_sums, cuda_bn_grad,
     cuda_bn_param_grad, cuda_add, cuda_concat, cuda_channel_slice, cuda_upsample2x, cuda_upsample2x_grad, cuda_patchify,
     cuda_unpatchify, cuda_fold_fuse_weight, cuda_fold_fuse_weight_grad, cuda_global_average_pool,
@@ -85,7 +84,7 @@ int cuda_convert(const cuda_backend *self, const float *from, uint8_t type, int6
 /* The other way (a weight gradient that a library gives in 16 bits only). */
 int cuda_convert_to_float(const cuda_backend *self, const void *from, uint8_t type, int64_t count, float *to);
 
-/* Adds a float32 bias [columns] to every row of a matrix of the dtype `type`, where a library cannot do it on the way. */
+/* Adds a float32 bias [columns] to every row of a matrix of the dtype `type`, where a library cannot do it itself. */
 int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows, int64_t columns, const float *bias);
 
 /* cuDNN: conv2d, conv2d_dgrad, conv2d_wgrad that are no matrix products. */

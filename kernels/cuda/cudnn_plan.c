@@ -8,6 +8,9 @@
 /* Enough for the heuristics' sound choices; what follows is rarely better. */
 enum { MAX_CONFIGS = 24 };
 
+/* Plans that need more than this come after all that need less: the workspace is the largest of all plans. */
+static const size_t modest_workspace = (size_t)256 << 20;
+
 typedef struct {
     bool note[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     bool run_time_compiled;
@@ -122,22 +125,31 @@ static int collect(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_r
     return cudnn_scope_status(s);
 }
 
+/* Tries the configurations of one kind; plans of at most `above` bytes of workspace are known already. */
+static int try_candidates(cudnn_scope *s, const candidates *c, const cudnn_rules *rules, bool tensor_cores,
+                          size_t above, int wanted, cudnn_plan *plans)
+{
+    int found = 0;
+    for (int i = 0; i < c->count && found < wanted; i++) {
+        if (c->notes[i].note[CUDNN_NUMERICAL_NOTE_TENSOR_CORE] != tensor_cores || !is_allowed(&c->notes[i], rules))
+            continue;
+        cudnn_plan plan = {.tensor_cores = tensor_cores, .run_time_compiled = c->notes[i].run_time_compiled};
+        if (try_config(s, c->config[i], rules, &plan) == 0 && (above == 0 || plan.workspace > above))
+            plans[found++] = plan;
+    }
+    return found;
+}
+
 int cudnn_plan_find(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_rules *rules, int wanted,
                     cudnn_plan *plans)
 {
     candidates c;
-    int found = 0;
     TRY(collect(s, graph, rules, &c));
-    for (int pass = 0; pass < 2 && found < wanted; pass++) /* first those with tensor cores */
-        for (int i = 0; i < c.count && found < wanted; i++) {
-            bool tensor_cores = c.notes[i].note[CUDNN_NUMERICAL_NOTE_TENSOR_CORE];
-            if (tensor_cores != (pass == 0) || !is_allowed(&c.notes[i], rules))
-                continue;
-            plans[found] =
-                (cudnn_plan){.tensor_cores = tensor_cores, .run_time_compiled = c.notes[i].run_time_compiled};
-            if (try_config(s, c.config[i], rules, &plans[found]) == 0)
-                found++;
-        }
+    cudnn_rules modest = *rules;
+    modest.workspace_limit = modest_workspace < rules->workspace_limit ? modest_workspace : rules->workspace_limit;
+    int found = try_candidates(s, &c, &modest, true, 0, wanted, plans);
+    found += try_candidates(s, &c, rules, true, modest.workspace_limit, wanted - found, plans + found);
+    found += try_candidates(s, &c, rules, false, 0, wanted - found, plans + found);
     CHECK(found > 0, ERROR_KERNEL, "none of cuDNN's %d configurations will do (%s%s%.0f MiB of workspace)", c.count,
           rules->only_tensor_cores ? "tensor cores, " : "", rules->deterministic ? "deterministic, " : "",
           (double)rules->workspace_limit / 0x1p20);

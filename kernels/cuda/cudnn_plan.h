@@ -23,8 +23,8 @@ typedef struct {
     bool tensor_cores, run_time_compiled;
 } cudnn_plan;
 
-/* Up to `wanted` plans that obey the rules, the most promising first; returns how many, at least 1. ERROR_KERNEL when
- * there is none. What the plans need lives in the scope. */
+/* Up to `wanted` plans that obey the rules, the most promising first, but those of large workspaces later; returns how
+ * many, at least 1. ERROR_KERNEL when there is none. What the plans need lives in the scope. */
 int cudnn_plan_find(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_rules *rules, int wanted,
                     cudnn_plan *plans);
 

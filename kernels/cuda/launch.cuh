@@ -1,7 +1,7 @@
 /* The one way kernels are started, how many threads they get, and the choice of a template by dtype and width.
  *
- * Launches go through cudaLaunchKernel with typed arguments and never through <<<>>>, so that a runtime that runs blocks
- * on the CPU can take its place. Host code; any thread. */
+ * Launches go through cudaLaunchKernel with typed arguments and never through <<<>>>, so that a runtime that runs
+ * blocks on the CPU can take its place. Host code; any thread. */
 #ifndef TESKD_KERNELS_CUDA_LAUNCH_CUH
 #define TESKD_KERNELS_CUDA_LAUNCH_CUH
 
@@ -16,8 +16,8 @@ extern "C" {
 }
 
 enum {
-    THREADS = 256,       /* of a block */
-    LANES = 32,          /* at most as many threads of a block lie along the channels */
+    THREADS = 256,          /* of a block */
+    LANES = 32,             /* at most as many threads of a block lie along the channels */
     BLOCKS_A_PROCESSOR = 16 /* more do not help a kernel that strides over the grid */
 };
 

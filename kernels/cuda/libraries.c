@@ -55,6 +55,9 @@ static void *open_in(const char *root, const char *folders, const char *file)
 
 static void *open_file(const char *file)
 {
+    const char *only = getenv("TESKD_CUDA_LIBRARIES");
+    if (only && *only)
+        return open_in(only, ".", file);
     void *handle = open_path(file);
     if (!handle)
         handle = open_in(getenv("CUDA_HOME"), "lib*", file);

@@ -31,7 +31,8 @@ typedef struct {
 } cuda_libraries;
 
 /* Opens what there is: by file name (LD_LIBRARY_PATH, the system's cache), in CUDA_HOME and /usr/local/cuda, and in
- * the site-packages of an active Python environment. ERROR_MEMORY only. */
+ * the site-packages of an active Python environment; or in the folder TESKD_CUDA_LIBRARIES alone, where that variable
+ * is set. ERROR_MEMORY only. */
 int cuda_libraries_open(cuda_libraries **out);
 
 /* The libraries stay in memory to the end of the process: they have threads and exit handlers of their own. */

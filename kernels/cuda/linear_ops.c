@@ -97,7 +97,7 @@ int cuda_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const kernel_request *r = &k->request;
     const tensor_desc *x = &r->in[0], *w = &r->in[1], *y = &r->out[0];
     int64_t rows = tensor_rows(x), i = x->dim[3], o = w->dim[0];
-    linear_plan *p;
+    linear_plan *p = NULL;
     CHECK(tensor_count(w) == o * i && tensor_count(y) == rows * o, ERROR_SHAPE,
           "linear: weight or output does not fit %lld columns", (long long)i);
     cuda_product_desc desc = {.m = rows, .n = o, .k = i, .lda = i, .ldb = i, .ldc = o, .transpose_b = true};
@@ -120,7 +120,7 @@ int cuda_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const kernel_request *r = &k->request;
     const tensor_desc *dy = &r->in[0], *w = &r->in[1], *dx = &r->out[0];
     int64_t rows = tensor_rows(dy), o = dy->dim[3], i = dx->dim[3];
-    linear_plan *p;
+    linear_plan *p = NULL;
     CHECK(tensor_count(w) == o * i && tensor_count(dx) == rows * i, ERROR_SHAPE,
           "linear_dgrad: weight or output does not fit %lld columns", (long long)o);
     cuda_product_desc desc = {.m = rows, .n = i, .k = o, .lda = o, .ldb = i, .ldc = i};
@@ -149,7 +149,7 @@ int cuda_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const tensor_desc *x = &r->in[0], *dy = &r->in[1], *dw = &r->out[0];
     int64_t rows = tensor_rows(x), i = x->dim[3], o = dy->dim[3];
     bool dbias = tensor_count(&r->out[1]) > 0;
-    linear_plan *p;
+    linear_plan *p = NULL;
     CHECK(rows == tensor_rows(dy), ERROR_SHAPE, "linear_wgrad: x and dy have different rows");
     cuda_product_desc desc = {.m = o, .n = i, .k = rows, .lda = o, .ldb = i, .ldc = i, .transpose_a = true};
     desc.type = x->dtype;
@@ -180,7 +180,7 @@ int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const kernel_request *r = &k->request;
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *w = &r->in[2];
     int64_t rows = tensor_rows(a), ka = a->dim[3], kb = b->dim[3], o = w->dim[0];
-    linear_plan *p;
+    linear_plan *p = NULL;
     CHECK(tensor_count(w) == o * (ka + kb) && rows == tensor_rows(b), ERROR_SHAPE,
           "concat_linear: a, b and the weight do not fit");
     cuda_product_desc desc = {.m = rows, .n = o, .k = ka, .lda = ka, .ldb = ka + kb, .ldc = o, .transpose_b = true};
@@ -213,7 +213,7 @@ int cuda_concat_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     int64_t rows = tensor_rows(dy), o = dy->dim[3], columns = tensor_count(&r->in[1]) / o;
     bool want_a = tensor_count(da) > 0, want_b = tensor_count(db) > 0;
     int64_t ka = want_a ? da->dim[3] : columns - db->dim[3];
-    linear_plan *p;
+    linear_plan *p = NULL;
     CHECK(ka > 0 && ka < columns && (!want_b || columns - ka == db->dim[3]), ERROR_SHAPE,
           "concat_linear_dgrad: da, db and the weight do not fit");
     cuda_product_desc desc = {.m = rows, .n = ka, .k = o, .lda = o, .ldb = columns, .ldc = ka};
@@ -243,7 +243,7 @@ int cuda_concat_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     const kernel_request *r = &k->request;
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *dy = &r->in[2], *dw = &r->out[0];
     int64_t rows = tensor_rows(dy), ka = a->dim[3], kb = b->dim[3], o = dy->dim[3];
-    linear_plan *p;
+    linear_plan *p = NULL;
     CHECK(tensor_rows(a) == rows && tensor_rows(b) == rows && tensor_count(dw) == o * (ka + kb), ERROR_SHAPE,
           "concat_linear_wgrad: a, b, dy and the gradient do not fit");
     cuda_product_desc desc = {.m = o, .n = ka, .k = rows, .lda = o, .ldb = ka, .ldc = ka + kb, .transpose_a = true};

@@ -102,8 +102,8 @@ int cuda_cross_entropy_grad(const cuda_backend *self, const kernel *k, const ker
     const op_attr *attr = &k->request.node.attr;
     return with_type(x->dtype, [&](auto t) {
         using T = typename decltype(t)::type;
-        return launch(cross_entropy_grad_kernel<T>, dim3((unsigned)tensor_rows(x)), dim3(LOSS_THREADS), 0,
-                      self->stream, (const T *)args->in[0], (const int32_t *)args->in[1], x->dim[3], attr->smoothing,
+        return launch(cross_entropy_grad_kernel<T>, dim3((unsigned)tensor_rows(x)), dim3(LOSS_THREADS), 0, self->stream,
+                      (const T *)args->in[0], (const int32_t *)args->in[1], x->dim[3], attr->smoothing,
                       attr->weight / attr->count, (T *)args->out[0]);
     });
 }

@@ -147,6 +147,11 @@ static int choose(cuda_product *p, uint32_t alignment)
     return 0;
 }
 
+static const char *type_name(uint8_t type)
+{
+    return type == DTYPE_F16 ? "float16" : type == DTYPE_BF16 ? "bfloat16" : "float32";
+}
+
 int cuda_product_prepare(cuda_products *self, const cuda_product_desc *desc, cuda_product **out, size_t *workspace)
 {
     cuda_product *p = calloc(1, sizeof *p);
@@ -160,8 +165,8 @@ int cuda_product_prepare(cuda_products *self, const cuda_product_desc *desc, cud
     if (code < 0) {
         cuda_product_release(p);
         return error_prefix(code, "product of %lld x %lld by %lld x %lld (%s to %s)", (long long)desc->m,
-                            (long long)desc->k, (long long)desc->k, (long long)desc->n, dtype_name(desc->type),
-                            dtype_name(desc->result));
+                            (long long)desc->k, (long long)desc->k, (long long)desc->n, type_name(desc->type),
+                            type_name(desc->result));
     }
     *workspace = p->workspace;
     *out = p;

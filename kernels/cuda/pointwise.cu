@@ -9,8 +9,7 @@ template <typename T> struct terms {
     int count;
 };
 
-template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) add_kernel(terms<T> term, T *y, int64_t vectors)
+template <typename T, int V> __global__ void __launch_bounds__(THREADS) add_kernel(terms<T> term, T *y, int64_t vectors)
 {
     for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
         float sum[V], more[V];
@@ -176,8 +175,10 @@ int cuda_fold_fuse_weight_grad(const cuda_backend *self, const kernel *k, const 
     return fold(self, k, args);
 }
 
-template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) convert_kernel(const float *from, T *to, int64_t vectors)
+/* ---- what libraries leave to do ---- */
+
+template <typename From, typename To, int V>
+__global__ void __launch_bounds__(THREADS) convert_kernel(const From *from, To *to, int64_t vectors)
 {
     for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
         float value[V];
@@ -191,7 +192,46 @@ int cuda_convert(const cuda_backend *self, const float *from, uint8_t type, int6
     return with_vectors(type, count, [&](auto t, auto width) {
         using T = typename decltype(t)::type;
         constexpr int V = decltype(width)::value;
-        return launch(convert_kernel<T, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream, from, (T *)to,
-                      count / V);
+        return launch(convert_kernel<float, T, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream, from,
+                      (T *)to, count / V);
+    });
+}
+
+int cuda_convert_to_float(const cuda_backend *self, const void *from, uint8_t type, int64_t count, float *to)
+{
+    return with_vectors(type, count, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        return launch(convert_kernel<T, float, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream,
+                      (const T *)from, to, count / V);
+    });
+}
+
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS) add_bias_kernel(T *y, const float *bias, int64_t rows, int columns)
+{
+    const int column = tile_column<V>();
+    if (column >= columns)
+        return;
+    float added[V], value[V];
+    load(bias + column, added);
+    for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows;
+         row += (int64_t)gridDim.y * blockDim.y) {
+        load(y + row * columns + column, value);
+#pragma unroll
+        for (int v = 0; v < V; v++)
+            value[v] += added[v];
+        store(y + row * columns + column, value);
+    }
+}
+
+int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows, int64_t columns, const float *bias)
+{
+    return with_vectors(type, columns, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        tile_shape tile = tile_of(columns, V);
+        return launch(add_bias_kernel<T, V>, tile_grid(self, tile, rows), tile_block(tile), 0, self->stream, (T *)y,
+                      bias, rows, (int)columns);
     });
 }

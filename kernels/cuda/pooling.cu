@@ -71,9 +71,9 @@ int cuda_global_average_pool_grad(const cuda_backend *self, const kernel *k, con
 /* ---- maximum ---- */
 
 struct pool_shape {
-    int height, width, channels;      /* of the map */
+    int height, width, channels; /* of the map */
     int pooled_height, pooled_width;
-    int size, stride, pad;            /* of the windows */
+    int size, stride, pad; /* of the windows */
 };
 
 /* The element of a window is numbered kh * size + kw, in a byte. */
@@ -96,8 +96,8 @@ __global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shap
     const T *picture = x + (int64_t)(line / s.pooled_height) * s.height * s.width * s.channels;
     for (int i = (int)threadIdx.x; i < s.pooled_width * groups; i += THREADS) {
         const int left = i / groups * s.stride - s.pad, column = i % groups * V;
-        float largest[V];
-        int which[V];
+        float largest[V] = {};
+        int which[V] = {};
         bool first = true;
         for (int kh = 0; kh < s.size; kh++)
             for (int kw = 0; kw < s.size; kw++) {
@@ -129,8 +129,7 @@ __global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shap
 
 /* One line of the map a block: each element adds the dy of the windows that chose it, in the windows' order. */
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS)
-    max_pool_grad_kernel(const T *dy, const uint8_t *chosen, pool_shape s, T *dx)
+__global__ void __launch_bounds__(THREADS) max_pool_grad_kernel(const T *dy, const uint8_t *chosen, pool_shape s, T *dx)
 {
     const int groups = s.channels / V, line = (int)blockIdx.x, row = line % s.height + s.pad;
     const int64_t picture = (int64_t)(line / s.height) * s.pooled_height * s.pooled_width * s.channels;

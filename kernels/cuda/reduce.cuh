@@ -55,8 +55,8 @@ __device__ inline double block_largest(double value)
     return block_combine(value, larger());
 }
 
-/* Adds the values of a tile's threads along its rows: afterwards sum[i] is that of the tile's column i. The caller puts a
- * barrier between reading it and the next call. */
+/* Adds the values of a tile's threads along its rows: afterwards sum[i] is that of the tile's column i. The caller puts
+ * a barrier between reading it and the next call. */
 template <typename S, int V> __device__ inline void sum_tile_rows(const S (&value)[V], S *sum)
 {
     const int columns = tile_columns<V>();

@@ -45,7 +45,8 @@ __global__ void __launch_bounds__(THREADS) upsample_kernel(const T *x, T *y, int
     const int groups = channels / V, line = (int)blockIdx.x;
     const bilinear_source v = source_of(line % (2 * height), height);
     const T *picture = x + (int64_t)(line / (2 * height)) * height * width * channels;
-    const T *upper = picture + (int64_t)v.first * width * channels, *lower = picture + (int64_t)v.second * width * channels;
+    const T *upper = picture + (int64_t)v.first * width * channels,
+            *lower = picture + (int64_t)v.second * width * channels;
     for (int i = (int)threadIdx.x; i < 2 * width * groups; i += THREADS) {
         const bilinear_source h = source_of(i / groups, width);
         const int column = i % groups * V;
@@ -75,7 +76,8 @@ int cuda_upsample2x(const cuda_backend *self, const kernel *k, const kernel_args
 
 /* One line of the small map a block. `height` and `width` are the small map's. */
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS, 4) upsample_grad_kernel(const T *dy, T *dx, int height, int width, int channels)
+__global__ void __launch_bounds__(THREADS, 4)
+    upsample_grad_kernel(const T *dy, T *dx, int height, int width, int channels)
 {
     const int groups = channels / V, line = (int)blockIdx.x, y = line % height;
     const T *picture = dy + (int64_t)(line / height) * 4 * height * width * channels;
@@ -124,8 +126,7 @@ __global__ void __launch_bounds__(THREADS) patch_kernel(const T *from, T *to, in
     for (int i = (int)threadIdx.x; i < width * groups; i += THREADS) {
         const int x = i / groups, column = i % groups * V;
         const int64_t in_map = map + (int64_t)x * channels + column;
-        const int64_t in_patch =
-            patches + ((int64_t)(x / size) * size * size + x % size) * channels + column;
+        const int64_t in_patch = patches + ((int64_t)(x / size) * size * size + x % size) * channels + column;
         copy<T, V>(from + (TO_PATCHES ? in_map : in_patch), to + (TO_PATCHES ? in_patch : in_map));
     }
 }

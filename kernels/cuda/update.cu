@@ -1,5 +1,5 @@
-/* The optimiser on float32 masters: SGD with momentum, the norm of all gradients, averages of the weights. Learning rate
- * and clipping factor are read on the device, so that a captured step follows the schedule. */
+/* The optimiser on float32 masters: SGD with momentum, the norm of all gradients, averages of the weights. Learning
+ * rate and clipping factor are read on the device, so that a captured step follows the schedule. */
 #include "reduce.cuh"
 
 static constexpr int64_t SQUARE_PARTS = 1024;
@@ -15,9 +15,8 @@ struct sgd_constants {
 };
 
 template <int V>
-__global__ void __launch_bounds__(THREADS)
-    sgd_update_kernel(float *w, float *v, const float *dw, const double *lr, const double *factor, sgd_constants s,
-                      int64_t vectors)
+__global__ void __launch_bounds__(THREADS) sgd_update_kernel(float *w, float *v, const float *dw, const double *lr,
+                                                             const double *factor, sgd_constants s, int64_t vectors)
 {
     const float rate = (float)*lr, scale = factor ? (float)*factor : 1.0f;
     for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {

@@ -217,6 +217,8 @@ static int check_batch(const experiment *e)
     CHECK(e->batch % (parts * e->info->size) == 0, ERROR_SETTINGS,
           "train.batch: %d pictures do not divide among %d ranks%s; it must be a multiple of %lld", e->batch,
           e->info->size, parts > 1 ? " in train.accumulate parts" : "", (long long)(parts * e->info->size));
+    CHECK(!e->config.eval.ema || e->config.train.ema_decay > 0, ERROR_SETTINGS,
+          "eval.ema: there is no average to evaluate without train.ema_decay");
     CHECK(experiment_steps(e) > 0, ERROR_SETTINGS,
           "data.drop_last: yes leaves no step, since train.batch = %d is more than the %lld training pictures",
           e->batch, (long long)e->train_images);

@@ -1,7 +1,7 @@
 /* The emulated device: runs a grid's blocks one after another, a block's threads as fibers.
  *
- * A fiber runs one thread after another until one waits; then that thread keeps the fiber and another fiber goes on with
- * the rest. Blocks with odd numbers run their threads backwards, so that a missing barrier shows in one of the two
+ * A fiber runs one thread after another until one waits; then that thread keeps the fiber and another fiber goes on
+ * with the rest. Blocks with odd numbers run their threads backwards, so that a missing barrier shows in one of the two
  * orders. Invariant: exactly one of scheduler and fibers runs. One thread uses the device. */
 #include "cuda_runtime.h"
 
@@ -136,7 +136,8 @@ void run_threads()
 fiber *new_fiber()
 {
     std::unique_ptr<fiber> f = std::make_unique<fiber>();
-    void *stack = mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    void *stack =
+        mmap(nullptr, STACK_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (stack == MAP_FAILED || getcontext(&f->context) != 0) {
         std::perror("a fiber's stack");
         std::abort();
@@ -302,9 +303,8 @@ cudaError_t cudaSetDevice(int number)
 
 cudaError_t cudaMalloc(void **memory, size_t bytes)
 {
-    constexpr size_t unit = 256;
-    *memory = std::aligned_alloc(unit, bytes / unit * unit + unit);
-    return *memory ? cudaSuccess : cudaErrorMemoryAllocation;
+    constexpr size_t alignment = 256;
+    return posix_memalign(memory, alignment, bytes ? bytes : 1) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 
 cudaError_t cudaFree(void *memory)

@@ -162,6 +162,18 @@ static tensor_desc channel_sums(int32_t channels)
     return desc(LAYOUT_C, DTYPE_F64, 1, 1, 2, channels);
 }
 
+/* Of parameters and their gradients where activations are `real`: 16-bit devices keep them in float32. */
+static dtype parameter_type(dtype real)
+{
+    return real == DTYPE_F64 ? DTYPE_F64 : DTYPE_F32;
+}
+
+static tensor_desc with_type(tensor_desc t, dtype type)
+{
+    t.dtype = (uint8_t)type;
+    return t;
+}
+
 /* Sets the shapes and numbers the values; a value without elements is absent, and not listed when it is the last. */
 static void request_init(kernel_request *r, op_id op, const op_attr *attr, int n_in, const tensor_desc in[], int n_out,
                          const tensor_desc out[])
@@ -192,7 +204,7 @@ static int weighted_requests(const layer_case *row, dtype real, kernel_request *
     int32_t ow = conv ? (row->w + 2 * row->pad - row->kernel) / row->stride + 1 : row->w;
     tensor_desc x = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->c);
     tensor_desc y = desc(LAYOUT_NHWC, real, row->n, oh, ow, row->o);
-    tensor_desc bias = row->options & BIAS ? vector(real, row->o) : absent;
+    tensor_desc bias = row->options & BIAS ? vector(parameter_type(real), row->o) : absent;
     tensor_desc w = desc(LAYOUT_OI, real, row->o, 1, 1, row->c);
     if (conv)
         w = desc(LAYOUT_OHWI, real, row->o, row->kernel, row->kernel, row->c / row->groups);
@@ -201,7 +213,7 @@ static int weighted_requests(const layer_case *row, dtype real, kernel_request *
     request_init(&r[0], conv ? OP_CONV2D : OP_LINEAR, &attr, 3, (tensor_desc[]){x, w, bias}, 1, &y);
     request_init(&r[1], conv ? OP_CONV2D_DGRAD : OP_LINEAR_DGRAD, &attr, 2, (tensor_desc[]){y, w}, 1, &x);
     request_init(&r[2], conv ? OP_CONV2D_WGRAD : OP_LINEAR_WGRAD, &attr, 2, (tensor_desc[]){x, y}, 2,
-                 (tensor_desc[]){w, bias});
+                 (tensor_desc[]){with_type(w, parameter_type(real)), bias});
     return 3;
 }
 
@@ -213,9 +225,10 @@ static int concat_linear_requests(const layer_case *row, dtype real, kernel_requ
     tensor_desc b = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->o);
     tensor_desc w = desc(LAYOUT_OI, real, OUTPUTS, 1, 1, row->c + row->o);
     tensor_desc y = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, OUTPUTS);
+    tensor_desc dw = with_type(w, parameter_type(real));
     request_init(&r[0], OP_CONCAT_LINEAR, &attr, 3, (tensor_desc[]){a, b, w}, 1, &y);
     request_init(&r[1], OP_CONCAT_LINEAR_DGRAD, &attr, 2, (tensor_desc[]){y, w}, 2, (tensor_desc[]){a, b});
-    request_init(&r[2], OP_CONCAT_LINEAR_WGRAD, &attr, 3, (tensor_desc[]){a, b, y}, 1, &w);
+    request_init(&r[2], OP_CONCAT_LINEAR_WGRAD, &attr, 3, (tensor_desc[]){a, b, y}, 1, &dw);
     return 3;
 }
 
@@ -223,7 +236,7 @@ static int concat_linear_requests(const layer_case *row, dtype real, kernel_requ
 static int batch_norm_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     tensor_desc x = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->c);
-    tensor_desc c = vector(real, row->c), sums = channel_sums(row->c);
+    tensor_desc c = vector(parameter_type(real), row->c), sums = channel_sums(row->c);
     tensor_desc residual = row->options & RESIDUAL ? x : absent, y = row->options & KEPT_Y ? x : absent;
     bool wants_g = (row->options & KEPT_Y) != 0 || row->terms > 1;
     op_attr attr = {.relu = (row->options & RELU) != 0, .eps = 1e-5, .momentum = 0.1};
@@ -276,6 +289,8 @@ static int pair_requests(const layer_case *row, dtype real, kernel_request *r)
         x = y = desc(LAYOUT_OHWI, real, row->o, 1, 1, 2 * row->c);
     }
     request_init(&r[0], forward, &attr, 1, &x, 1, &y);
+    if (row->kind == LAYER_FOLD) /* 16-bit copies of weights, float32 gradients */
+        x = y = with_type(x, parameter_type(real));
     request_init(&r[1], backward, &attr, 1, &y, 1, &x);
     return 2;
 }
@@ -337,10 +352,16 @@ static int add_requests(const layer_case *row, dtype real, kernel_request *r)
     return 1;
 }
 
+/* What the optimiser works on. */
+static tensor_desc weight_desc(const layer_case *row, dtype real)
+{
+    return desc(LAYOUT_OHWI, parameter_type(real), row->o, row->kernel, row->kernel, row->c);
+}
+
 static int clip_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     op_attr attr = {.max_norm = 0.9};
-    tensor_desc w = desc(LAYOUT_OHWI, real, row->o, row->kernel, row->kernel, row->c), sum = vector(DTYPE_F64, 1);
+    tensor_desc w = weight_desc(row, real), sum = vector(DTYPE_F64, 1);
     request_init(&r[0], OP_SUM_SQUARES, &attr, 1, &w, 1, &sum);
     request_init(&r[1], OP_SUM_SQUARES, &attr, 2, (tensor_desc[]){w, sum}, 1, &sum);
     request_init(&r[2], OP_CLIP_FACTOR, &attr, 1, &sum, 1, &sum);
@@ -353,7 +374,7 @@ static int sgd_requests(const layer_case *row, dtype real, kernel_request *r)
                     .weight_decay = 5e-2,
                     .nesterov = (row->options & NESTEROV) != 0,
                     .decay = (row->options & DECAY) != 0};
-    tensor_desc w = desc(LAYOUT_OHWI, real, row->o, row->kernel, row->kernel, row->c), lr = vector(DTYPE_F64, 1);
+    tensor_desc w = weight_desc(row, real), lr = vector(DTYPE_F64, 1);
     tensor_desc factor = row->options & CLIPPED ? lr : absent;
     request_init(&r[0], OP_SGD_UPDATE, &attr, 5, (tensor_desc[]){w, w, w, lr, factor}, 0, NULL);
     return 1;
@@ -362,7 +383,7 @@ static int sgd_requests(const layer_case *row, dtype real, kernel_request *r)
 static int ema_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     op_attr attr = {.momentum = 0.9};
-    tensor_desc w = desc(LAYOUT_OHWI, real, row->o, row->kernel, row->kernel, row->c);
+    tensor_desc w = weight_desc(row, real);
     request_init(&r[0], OP_EMA_UPDATE, &attr, 2, (tensor_desc[]){w, w}, 0, NULL);
     return 1;
 }

@@ -55,7 +55,8 @@ extern const int layer_case_count;
 
 enum { LAYER_MAX_OPS = 7 };
 
-/* Writes the ops of a layer, with values of the dtype `real`; returns how many. Labels are static text. */
+/* Writes the ops of a layer, with activations of the dtype `real`; returns how many. Parameters, their gradients and
+ * the optimiser are float32 where `real` has 16 bits. Labels are static text. */
 int layer_requests(const layer_case *row, dtype real, kernel_request requests[LAYER_MAX_OPS]);
 
 /* The op's name and the input that output 0 may replace (-1: none), as ops.def has them. */

@@ -13,6 +13,7 @@
 
 #include "base/error.h"
 #include "op_cases.h"
+#include "sixteen_bit.h"
 
 enum { GUARD = 64, GUARD_BYTE = 0xA5, POISON_BYTE = 0xFF /* all ones is a NaN */ };
 
@@ -116,6 +117,20 @@ static void fill_input(test_tensor *t, const kernel_request *r, int index, uint6
         t->real[i] = rint(t->real[i] * 4) / 4;
 }
 
+static double rounded(double value, uint8_t type)
+{
+    switch (type) {
+    case DTYPE_F32:
+        return (double)(float)value;
+    case DTYPE_F16:
+        return (double)float16_value(float16_from((float)value));
+    case DTYPE_BF16:
+        return (double)bfloat16_value(bfloat16_from((float)value));
+    default:
+        return value;
+    }
+}
+
 void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64_t seed)
 {
     memset(in, 0, NODE_MAX_IN * sizeof *in);
@@ -137,8 +152,8 @@ void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64
     if (mask_from_x && r->node.attr.relu)
         avoid_kinks(in, r);
     for (int i = 0; i < r->node.n_in; i++)
-        for (int64_t k = 0; in[i].desc.dtype == DTYPE_F32 && k < tensor_count(&in[i].desc); k++)
-            in[i].real[k] = (double)(float)in[i].real[k];
+        for (int64_t k = 0; in[i].real && k < tensor_count(&in[i].desc); k++)
+            in[i].real[k] = rounded(in[i].real[k], in[i].desc.dtype);
 }
 
 void op_inputs_free(test_tensor in[NODE_MAX_IN])
@@ -202,10 +217,30 @@ static void store(const test_tensor *t, const guarded *g)
         case DTYPE_F64:
             ((double *)guarded_data(g))[i] = t->real[i];
             break;
+        case DTYPE_F16:
+            ((uint16_t *)guarded_data(g))[i] = float16_from((float)t->real[i]);
+            break;
+        case DTYPE_BF16:
+            ((uint16_t *)guarded_data(g))[i] = bfloat16_from((float)t->real[i]);
+            break;
         default:
             ((int32_t *)guarded_data(g))[i] = t->integer[i];
         }
     memcpy(g->copy, guarded_data(g), g->size);
+}
+
+static double element(const guarded *g, uint8_t type, int64_t i)
+{
+    switch (type) {
+    case DTYPE_F32:
+        return (double)((float *)guarded_data(g))[i];
+    case DTYPE_F16:
+        return (double)float16_value(((uint16_t *)guarded_data(g))[i]);
+    case DTYPE_BF16:
+        return (double)bfloat16_value(((uint16_t *)guarded_data(g))[i]);
+    default:
+        return ((double *)guarded_data(g))[i];
+    }
 }
 
 static double *load(const tensor_desc *desc, const guarded *g, const char *name, int index)
@@ -213,7 +248,7 @@ static double *load(const tensor_desc *desc, const guarded *g, const char *name,
     int64_t count = tensor_count(desc);
     double *value = test_alloc((size_t)count * sizeof *value);
     for (int64_t i = 0; i < count; i++) {
-        value[i] = desc->dtype == DTYPE_F32 ? (double)((float *)guarded_data(g))[i] : ((double *)guarded_data(g))[i];
+        value[i] = element(g, desc->dtype, i);
         if (!isfinite(value[i]))
             fail_msg("%s: element %lld of output %d is not a number, or was not written", name, (long long)i, index);
     }
@@ -336,6 +371,11 @@ static void check_op(backend *tested, backend *reference, const kernel_request *
 
 void op_check_all(backend *tested, backend *reference, double bound)
 {
+    op_check_some(tested, reference, bound, NULL);
+}
+
+void op_check_some(backend *tested, backend *reference, double bound, bool (*wanted)(unsigned op))
+{
     for (int row = 0; row < layer_case_count; row++) {
         kernel_request a[LAYER_MAX_OPS], b[LAYER_MAX_OPS];
         int count = layer_requests(&layer_cases[row], tested->ops->real, a);
@@ -343,6 +383,8 @@ void op_check_all(backend *tested, backend *reference, double bound)
         for (int i = 0; i < count; i++) {
             char name[192];
             int in_place = op_case_in_place(a[i].node.op);
+            if (wanted && !wanted(a[i].node.op))
+                continue;
             layer_describe(&layer_cases[row], op_case_name(a[i].node.op), name, sizeof name);
             check_op(tested, reference, &a[i], &b[i], -1, bound, name);
             if (in_place >= 0) {

@@ -13,7 +13,7 @@ typedef struct {
 } test_tensor;
 
 /* Random inputs that make sense for the op: positive variances, sums that belong to a mean and a variance, classes in
- * range, no ReLU at its kink. Rounded to float32 where `request` says float32. Absent inputs have NULL. */
+ * range, no ReLU at its kink. Rounded to the dtype that `request` says. Absent inputs have NULL. */
 void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *request, uint64_t seed);
 void op_inputs_free(test_tensor in[NODE_MAX_IN]);
 
@@ -38,5 +38,8 @@ void op_launch(backend *b, kernel *k, const kernel_request *request, size_t work
 /* Runs every op of every layer case on `tested` twice (other data, same kernel), each also in place where ops.def
  * allows it, and compares with `reference`: relative L2 of each output below `bound`. */
 void op_check_all(backend *tested, backend *reference, double bound);
+
+/* The same for the ops that `wanted` answers true for. */
+void op_check_some(backend *tested, backend *reference, double bound, bool (*wanted)(unsigned op));
 
 #endif

@@ -6,8 +6,8 @@ import unittest
 
 from program import HOST, SOURCE, ProgramTest, run, settings
 
-COMMANDS = ("train", "eval", "bench", "reference", "data", "info")
-COMMANDS_WITH_SETTINGS = ("train", "eval", "bench", "reference")
+COMMANDS = ("train", "eval", "export", "import", "bench", "reference", "data", "info")
+COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "reference")
 
 
 def declared_settings():

@@ -60,19 +60,19 @@ template <typename T> T __shfl_down_sync(unsigned mask, T value, unsigned delta)
 }
 
 template <typename... P, size_t... I>
-cudaError_t emulated_launch(void (*kernel)(P...), dim3 grid, dim3 block, void **args, std::index_sequence<I...>)
+cudaError_t emulated_launch(void (*function)(P...), dim3 grid, dim3 block, void **args, std::index_sequence<I...>)
 {
-    return emulated_run(grid, block, [=] { kernel(*static_cast<P *>(args[I])...); });
+    return emulated_run(grid, block, [=] { function(*static_cast<P *>(args[I])...); });
 }
 
 template <typename... P>
-cudaError_t cudaLaunchKernel(void (*kernel)(P...), dim3 grid, dim3 block, void **args, size_t shared_bytes,
+cudaError_t cudaLaunchKernel(void (*function)(P...), dim3 grid, dim3 block, void **args, size_t shared_bytes,
                              cudaStream_t stream)
 {
     (void)stream;
     if (shared_bytes)
         return cudaErrorInvalidConfiguration;
-    return emulated_launch(kernel, grid, block, args, std::index_sequence_for<P...>());
+    return emulated_launch(function, grid, block, args, std::index_sequence_for<P...>());
 }
 
 #endif

@@ -1,5 +1,5 @@
-/* The part of the CUDA runtime that the backend's host code uses, over the emulated device: device memory is the host's,
- * a stream has done everything when the call returns. C and C++. One thread. */
+/* The part of the CUDA runtime that the backend's host code uses, over the emulated device: device memory is the
+ * host's, a stream has done everything when the call returns. C and C++. One thread. */
 #ifndef TESKD_TESTS_EMULATED_CUDA_RUNTIME_API_H
 #define TESKD_TESTS_EMULATED_CUDA_RUNTIME_API_H
 

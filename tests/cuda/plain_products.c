@@ -1,0 +1,76 @@
+/* Matrix products in plain C. Workspace is asked for and not used, so that its bounds are seen by sanitizers. */
+#include "base/error.h"
+#include "graph/node.h"
+#include "plain_device.h"
+#include "sixteen_bit.h"
+
+#include <stdlib.h>
+
+struct cuda_product {
+    cuda_product_desc desc;
+};
+
+double plain_load(const void *array, uint8_t type, int64_t index)
+{
+    if (type == DTYPE_F16)
+        return (double)float16_value(((const uint16_t *)array)[index]);
+    if (type == DTYPE_BF16)
+        return (double)bfloat16_value(((const uint16_t *)array)[index]);
+    return (double)((const float *)array)[index];
+}
+
+void plain_store(void *array, uint8_t type, int64_t index, double value)
+{
+    if (type == DTYPE_F16)
+        ((uint16_t *)array)[index] = float16_from((float)value);
+    else if (type == DTYPE_BF16)
+        ((uint16_t *)array)[index] = bfloat16_from((float)value);
+    else
+        ((float *)array)[index] = (float)value;
+}
+
+int cuda_product_prepare(cuda_products *self, const cuda_product_desc *desc, cuda_product **out, size_t *workspace)
+{
+    CHECK(desc->extra == CUDA_PRODUCT_PLAIN || self->extras, ERROR_KERNEL, "this device has no such product");
+    cuda_product *p = malloc(sizeof *p);
+    CHECK(p, ERROR_MEMORY, "no memory for a product");
+    p->desc = *desc;
+    *out = p;
+    *workspace = 64;
+    return 0;
+}
+
+static int64_t place(int64_t row, int64_t column, int64_t ld, bool transposed)
+{
+    return transposed ? column * ld + row : row * ld + column;
+}
+
+int cuda_product_run(const cuda_product *p, const void *a, const void *b, void *c, void *vector, void *workspace)
+{
+    const cuda_product_desc *d = &p->desc;
+    bool aligned = ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) % d->alignment == 0;
+    CHECK(aligned && workspace, ERROR_KERNEL, "pointers of a product are not aligned to %u", d->alignment);
+    CHECK((vector != NULL) == (d->extra != CUDA_PRODUCT_PLAIN), ERROR_KERNEL, "a vector goes with an extra");
+    for (int64_t row = 0; row < d->m; row++)
+        for (int64_t column = 0; column < d->n; column++) {
+            double sum = d->accumulate ? plain_load(c, d->result, row * d->ldc + column) : 0;
+            for (int64_t i = 0; i < d->k; i++)
+                sum += plain_load(a, d->type, place(row, i, d->lda, d->transpose_a)) *
+                       plain_load(b, d->type, place(i, column, d->ldb, d->transpose_b));
+            if (d->extra == CUDA_PRODUCT_BIAS)
+                sum += (double)((const float *)vector)[column];
+            plain_store(c, d->result, row * d->ldc + column, sum);
+        }
+    for (int64_t row = 0; row < d->m && d->extra == CUDA_PRODUCT_ROW_SUMS; row++) {
+        double sum = 0;
+        for (int64_t i = 0; i < d->k; i++)
+            sum += plain_load(a, d->type, place(row, i, d->lda, d->transpose_a));
+        ((float *)vector)[row] = (float)sum;
+    }
+    return 0;
+}
+
+void cuda_product_release(cuda_product *p)
+{
+    free(p);
+}

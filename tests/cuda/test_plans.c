@@ -1,0 +1,346 @@
+/* Every convolution of every network, forward and backward, as its training step has it, has a tensor-core plan on
+ * every generation of GPUs; and plans outlive the process on disk. Nothing is run: cuDNN plans for a description.
+ * One thread. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "convolution.h"
+#include "cuda_backend.h"
+#include "devices.h"
+#include "model/step.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- own kernels and products that the lowering names; nothing is launched here ---- */
+
+size_t cuda_column_sums_bytes(int64_t rows, int64_t columns)
+{
+    return rows > 0 ? (size_t)columns * sizeof(float) : 0;
+}
+
+int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int64_t rows, int64_t columns, float *sums,
+                     void *workspace)
+{
+    (void)self, (void)x, (void)type, (void)rows, (void)columns, (void)sums, (void)workspace;
+    return error_set(ERROR_INTERNAL, "nothing is launched here");
+}
+
+int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows, int64_t columns, const float *bias)
+{
+    (void)self, (void)y, (void)type, (void)rows, (void)columns, (void)bias;
+    return error_set(ERROR_INTERNAL, "nothing is launched here");
+}
+
+int cuda_convert_to_float(const cuda_backend *self, const void *from, uint8_t type, int64_t count, float *to)
+{
+    (void)self, (void)from, (void)type, (void)count, (void)to;
+    return error_set(ERROR_INTERNAL, "nothing is launched here");
+}
+
+/* ---- the convolutions of all networks, each shape once ---- */
+
+enum { MAX_LAYERS = 4096 };
+
+typedef struct {
+    kernel_request request;
+    char label[96];
+} layer;
+
+typedef struct {
+    int count;
+    layer *layers;
+} layer_list;
+
+static bool is_convolution(const graph_node *node)
+{
+    const op_attr *a = &node->attr;
+    bool product = a->kernel == 1 && a->stride == 1 && a->pad == 0 && a->groups == 1;
+    return (node->op == OP_CONV2D || node->op == OP_CONV2D_DGRAD || node->op == OP_CONV2D_WGRAD) && !product;
+}
+
+static bool same_shape(const kernel_request *a, const kernel_request *b)
+{
+    for (int i = 0; i < 2; i++)
+        if (memcmp(a->in[i].dim, b->in[i].dim, sizeof a->in[i].dim) != 0)
+            return false;
+    const op_attr *x = &a->node.attr, *y = &b->node.attr;
+    return a->node.op == b->node.op && memcmp(a->out[0].dim, b->out[0].dim, sizeof a->out[0].dim) == 0 &&
+           x->kernel == y->kernel && x->stride == y->stride && x->pad == y->pad && x->groups == y->groups &&
+           (tensor_count(&a->in[2]) > 0) == (tensor_count(&b->in[2]) > 0);
+}
+
+static int add_layer(layer_list *list, const graph *g, const graph_node *node, const char *network)
+{
+    layer new = {.request.node = *node};
+    for (int i = 0; i < node->n_in; i++)
+        new.request.in[i] = *graph_desc(g, node->in[i]);
+    for (int i = 0; i < node->n_out; i++)
+        if (node->out[i])
+            new.request.out[i] = *graph_desc(g, node->out[i]);
+    snprintf(new.label, sizeof new.label, "%s %s", network, g->labels[node - g->nodes]);
+    for (int i = 0; i < list->count; i++)
+        if (same_shape(&list->layers[i].request, &new.request))
+            return 0;
+    CHECK(list->count < MAX_LAYERS, ERROR_MEMORY, "more than %d different layers", MAX_LAYERS);
+    list->layers[list->count++] = new;
+    return 0;
+}
+
+static int add_network(layer_list *list, const network_row *row)
+{
+    const int32_t batch = row->input < 64 ? 128 : 256;
+    const step_options options = {.model = {.network = row,
+                                            .teskd = true,
+                                            .classes = 100,
+                                            .image_height = row->input,
+                                            .image_width = row->input,
+                                            .temperature = 4,
+                                            .ce_weight = 0.2,
+                                            .kd_weight = 0.8,
+                                            .feature_weight = 1e-7,
+                                            .teacher_weight = 1,
+                                            .student_weights = {1, 1, 1},
+                                            .students_on = {true, true, true}},
+                                  .rewrites = {true, true, true},
+                                  .sgd = {.momentum = 0.9}};
+    const step_shape shape = {
+        .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};
+    graph g;
+    model m;
+    graph_init(&g, DTYPE_F32);
+    int code = step_build_training(&g, &m, &options, &shape);
+    for (uint32_t i = 0; i < g.n_nodes && code == 0; i++)
+        if (is_convolution(&g.nodes[i]))
+            code = add_layer(list, &g, &g.nodes[i], row->name);
+    model_free(&m);
+    graph_free(&g);
+    return code;
+}
+
+static int collect_layers(layer_list *list)
+{
+    list->layers = calloc(MAX_LAYERS, sizeof *list->layers);
+    CHECK(list->layers, ERROR_MEMORY, "no memory for the layers");
+    for (int i = 0; network_at(i); i++)
+        TRY(add_network(list, network_at(i)));
+    return 0;
+}
+
+/* ---- plans ---- */
+
+typedef struct {
+    const described_gpu *gpu;
+    layer_list list;
+} setting;
+
+static cuda_libraries *open_libraries(void)
+{
+    cuda_libraries *libraries = NULL;
+    assert_int_equal(cuda_libraries_open(&libraries), 0);
+    if (cuda_library_check(libraries, CUDA_CUDNN) < 0) {
+        print_message("%s\n", error_message());
+        cuda_libraries_close(libraries);
+        skip();
+    }
+    return libraries;
+}
+
+static cuda_convolutions *open_for(const cuda_libraries *libraries, const described_gpu *gpu,
+                                   cuda_convolutions_options options)
+{
+    char json[GPU_JSON_BYTES];
+    cuda_convolutions *convolutions = NULL;
+    described_gpu_json(gpu, json);
+    options.device = json;
+    if (cuda_convolutions_open(&convolutions, libraries, &options) < 0)
+        fail_msg("%s: %s", gpu->name, error_message());
+    return convolutions;
+}
+
+static int prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    switch (k->request.node.op) {
+    case OP_CONV2D:
+        return cuda_conv2d_prepare(self, k, workspace);
+    case OP_CONV2D_DGRAD:
+        return cuda_conv2d_dgrad_prepare(self, k, workspace);
+    default:
+        return cuda_conv2d_wgrad_prepare(self, k, workspace);
+    }
+}
+
+/* A layer in 16 bits; biases and gradients of weights are float32. */
+static void set_type(kernel_request *r, uint8_t type)
+{
+    r->in[0].dtype = r->in[1].dtype = type;
+    r->out[0].dtype = r->node.op == OP_CONV2D_WGRAD ? DTYPE_F32 : type;
+}
+
+typedef struct {
+    int layers, tensor_cores;
+    size_t workspace;
+} tally;
+
+static int try_layer(cuda_backend *self, const layer *l, uint8_t type, tally *sum)
+{
+    kernel k = {.request = l->request};
+    size_t workspace = 0;
+    set_type(&k.request, type);
+    sum->layers++;
+    if (prepare(self, &k, &workspace) < 0) {
+        print_message("  %s: %s\n", l->label, error_message());
+        return 1;
+    }
+    bool tensor_cores = cuda_convolution_chosen(k.plan).tensor_cores;
+    if (!tensor_cores)
+        print_message("  %s (%s): no plan with tensor cores\n", l->label, op_name(l->request.node.op));
+    sum->tensor_cores += tensor_cores;
+    sum->workspace = workspace > sum->workspace ? workspace : sum->workspace;
+    k.release_plan(k.plan);
+    return tensor_cores ? 0 : 1;
+}
+
+/* Every layer; returns how many lack a tensor-core plan. */
+static int try_gpu(const cuda_libraries *libraries, const described_gpu *gpu, uint8_t type, const layer_list *list)
+{
+    tally sums[OP_COUNT] = {0};
+    static const op_id ops[] = {OP_CONV2D, OP_CONV2D_DGRAD, OP_CONV2D_WGRAD};
+    int lacking = 0;
+    cuda_backend self = {.real = (dtype)type, .convolutions = open_for(libraries, gpu, (cuda_convolutions_options){0})};
+    for (int i = 0; i < list->count; i++)
+        lacking += try_layer(&self, &list->layers[i], type, &sums[list->layers[i].request.node.op]);
+    print_message("sm_%-4d %-9s", gpu->sm, dtype_name(type));
+    for (int i = 0; i < 3; i++)
+        print_message(" %12s %3d of %3d, %4.0f MiB", op_name(ops[i]), sums[ops[i]].tensor_cores, sums[ops[i]].layers,
+                      (double)sums[ops[i]].workspace / 0x1p20);
+    print_message("\n");
+    cuda_convolutions_close(self.convolutions);
+    return lacking;
+}
+
+static void tensor_core_plans(void **state)
+{
+    const setting *s = *state;
+    cuda_libraries *libraries = open_libraries();
+    print_message("tensor-core plans of distinct layers, and the largest workspace:\n");
+    int lacking = try_gpu(libraries, s->gpu, DTYPE_F16, &s->list);
+    if (s->gpu->bfloat16)
+        lacking += try_gpu(libraries, s->gpu, DTYPE_BF16, &s->list);
+    cuda_libraries_close(libraries);
+    assert_int_equal(lacking, 0);
+}
+
+/* float32 without TF32 takes no tensor cores, with it it does; either way there is a plan. */
+static void float32_plans(void **state)
+{
+    const setting *s = *state;
+    cuda_libraries *libraries = open_libraries();
+    for (int tf32 = 0; tf32 < 2; tf32++) {
+        cuda_backend self = {.real = DTYPE_F32, .tf32 = tf32};
+        self.convolutions = open_for(libraries, s->gpu, (cuda_convolutions_options){.tf32 = tf32});
+        int tensor_cores = 0, layers = 0;
+        for (int i = 0; i < s->list.count; i += 7, layers++) {
+            kernel k = {.request = s->list.layers[i].request};
+            size_t workspace = 0;
+            if (prepare(&self, &k, &workspace) < 0)
+                fail_msg("%s: %s", s->list.layers[i].label, error_message());
+            tensor_cores += cuda_convolution_chosen(k.plan).tensor_cores;
+            k.release_plan(k.plan);
+        }
+        print_message("sm_%-4d float32%s: %d of %d with tensor cores\n", s->gpu->sm, tf32 ? " (TF32)" : "",
+                      tensor_cores, layers);
+        assert_int_equal(tensor_cores, tf32 && s->gpu->sm >= 80 ? layers : 0);
+        cuda_convolutions_close(self.convolutions);
+    }
+    cuda_libraries_close(libraries);
+}
+
+static cuda_convolution_choice choose(cuda_convolutions *convolutions, cuda_convolution_kind kind)
+{
+    const cuda_convolution_desc desc = {.kind = kind,
+                                        .batch = 128,
+                                        .height = 32,
+                                        .width = 32,
+                                        .channels = 64,
+                                        .out_height = 32,
+                                        .out_width = 32,
+                                        .out_channels = 64,
+                                        .kernel = 3,
+                                        .stride = 1,
+                                        .pad = 1,
+                                        .groups = 1,
+                                        .type = DTYPE_F16};
+    cuda_convolution *convolution = NULL;
+    size_t workspace = 0;
+    if (cuda_convolution_prepare(convolutions, &desc, &convolution, &workspace) < 0)
+        fail_msg("%s", error_message());
+    cuda_convolution_choice choice = cuda_convolution_chosen(convolution);
+    assert_int_equal(choice.workspace, workspace);
+    assert_int_equal(cuda_convolution_run(convolution, &(cuda_convolution_args){0}), ERROR_KERNEL); /* no GPU */
+    cuda_convolution_release(convolution);
+    return choice;
+}
+
+static void damage_files(const char *root)
+{
+    char command[256];
+    snprintf(command, sizeof command,
+             "for f in '%s'/*/*; do printf x | dd of=\"$f\" bs=1 seek=200 conv=notrunc status=none || exit 1; done",
+             root);
+    assert_int_equal(system(command), 0);
+}
+
+/* A plan comes back from disk; not for another rule or GPU, nor from a damaged file. */
+static void plans_on_disk(void **state)
+{
+    const setting *s = *state;
+    char root[] = "/tmp/teskd_plans_XXXXXX", command[64];
+    assert_non_null(mkdtemp(root));
+    cuda_libraries *libraries = open_libraries();
+    for (int kind = CUDA_CONVOLUTION_FORWARD; kind <= CUDA_CONVOLUTION_WGRAD; kind++) {
+        static const bool cached[] = {false, true, false, false, false, true};
+        for (int visit = 0; visit < 6; visit++) {
+            described_gpu gpu = *s->gpu;
+            gpu.multiprocessors -= visit == 3;
+            cuda_convolutions_options options = {.cache = root, .deterministic = visit == 2};
+            if (visit == 4)
+                damage_files(root);
+            cuda_convolutions *convolutions = open_for(libraries, &gpu, options);
+            assert_int_equal(choose(convolutions, (cuda_convolution_kind)kind).from_cache, cached[visit]);
+            cuda_convolutions_close(convolutions);
+        }
+    }
+    cuda_libraries_close(libraries);
+    snprintf(command, sizeof command, "rm -r '%s'", root);
+    assert_int_equal(system(command), 0);
+}
+
+/* test_plans [75 | 80 | ...]: a process for each GPU, because cuDNN keeps what it learns of the first it plans for. */
+int main(int count, char **words)
+{
+    setting s = {0};
+    int sm = count > 1 ? atoi(words[1]) : 90;
+    for (int i = 0; i < described_gpu_count; i++)
+        if (described_gpus[i].sm == sm)
+            s.gpu = &described_gpus[i];
+    if (!s.gpu) {
+        fprintf(stderr, "no described GPU of sm_%d\n", sm);
+        return 2;
+    }
+    const struct CMUnitTest tests[] = {cmocka_unit_test_prestate(tensor_core_plans, &s),
+                                       cmocka_unit_test_prestate(float32_plans, &s),
+                                       cmocka_unit_test_prestate(plans_on_disk, &s)};
+    if (collect_layers(&s.list) < 0) {
+        fprintf(stderr, "%s\n", error_message());
+        return 2;
+    }
+    int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    free(s.list.layers);
+    return failed;
+}

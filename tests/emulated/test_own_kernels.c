@@ -1,0 +1,248 @@
+/* Every own kernel of the CUDA backend on the emulated device, against the float64 reference, between sentinels, in
+ * each dtype; and what the list of layers leaves out: column sums over many rows, conversions, classes out of range. */
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "emulated_backend.h"
+#include "op_check.h"
+#include "sixteen_bit.h"
+
+static cuda_backend *open_backend(dtype real, int multiprocessors)
+{
+    cuda_backend *b = NULL;
+    if (emulated_backend_open(&b, real, multiprocessors) < 0)
+        fail_msg("%s", error_message());
+    return b;
+}
+
+static void check_type(dtype real, double bound)
+{
+    backend *reference = NULL;
+    if (backend_reference_open(&reference, 1) < 0)
+        fail_msg("%s", error_message());
+    cuda_backend *tested = open_backend(real, 1);
+    op_check_some(&tested->base, reference, bound, emulated_backend_has);
+    tested->base.ops->close(&tested->base);
+    reference->ops->close(reference);
+}
+
+static void float32(void **state)
+{
+    (void)state;
+    check_type(DTYPE_F32, 1e-5);
+}
+
+static void float16(void **state)
+{
+    (void)state;
+    check_type(DTYPE_F16, 2e-3);
+}
+
+static void bfloat16(void **state)
+{
+    (void)state;
+    check_type(DTYPE_BF16, 1e-2);
+}
+
+static uint16_t bits_of(float x, dtype type)
+{
+    return type == DTYPE_F16 ? float16_from(x) : bfloat16_from(x);
+}
+
+/* Small whole numbers: every sum is exact whatever its order, so the kernel must give it exactly. */
+static void check_column_sums(dtype type, int rows, int columns)
+{
+    cuda_backend *b = open_backend(type, 3);
+    int64_t count = (int64_t)rows * columns;
+    size_t bytes = cuda_column_sums_bytes(rows, columns);
+    float *x = test_alloc((size_t)count * sizeof *x), *sums = test_alloc((size_t)columns * sizeof *sums);
+    double *expected = test_alloc((size_t)columns * sizeof *expected);
+    void *workspace = b->base.ops->alloc(&b->base, bytes), *memory = b->base.ops->alloc(&b->base, (size_t)count * 4);
+    memset(workspace, 0xFF, bytes);
+    for (int64_t i = 0; i < count; i++) {
+        x[i] = (float)((i * 7919 + 13) % 17 - 5);
+        expected[i % columns] += (double)x[i];
+        if (type == DTYPE_F32)
+            ((float *)memory)[i] = x[i];
+        else
+            ((uint16_t *)memory)[i] = bits_of(x[i], type);
+    }
+    assert_int_equal(cuda_column_sums(b, memory, (uint8_t)type, rows, columns, sums, workspace), 0);
+    for (int c = 0; c < columns; c++)
+        if ((double)sums[c] != expected[c])
+            fail_msg("%d x %d: column %d adds up to %g, not %g", rows, columns, c, (double)sums[c], expected[c]);
+    b->base.ops->free(&b->base, workspace);
+    b->base.ops->free(&b->base, memory);
+    b->base.ops->close(&b->base);
+    free(x);
+    free(sums);
+    free(expected);
+}
+
+static void column_sums(void **state)
+{
+    (void)state;
+    static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    for (int i = 0; i < 3; i++) {
+        check_column_sums(types[i], 1, 1);
+        check_column_sums(types[i], 5000, 3);
+        check_column_sums(types[i], 70000, 16);
+        check_column_sums(types[i], 900, 264); /* one tile of 256 and a bit */
+        check_column_sums(types[i], 300, 1000);
+        check_column_sums(types[i], 110001, 17); /* threads have more than one run of rows */
+    }
+}
+
+static void conversions(void **state)
+{
+    (void)state;
+    enum { COUNT = 1000 };
+    float *from = test_alloc(COUNT * sizeof *from);
+    double numbers[COUNT];
+    fill_random(numbers, COUNT, 5);
+    for (int i = 0; i < COUNT; i++)
+        from[i] = (float)(numbers[i] * exp(numbers[(i + 7) % COUNT] * 6));
+    for (dtype type = DTYPE_F16; type <= DTYPE_BF16; type++)
+        for (int count = COUNT - 1; count <= COUNT; count++) {
+            uint16_t to[COUNT + 1] = {[COUNT - 1] = 0xABCD};
+            cuda_backend *b = open_backend(type, 1);
+            assert_int_equal(cuda_convert(b, from, (uint8_t)type, count, to), 0);
+            for (int i = 0; i < count; i++)
+                assert_int_equal(to[i], bits_of(from[i], type));
+            assert_int_equal(to[count], count == COUNT ? 0 : 0xABCD);
+            b->base.ops->close(&b->base);
+        }
+    free(from);
+}
+
+static float value_of(const void *memory, int i, dtype type)
+{
+    if (type == DTYPE_F32)
+        return ((const float *)memory)[i];
+    uint16_t bits = ((const uint16_t *)memory)[i];
+    return type == DTYPE_F16 ? float16_value(bits) : bfloat16_value(bits);
+}
+
+/* Halves and small whole numbers, exact in every dtype, there and back. */
+static void check_bias(dtype type, int rows, int columns)
+{
+    cuda_backend *b = open_backend(type, 1);
+    int count = rows * columns;
+    float *y = test_alloc((size_t)count * sizeof *y), *back = test_alloc((size_t)count * sizeof *back);
+    float *bias = test_alloc((size_t)columns * sizeof *bias);
+    void *memory = test_alloc((size_t)count * sizeof *y);
+    for (int i = 0; i < count; i++)
+        y[i] = (float)(i % 23 - 11);
+    for (int c = 0; c < columns; c++)
+        bias[c] = (float)c * 0.5f;
+    assert_int_equal(cuda_convert(b, y, (uint8_t)type, count, memory), 0);
+    assert_int_equal(cuda_add_bias(b, memory, (uint8_t)type, rows, columns, bias), 0);
+    assert_int_equal(cuda_convert_to_float(b, memory, (uint8_t)type, count, back), 0);
+    for (int i = 0; i < count; i++) {
+        assert_true(value_of(memory, i, type) == y[i] + bias[i % columns]);
+        assert_true(back[i] == y[i] + bias[i % columns]);
+    }
+    b->base.ops->close(&b->base);
+    free(y);
+    free(back);
+    free(bias);
+    free(memory);
+}
+
+static void bias(void **state)
+{
+    (void)state;
+    static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    for (int i = 0; i < 3; i++) {
+        check_bias(types[i], 1, 1);
+        check_bias(types[i], 7, 17);
+        check_bias(types[i], 300, 64);
+    }
+}
+
+static float absolute(float x)
+{
+    return x < 0 ? -x : x;
+}
+
+/* Every float16 and bfloat16 comes back from float32 as it was, and the middle between two goes to the even one. */
+static void rounding(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 0x7C00; i++) {
+        float here = float16_value((uint16_t)i), next = i == 0x7BFF ? 65536.0f : float16_value((uint16_t)(i + 1));
+        float middle = 0.5f * (here + next);
+        assert_int_equal(float16_from(here), i);
+        assert_int_equal(float16_from(-here), i | 0x8000);
+        assert_int_equal(float16_from(middle), i % 2 ? i + 1 : i);
+        assert_int_equal(float16_from(nextafterf(middle, next)), i + 1);
+        assert_int_equal(float16_from(nextafterf(middle, here)), i);
+    }
+    for (unsigned i = 0; i < 0x7F80; i++) {
+        uint32_t middle = i << 16 | 0x8000u;
+        assert_int_equal(bfloat16_from(bfloat16_value((uint16_t)i)), i);
+        assert_int_equal(bfloat16_from(float32_of(middle)), i % 2 ? i + 1 : i);
+        assert_int_equal(bfloat16_from(float32_of(middle + 1)), i + 1);
+        assert_int_equal(bfloat16_from(float32_of(middle - 1)), i);
+    }
+    assert_true(float16_value(0x3C00) == 1.0f && float16_value(0xC500) == -5.0f && float16_value(1) == 0x1p-24f);
+    assert_true(absolute(float16_value(float16_from(1e6f))) > 1e6f && isnan(float16_value(float16_from(NAN))));
+    assert_true(bfloat16_value(0x3F80) == 1.0f && isnan(bfloat16_value(bfloat16_from(NAN))));
+}
+
+/* A class out of range: the loss is NaN, the gradient of that picture alone too, and nothing outside is read. */
+static void class_out_of_range(void **state)
+{
+    (void)state;
+    enum { PICTURES = 2, CLASSES = 3 };
+    cuda_backend *b = open_backend(DTYPE_F32, 1);
+    kernel_request r = {.node = {.op = OP_CROSS_ENTROPY, .n_in = 2, .n_out = 1, .attr = {.count = 2, .weight = 1}},
+                        .in = {{{PICTURES, 1, 1, CLASSES}, DTYPE_F32, LAYOUT_NHWC, KIND_ACTIVATION},
+                               {{PICTURES, 1, 1, 1}, DTYPE_I32, LAYOUT_NHWC, KIND_INPUT}},
+                        .label = "test"};
+    float *logits = test_alloc(PICTURES * CLASSES * sizeof *logits), grad[PICTURES * CLASSES];
+    int32_t target[PICTURES] = {1, CLASSES};
+    double loss = 0, right[2], workspace[2 * PICTURES];
+    kernel_args args = {.in = {logits, target}, .out = {&loss}, .workspace = workspace};
+    static const unsigned ops[] = {OP_CROSS_ENTROPY, OP_CROSS_ENTROPY_GRAD, OP_TOP_K};
+    void *outputs[] = {&loss, grad, right};
+    for (int i = 0; i < 3; i++) {
+        kernel *k = NULL;
+        size_t bytes = 0;
+        r.node.op = (uint16_t)ops[i];
+        args.out[0] = outputs[i];
+        assert_int_equal(b->base.ops->prepare(&b->base, &r, &k, &bytes), 0);
+        assert_true(bytes <= sizeof workspace);
+        assert_int_equal(b->base.ops->launch(&b->base, k, &args), 0);
+        b->base.ops->release(&b->base, k);
+    }
+    assert_true(isnan(loss) && isfinite(grad[0]) && isnan(grad[CLASSES]));
+    assert_true(right[0] == 0 && right[1] == 1);
+    b->base.ops->close(&b->base);
+    free(logits);
+}
+
+static void unknown_types_are_refused(void **state)
+{
+    (void)state;
+    cuda_backend *b = open_backend(DTYPE_F32, 1);
+    assert_true(cuda_convert(b, NULL, DTYPE_I32, 8, NULL) == ERROR_KERNEL);
+    b->base.ops->close(&b->base);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(rounding),    cmocka_unit_test(float32),     cmocka_unit_test(float16),
+        cmocka_unit_test(bfloat16),    cmocka_unit_test(column_sums), cmocka_unit_test(class_out_of_range),
+        cmocka_unit_test(conversions), cmocka_unit_test(bias),        cmocka_unit_test(unknown_types_are_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
