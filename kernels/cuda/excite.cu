@@ -37,7 +37,7 @@ template <typename T> struct excite_gradients {
 };
 
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) excite_grad_kernel(excite_gradients<T> m, int area, int channels)
+__global__ void __launch_bounds__(THREADS, 4) excite_grad_kernel(excite_gradients<T> m, int area, int channels)
 {
     __shared__ float sum[THREADS * V];
     const int column = tile_column<V>();
