@@ -64,6 +64,14 @@ static inline void *cuda_workspace_at(const kernel_args *args, size_t offset)
 /* 0, or ERROR_KERNEL with "<what>: <the runtime's text>". */
 int cuda_check(cudaError_t status, const char *what);
 
+/* Entries of the backend's table (kernels/backend.h), the same for a GPU and for the tests' emulated device. */
+int cuda_kernel_prepare(backend *self, const kernel_request *request, kernel **out, size_t *workspace);
+int cuda_kernel_launch(backend *self, kernel *k, const kernel_args *args);
+void cuda_kernel_release(backend *self, kernel *k);
+void *cuda_memory_alloc(backend *self, size_t bytes);
+void cuda_memory_free(backend *self, void *memory);
+const char *cuda_describe(backend *self);
+
 /* Own kernels, one pair or launch an op of graph/ops.def; in .cu files by topic. The prepare ones say the workspace. */
 cuda_prepare cuda_bn_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare;
 cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference, cuda_bn_grad_sums, cuda_bn_grad,

@@ -153,9 +153,12 @@ static int finish_line(trainer *t, double lr)
     metrics sums = t->line_sums;
     TRY(metrics_reduce(&sums, e->ranks));
     step_report r = make_report(t, &sums, lr, 1);
-    CHECK(isfinite(r.mean.total), ERROR_DATA,
-          "the loss is no longer finite in epoch %lld before step %lld; a lower train.lr may help",
-          (long long)t->at.epoch + 1, (long long)t->at.step);
+    if (!isfinite(r.mean.total)) /* the same on all ranks: one tells */
+        return comm_agree(
+            e->ranks,
+            error_set(ERROR_DATA,
+                      "the loss is no longer finite in epoch %lld before step %lld; a lower train.lr may help",
+                      (long long)t->at.epoch + 1, (long long)t->at.step));
     metrics_add(&t->at.epoch_sums, &sums);
     t->line_sums = (metrics){0};
     TRY(report_step(e, &t->json, &r));

@@ -1,4 +1,4 @@
-/* The CUDA backend's own kernels on the emulated device. */
+/* The CUDA backend on the emulated device. */
 #ifndef TESKD_TESTS_EMULATED_BACKEND_H
 #define TESKD_TESTS_EMULATED_BACKEND_H
 
@@ -6,7 +6,5 @@
 
 /* `real` is DTYPE_F32, DTYPE_F16 or DTYPE_BF16. Closed through its table. */
 int emulated_backend_open(cuda_backend **out, dtype real, int multiprocessors);
-
-bool emulated_backend_has(unsigned op);
 
 #endif

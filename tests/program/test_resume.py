@@ -6,7 +6,7 @@ import unittest
 
 import h5py
 
-from program import ProgramTest, events, relative_l2, run
+from program import SMALL, ProgramTest, events, relative_l2, run, settings
 
 # Two epochs of 9 steps, the last one incomplete; the learning rate depends on the step.
 STRAIGHT = {"train.batch": 24, "train.schedule": "cosine", "train.warmup_epochs": 0.5}
@@ -42,13 +42,13 @@ class Bitwise(ProgramTest):
                 self.assert_same(name, "straight")
 
     def test_1_rank(self):
-        self.check({}, 1, (1, 4, STEPS, STEPS + 5))
+        self.check({}, 1, (4, STEPS, STEPS + 5))
 
     def test_2_ranks(self):
         self.check({}, 2, (4, STEPS + 5))
 
     def test_2_ranks_synchronised_bn(self):
-        self.check({"run.sync_bn": "yes"}, 2, (4, STEPS + 5))
+        self.check({"run.sync_bn": "yes"}, 2, (STEPS + 5,))
 
     def test_float64(self):
         self.check({"run.device": "reference"}, 1, (STEPS + 5,))
@@ -105,9 +105,19 @@ class Bitwise(ProgramTest):
 
 
 class Refused(ProgramTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.made = os.path.join(cls.class_folder, "made")
+        values = {**SMALL, "data.path": cls.data, "output.dir": cls.made, "train.max_steps": 4,
+                  "output.checkpoint_every": 2}
+        result = run("train", *settings(values))
+        if result.code != 0:
+            raise AssertionError(f"no checkpoints: {result}")
+
     def setUp(self):
         super().setUp()
-        self.train("run", {"train.max_steps": 4, "output.checkpoint_every": 2})
+        shutil.copytree(self.made, self.path("run"))
         self.checkpoint = self.path("run", "last.h5")
         self.before = self.path("run", "previous.h5")
 
@@ -121,12 +131,12 @@ class Refused(ProgramTest):
         size = os.path.getsize(self.checkpoint)
         whole = self.path("whole.h5")
         shutil.copy(self.checkpoint, whole)
-        for keep in (size - 17, size // 2, 100, 0):  # the last 16 bytes are the file's checksum
-            for ranks in (1, 2):
-                with self.subTest(keep=keep, ranks=ranks):
-                    shutil.copy(whole, self.checkpoint)
-                    os.truncate(self.checkpoint, keep)
-                    self.resume({}, f"{self.checkpoint}: ", f"--resume {self.before}", ranks=ranks)
+        # The last 16 bytes are the file's checksum.
+        for keep, ranks in ((size - 17, 1), (size // 2, 1), (size // 2, 2), (100, 1), (0, 1)):
+            with self.subTest(keep=keep, ranks=ranks):
+                shutil.copy(whole, self.checkpoint)
+                os.truncate(self.checkpoint, keep)
+                self.resume({}, f"{self.checkpoint}: ", f"--resume {self.before}", ranks=ranks)
         result = self.train("run", {"train.max_steps": 4}, resume="auto", code=1)
         self.refused(result, self.before)
         result = self.train("run", {"train.max_steps": 4}, resume=self.before)
@@ -178,11 +188,10 @@ class Refused(ProgramTest):
         self.resume({"model.classes": 12}, self.checkpoint, "[10", "[12")
 
     def test_changes_within_an_epoch(self):
-        for change, words in ((("train.seed", 7), ("train.seed: 7", "with 0")),
-                              (("train.batch", 40), ("train.batch: 40", "with 20")),
-                              (("data.train_images", 100), ("data.train_images: 100",))):
-            for ranks in (1, 2):
-                self.resume(dict([change]), "middle of an epoch", *words, ranks=ranks)
+        self.resume({"train.seed": 7}, "middle of an epoch", "train.seed: 7", "with 0")
+        self.resume({"train.seed": 7}, "middle of an epoch", "train.seed: 7", "with 0", ranks=2)
+        self.resume({"train.batch": 40}, "middle of an epoch", "train.batch: 40", "with 20")
+        self.resume({"data.train_images": 100}, "middle of an epoch", "data.train_images: 100")
 
     def test_changes_between_epochs(self):
         self.train("epoch", {"train.epochs": 1})

@@ -1,0 +1,43 @@
+/* Whole training steps of a small network on the emulated CUDA device against the reference file, each rewrite alone.
+ */
+#include "base/error.h"
+#include "emulated_backend.h"
+#include "train/compare.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+/* cmocka.h needs the three above */
+#include <cmocka.h>
+
+static void check(const rewrite_options *rewrites)
+{
+    cuda_backend *device;
+    assert_int_equal(emulated_backend_open(&device, DTYPE_F32, 4), 0);
+    int status = compare_with_reference(&device->base, REFERENCE, rewrites, stdout);
+    if (status < 0)
+        print_error("%s\n", error_message());
+    device->base.ops->close(&device->base);
+    assert_int_equal(status, 0);
+}
+
+static void step_with_all_rewrites(void **state)
+{
+    (void)state;
+    check(&(rewrite_options){true, true, true});
+}
+
+static void step_without_rewrites(void **state)
+{
+    (void)state;
+    check(&(rewrite_options){false, false, false});
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(step_with_all_rewrites),
+        cmocka_unit_test(step_without_rewrites),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
