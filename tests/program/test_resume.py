@@ -181,7 +181,8 @@ class Refused(ProgramTest):
 
     def test_other_width(self):
         for ranks in (1, 2):
-            self.resume({"model.width": 6}, self.checkpoint, "conv1.weight", "[4, 3, 3, 3]", "[6, 3, 3, 3]", ranks=ranks)
+            self.resume({"model.width": 6}, self.checkpoint, "conv1.weight", "[4, 3, 3, 3]", "[6, 3, 3, 3]",
+                        ranks=ranks)
         self.resume({"model.student_width": 16}, self.checkpoint, "32", "16")
 
     def test_other_classes(self):

@@ -80,7 +80,8 @@ class Refusals(ProgramTest):
         self.refuse(["--config", path], f"{path}:4: train.learning_rate: unknown setting")
 
     def test_values(self):
-        self.refuse(self.set("train.epochs=ten"), "train.epochs", "'ten' is not a whole number", "1 to 1000000", "'200'")
+        self.refuse(self.set("train.epochs=ten"), "train.epochs", "'ten' is not a whole number", "1 to 1000000",
+                    "'200'")
         self.refuse(self.set("train.epochs=0"), "train.epochs", "out of bounds")
         self.refuse(self.set("train.lr=fast"), "train.lr", "not a number")
         self.refuse(self.set("train.nesterov=perhaps"), "train.nesterov", "neither yes nor no")
