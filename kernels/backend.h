@@ -11,6 +11,7 @@
 
 typedef struct backend backend;
 typedef struct kernel kernel;
+typedef struct recording recording; /* launches kept to be run again */
 
 /* A node with the shapes of its values; shapes of absent values are zero. */
 typedef struct {
@@ -31,8 +32,18 @@ typedef struct {
 typedef struct {
     const char *name;
 
-    /* The dtype of every `real` value on this device. */
+    /* The dtype of parameters, their gradients, states and, unless `activation` differs, of all else that is real. */
     dtype real;
+
+    /* The dtype of activations and of what products read: `real`, or one of 16 bits. */
+    dtype activation;
+
+    /* The host may touch the device's memory, and a launch is done when it returns. Elsewhere launches and copies are
+     * done in the order of the calls, some time later, and an error may come from a later call. */
+    bool host_memory;
+
+    /* The device would rather have pictures of 8 channels than of 3. */
+    bool pads_pictures;
 
     /* Chooses an algorithm for the request and says how much workspace its launches need.
      * Returns ERROR_KERNEL when there is none. The caller frees the kernel. */
@@ -40,9 +51,47 @@ typedef struct {
     int (*launch)(backend *self, kernel *kernel, const kernel_args *args);
     void (*release)(backend *self, kernel *kernel);
 
-    /* 64-byte aligned memory; contents undefined. NULL when there is not enough. */
+    /* Optional. One kernel for `n` of the same op that follow one another, each with its own memory; launched with the
+     * args NULL. `*out` stays NULL where they are better launched one by one. */
+    int (*join)(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
+
+    /* 256-byte aligned memory (64 on the CPU); contents undefined. NULL when there is not enough. */
     void *(*alloc)(backend *self, size_t bytes);
     void (*free)(backend *self, void *memory);
+
+    /* Free bytes of the device's memory. Optional. */
+    int (*free_bytes)(backend *self, size_t *bytes);
+
+    /* Copies in order with the launches. After `write` the source may change; `read` waits. */
+    int (*write)(backend *self, void *device, const void *host, size_t bytes);
+    int (*read)(backend *self, void *host, const void *device, size_t bytes);
+    int (*copy)(backend *self, void *to, const void *from, size_t bytes); /* within the device */
+    int (*zero)(backend *self, void *device, size_t bytes);
+
+    /* Waits until everything is done; returns the first error of it. */
+    int (*synchronize)(backend *self);
+
+    /* Optional. What is launched (and reduced, see dist/reduction.h) between begin and end is kept and not run; replay
+     * runs it. After a failure inside, end still has to be called: it returns the error and no recording. */
+    int (*record_begin)(backend *self);
+    int (*record_end)(backend *self, recording **out);
+    int (*replay)(backend *self, recording *r);
+    void (*release_recording)(backend *self, recording *r);
+
+    /* Optional. Notes the time at which the launches so far are done, under a number from 0 on; `mark_times` waits and
+     * gives the seconds between the first `n` marks (n - 1 of them). */
+    int (*mark)(backend *self, uint32_t number);
+    int (*mark_times)(backend *self, uint32_t n, double *seconds);
+
+    /* Optional: copies that run beside the launches, in numbered lanes. `upload` starts when the launches before the
+     * lane's last upload_release are done; launches after upload_use see the copied bytes; upload_finish waits until
+     * the host memory may change again. `host` is memory of alloc_pinned. */
+    void *(*alloc_pinned)(backend *self, size_t bytes);
+    void (*free_pinned)(backend *self, void *memory);
+    int (*upload)(backend *self, int lane, void *device, const void *host, size_t bytes);
+    int (*upload_use)(backend *self, int lane);
+    int (*upload_release)(backend *self, int lane);
+    int (*upload_finish)(backend *self, int lane);
 
     /* One line for the banner and `teskd info`: libraries, versions, instruction set, threads.
      * Valid as long as the backend. */
@@ -50,6 +99,8 @@ typedef struct {
 
     void (*close)(backend *self);
 } backend_ops;
+
+enum { UPLOAD_LANES = 4 };
 
 /* Every backend begins with its table. */
 struct backend {

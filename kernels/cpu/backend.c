@@ -4,6 +4,7 @@
  * Threads: one thread at a time uses the backend; inside, each launch runs on `threads` OpenMP threads. */
 #include "base/error.h"
 #include "cpu.h"
+#include "kernels/host_memory.h"
 
 #include <omp.h>
 #include <stdio.h>
@@ -176,11 +177,18 @@ static void close_backend(backend *base)
 static const backend_ops cpu_backend_ops = {
     .name = "cpu",
     .real = DTYPE_F32,
+    .activation = DTYPE_F32,
+    .host_memory = true,
     .prepare = prepare,
     .launch = launch,
     .release = release,
     .alloc = allocate,
     .free = free_memory,
+    .write = host_memory_write,
+    .read = host_memory_read,
+    .copy = host_memory_copy,
+    .zero = host_memory_zero,
+    .synchronize = host_memory_synchronize,
     .description = describe,
     .close = close_backend,
 };

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 
 #include "base/error.h"
+#include "kernels/host_memory.h"
 #include "reference.h"
 
 struct kernel {
@@ -135,11 +136,18 @@ static void close_backend(backend *self)
 static const backend_ops reference_ops = {
     .name = "reference",
     .real = DTYPE_F64,
+    .activation = DTYPE_F64,
+    .host_memory = true,
     .prepare = prepare,
     .launch = launch,
     .release = release,
     .alloc = allocate,
     .free = free_memory,
+    .write = host_memory_write,
+    .read = host_memory_read,
+    .copy = host_memory_copy,
+    .zero = host_memory_zero,
+    .synchronize = host_memory_synchronize,
     .description = description,
     .close = close_backend,
 };

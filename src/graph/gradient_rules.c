@@ -141,6 +141,12 @@ void gradient_global_average_pool(backward *b, const graph_node *node)
     give_unary(b, node, OP_GLOBAL_AVERAGE_POOL_GRAD);
 }
 
+void gradient_pad_channels(backward *b, const graph_node *node)
+{
+    value_id dy = backward_take(b, node->out[0]);
+    give_input(b, node->in[0], OP_CHANNEL_SLICE, NULL, 1, &dy);
+}
+
 void gradient_relu(backward *b, const graph_node *node)
 {
     value_id dy = backward_take(b, node->out[0]);

@@ -14,7 +14,7 @@ typedef uint32_t value_id;
 enum { VALUE_NONE = 0 }; /* also an absent optional input or an output nobody wants */
 enum { NODE_MAX_IN = 10, NODE_MAX_OUT = 4 };
 
-typedef enum { DTYPE_F32, DTYPE_F64, DTYPE_I32, DTYPE_F16, DTYPE_BF16 } dtype;
+typedef enum { DTYPE_F32, DTYPE_F64, DTYPE_I32, DTYPE_F16, DTYPE_BF16, DTYPE_U8 } dtype;
 
 /* How dim[] reads, and the shape the tensor has in files.
  * NHWC: batch, height, width, channels (activations). OHWI: convolution weight, in files
@@ -43,18 +43,19 @@ typedef enum {
 /* Constants of a node; an op reads only the fields that its line in ops.def names. */
 typedef struct {
     int32_t kernel, stride, pad, groups; /* convolutions and patches; groups >= 1 */
-    int32_t channel_offset;              /* channel_slice: first channel taken */
+    int32_t channel_offset;              /* channel_slice: first channel taken; metric_add: first sum */
+    int32_t channels;                    /* pad_channels, pictures: of the result */
     bool relu;                           /* batch normalisation: ReLU after it (and after the residual) */
     bool decay;                          /* sgd_update: weight decay applies to this parameter */
     bool nesterov;                       /* sgd_update */
     bool detach_teacher;                 /* kd_loss: no gradient into the teacher (read by its gradient rule) */
     double count;         /* elements a channel in the (global) BN batch, or pictures in the global batch */
     double eps, momentum; /* BN epsilon; momentum of BN, of SGD, of an average */
-    double weight;        /* factor of this loss in the joint loss */
+    double weight;        /* factor of this loss in the joint loss; of scale and metric_add */
     double temperature;   /* knowledge distillation */
     double weight_decay;  /* sgd_update */
     double smoothing;     /* cross_entropy: label smoothing, 0 to 1 */
-    double max_norm;      /* clip_factor */
+    double max_norm;      /* clip_factor; loss_scale (0: no clipping) */
 } op_attr;
 
 typedef struct {
@@ -72,7 +73,7 @@ static inline int64_t tensor_count(const tensor_desc *t)
 
 static inline size_t dtype_bytes(uint8_t type)
 {
-    return type == DTYPE_F64 ? 8 : type == DTYPE_F16 || type == DTYPE_BF16 ? 2 : 4;
+    return type == DTYPE_F64 ? 8 : type == DTYPE_F16 || type == DTYPE_BF16 ? 2 : type == DTYPE_U8 ? 1 : 4;
 }
 
 static inline size_t tensor_bytes(const tensor_desc *t)

@@ -20,6 +20,7 @@ const char *op_name(op_id op)
 
 const char *dtype_name(uint8_t type)
 {
-    static const char *const names[] = {[DTYPE_F32] = "f32", [DTYPE_F64] = "f64", [DTYPE_I32] = "i32", [DTYPE_F16] = "f16", [DTYPE_BF16] = "bf16"};
-    return type <= DTYPE_BF16 ? names[type] : "unknown";
+    static const char *const names[] = {[DTYPE_F32] = "f32", [DTYPE_F64] = "f64",   [DTYPE_I32] = "i32",
+                                        [DTYPE_F16] = "f16", [DTYPE_BF16] = "bf16", [DTYPE_U8] = "u8"};
+    return type <= DTYPE_U8 ? names[type] : "unknown";
 }

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "cuda_backend.h"
+#include "kernels/host_memory.h"
 #include "op_cases.h"
 #include "op_check.h"
 #include "plain_device.h"
@@ -107,9 +108,16 @@ static void plain_free(backend *base, void *memory)
 
 static const backend_ops plain_ops = {.name = "plain",
                                       .real = DTYPE_F32,
+                                      .activation = DTYPE_F32,
+                                      .host_memory = true,
                                       .prepare = plain_prepare,
                                       .launch = plain_launch,
                                       .release = plain_release,
+                                      .write = host_memory_write,
+                                      .read = host_memory_read,
+                                      .copy = host_memory_copy,
+                                      .zero = host_memory_zero,
+                                      .synchronize = host_memory_synchronize,
                                       .alloc = plain_alloc,
                                       .free = plain_free};
 

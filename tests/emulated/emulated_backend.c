@@ -3,6 +3,7 @@
 #include "emulated_backend.h"
 
 #include "base/error.h"
+#include "kernels/host_memory.h"
 #include "plain_device.h"
 
 #include <stdio.h>
@@ -31,12 +32,19 @@ int emulated_backend_open(cuda_backend **out, dtype real, int multiprocessors)
         return error_set(ERROR_MEMORY, "no memory for the emulated backend");
     }
     *ops = (backend_ops){.name = "emulated",
-                         .real = real,
+                         .real = DTYPE_F32,
+                         .activation = real,
+                         .host_memory = true,
                          .prepare = cuda_kernel_prepare,
                          .launch = cuda_kernel_launch,
                          .release = cuda_kernel_release,
                          .alloc = cuda_memory_alloc,
                          .free = cuda_memory_free,
+                         .write = host_memory_write,
+                         .read = host_memory_read,
+                         .copy = host_memory_copy,
+                         .zero = host_memory_zero,
+                         .synchronize = host_memory_synchronize,
                          .description = cuda_describe,
                          .close = close_backend};
     convolutions->bias = true;

@@ -378,8 +378,8 @@ void op_check_some(backend *tested, backend *reference, double bound, bool (*wan
 {
     for (int row = 0; row < layer_case_count; row++) {
         kernel_request a[LAYER_MAX_OPS], b[LAYER_MAX_OPS];
-        int count = layer_requests(&layer_cases[row], tested->ops->real, a);
-        layer_requests(&layer_cases[row], reference->ops->real, b);
+        int count = layer_requests(&layer_cases[row], tested->ops->activation, a);
+        layer_requests(&layer_cases[row], reference->ops->activation, b);
         for (int i = 0; i < count; i++) {
             char name[192];
             int in_place = op_case_in_place(a[i].node.op);

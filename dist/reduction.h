@@ -1,0 +1,40 @@
+/* Sums over the ranks of memory that kernels work on, in order with the launches.
+ *
+ * Every rank starts the same sums in the same order. Where memory is the host's, or goes through it, comm.h does the
+ * work; between GPUs NCCL does, on a stream of its own. One thread. */
+#ifndef TESKD_DIST_REDUCTION_H
+#define TESKD_DIST_REDUCTION_H
+
+#include "dist/comm.h"
+
+typedef struct reduction reduction;
+
+typedef struct {
+    const char *name; /* "MPI", "MPI through host memory", "NCCL 2.28.9" */
+
+    /* start and finish may be recorded together with launches (kernels/backend.h). */
+    bool recordable;
+
+    /* Starts the sum, in place, of `count` elements at `data`, as the launches so far leave them. */
+    int (*start)(reduction *self, void *data, size_t count, comm_dtype type);
+
+    /* Launches from here on see the sums of everything started. */
+    int (*finish)(reduction *self);
+
+    /* Lets started sums advance and sees whether the peers are still there; cheap, for between two launches. */
+    int (*progress)(reduction *self);
+
+    /* Waits until the device has done everything that was launched and reduced, while watching the peers: returns
+     * ERROR_COMM, and never hangs, when one is gone. */
+    int (*synchronize)(reduction *self);
+
+    /* After a failure sums may be under way: then this frees what can be freed and returns at once. NULL is fine. */
+    void (*close)(reduction *self);
+} reduction_ops;
+
+/* First member of each kind. */
+struct reduction {
+    const reduction_ops *ops;
+};
+
+#endif
