@@ -27,7 +27,12 @@
 
 typedef struct comm comm;
 
-typedef enum { COMM_F32, COMM_F64, COMM_I64 } comm_dtype;
+typedef enum { COMM_F32, COMM_F64, COMM_I64, COMM_F16, COMM_BF16 } comm_dtype;
+
+static inline size_t comm_dtype_bytes(comm_dtype type)
+{
+    return type == COMM_F16 || type == COMM_BF16 ? 2 : type == COMM_F32 ? 4 : 8;
+}
 
 typedef struct {
     int rank, size;             /* of all ranks */
@@ -53,7 +58,7 @@ int comm_open_self(comm **out);
 const comm_info *comm_describe(const comm *c);
 
 /* Sum over the ranks, in place, added in rank order: the same bits on every rank and in every run with as many ranks.
- */
+ * Numbers of 16 bits are added in float32 and rounded once. */
 int comm_all_reduce(comm *c, void *data, size_t count, comm_dtype type);
 
 /* The same, not waiting: `data` must not be touched until comm_wait. Every started request is waited for, in the order

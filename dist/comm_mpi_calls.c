@@ -5,6 +5,7 @@
 #include "comm_mpi.h"
 
 #include "base/error.h"
+#include "base/sixteen_bit.h"
 #include "clock.h"
 
 #include <limits.h>
@@ -56,14 +57,11 @@ static void pause_between_polls(int *polls)
         sched_yield();
 }
 
-static size_t type_bytes(comm_dtype type)
-{
-    return type == COMM_F32 ? 4 : 8;
-}
-
+/* MPI only carries the elements; what they are matters to add_parts alone. */
 static MPI_Datatype mpi_type(comm_dtype type)
 {
-    return type == COMM_F32 ? MPI_FLOAT : type == COMM_F64 ? MPI_DOUBLE : MPI_INT64_T;
+    size_t bytes = comm_dtype_bytes(type);
+    return bytes == 2 ? MPI_UINT16_T : bytes == 4 ? MPI_UINT32_T : MPI_UINT64_T;
 }
 
 static void add_f32(float *restrict sum, const float *restrict values, size_t n)
@@ -85,11 +83,31 @@ static void add_i64(uint64_t *restrict sum, const uint64_t *restrict values, siz
         sum[i] += values[i];
 }
 
+static float value_of_16(uint16_t bits, comm_dtype type)
+{
+    return type == COMM_F16 ? float16_value(bits) : bfloat16_value(bits);
+}
+
+/* sum[i] = the sum of the ranks' parts [rank][i]. */
+static void add_16(uint16_t *restrict sum, const uint16_t *restrict parts, int ranks, size_t n, comm_dtype type)
+{
+    for (size_t i = 0; i < n; i++) {
+        float total = value_of_16(parts[i], type);
+        for (int rank = 1; rank < ranks; rank++)
+            total += value_of_16(parts[(size_t)rank * n + i], type);
+        sum[i] = type == COMM_F16 ? float16_from(total) : bfloat16_from(total);
+    }
+}
+
 static void add_parts(const comm_mpi *m, const started_sum *s, void *sum, size_t n)
 {
-    size_t bytes = n * type_bytes(s->type);
+    size_t bytes = n * comm_dtype_bytes(s->type);
     if (bytes == 0)
         return;
+    if (comm_dtype_bytes(s->type) == 2) {
+        add_16(sum, (const uint16_t *)(const void *)s->parts, m->base.info.size, n, s->type);
+        return;
+    }
     memcpy(sum, s->parts, bytes);
     for (int r = 1; r < m->base.info.size; r++) {
         const void *part = s->parts + (size_t)r * bytes;
@@ -141,7 +159,7 @@ static int next_stage(comm_mpi *m, started_sum *s)
         s->stage = SUM_DONE;
         return 0;
     }
-    add_parts(m, s, s->data + (size_t)starts[rank] * type_bytes(s->type), (size_t)counts[rank]);
+    add_parts(m, s, s->data + (size_t)starts[rank] * comm_dtype_bytes(s->type), (size_t)counts[rank]);
     s->stage = SUM_COLLECT;
     return mpi_status(m, "MPI_Iallgatherv",
                       MPI_Iallgatherv(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, s->data, counts, starts, mpi_type(s->type),
@@ -188,11 +206,11 @@ static started_sum *take_record(comm_mpi *m, size_t bytes)
 int comm_mpi_all_reduce_start(comm *c, void *data, size_t count, comm_dtype type, comm_request *request)
 {
     comm_mpi *m = (comm_mpi *)c;
-    size_t size = (size_t)c->info.size, bytes = count * type_bytes(type);
+    size_t size = (size_t)c->info.size, bytes = count * comm_dtype_bytes(type);
     CHECK(count <= INT_MAX - size, ERROR_SHAPE, "all_reduce of %zu elements: at most %zu fit one call", count,
           INT_MAX - size);
     bool gathered = bytes <= GATHERED_SUM_BYTES;
-    size_t share = (count + size - 1) / size * type_bytes(type);
+    size_t share = (count + size - 1) / size * comm_dtype_bytes(type);
     started_sum *s = take_record(m, 1 + size * (gathered ? bytes : share));
     CHECK(s, ERROR_MEMORY, "out of memory for an all_reduce of %zu bytes", bytes);
     s->next = NULL;

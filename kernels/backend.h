@@ -38,6 +38,9 @@ typedef struct {
     /* The dtype of activations and of what products read: `real`, or one of 16 bits. */
     dtype activation;
 
+    /* What the relative L2 error of an op may be, against float64 on the same inputs. */
+    double op_error;
+
     /* The host may touch the device's memory, and a launch is done when it returns. Elsewhere launches and copies are
      * done in the order of the calls, some time later, and an error may come from a later call. */
     bool host_memory;

@@ -178,6 +178,7 @@ static const backend_ops cpu_backend_ops = {
     .name = "cpu",
     .real = DTYPE_F32,
     .activation = DTYPE_F32,
+    .op_error = 1e-5,
     .host_memory = true,
     .prepare = prepare,
     .launch = launch,

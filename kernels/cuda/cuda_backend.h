@@ -3,8 +3,8 @@
  * Activations and their gradients are NHWC of one `real` dtype (float32, float16 or bfloat16); weights of convolutions
  * and matrix products are read in that dtype (16-bit copies of the float32 masters); weight gradients, biases, batch
  * normalisation's parameters and statistics, momentum and averages are float32; sums and losses float64.
- * Everything is launched on one stream in order. Host code is C11, kernels are CUDA C++ in .cu files behind C
- * functions.
+ * Everything is launched on one stream in order; uploads run beside it on another. Host code is C11, kernels are CUDA
+ * C++ in .cu files behind C functions. The functions are called on the thread that opened the backend.
  */
 #ifndef TESKD_KERNELS_CUDA_BACKEND_H
 #define TESKD_KERNELS_CUDA_BACKEND_H
@@ -20,20 +20,42 @@ extern "C" {
 typedef struct cuda_convolutions cuda_convolutions; /* cuDNN: convolution.c */
 typedef struct cuda_products cuda_products;         /* cuBLASLt: matrix_product.c */
 
+struct cuda_libraries; /* libraries.h */
+
+/* Pinned memory through which small writes go. */
+typedef struct {
+    char *memory;
+    cudaEvent_t *copied; /* of each slot: its last copy is done */
+    unsigned next;
+} cuda_staging;
+
+typedef struct {
+    cudaEvent_t uploaded; /* of the copy stream */
+    cudaEvent_t released; /* of the stream */
+} cuda_lane;
+
 typedef struct {
     backend base;
+    backend_ops table;
     dtype real;         /* of activations */
     bool tf32;          /* float32 products may use TF32 tensor cores */
     bool deterministic; /* the same bits every time */
     int device;         /* CUDA's number of the GPU */
-    cudaStream_t stream;
+    char gpu_id[32];    /* "0000:1b:00.0": the same for whoever sees this GPU of this host */
+    cudaStream_t stream, copy_stream;
     int multiprocessors;
+    bool recording;
+    cuda_staging staging;
+    cuda_lane lanes[UPLOAD_LANES];
+    cudaEvent_t *marks;
+    uint32_t n_marks;
+    struct cuda_libraries *libraries;
     cuda_convolutions *convolutions;
     cuda_products *products;
-    char description[320];
+    char description[384];
 } cuda_backend;
 
-enum { CUDA_MAX_OFFSETS = 8 };
+enum { CUDA_MAX_OFFSETS = 8, CUDA_KERNEL_NAME_BYTES = 128 };
 
 typedef int cuda_launch(const cuda_backend *self, const kernel *k, const kernel_args *args);
 
@@ -42,6 +64,7 @@ typedef int cuda_prepare(cuda_backend *self, kernel *k, size_t *workspace);
 
 struct kernel {
     kernel_request request;
+    char name[CUDA_KERNEL_NAME_BYTES]; /* "<op> of <label>", as profilers show it */
     cuda_launch *launch;
     size_t offset[CUDA_MAX_OFFSETS]; /* of parts of the workspace */
     void *plan;                      /* cuDNN's or cuBLASLt's; NULL for own kernels */
@@ -61,7 +84,7 @@ static inline void *cuda_workspace_at(const kernel_args *args, size_t offset)
     return (char *)args->workspace + offset;
 }
 
-/* 0, or ERROR_KERNEL with "<what>: <the runtime's text>". */
+/* 0, or ERROR_KERNEL with "<what>: <the runtime's text>", and how to find the cause where it may lie elsewhere. */
 int cuda_check(cudaError_t status, const char *what);
 
 /* Entries of the backend's table (kernels/backend.h), the same for a GPU and for the tests' emulated device. */
@@ -70,7 +93,43 @@ int cuda_kernel_launch(backend *self, kernel *k, const kernel_args *args);
 void cuda_kernel_release(backend *self, kernel *k);
 void *cuda_memory_alloc(backend *self, size_t bytes);
 void cuda_memory_free(backend *self, void *memory);
+int cuda_memory_free_bytes(backend *self, size_t *bytes);
+int cuda_memory_write(backend *self, void *device, const void *host, size_t bytes);
+int cuda_memory_read(backend *self, void *host, const void *device, size_t bytes);
+int cuda_memory_copy(backend *self, void *to, const void *from, size_t bytes);
+int cuda_memory_zero(backend *self, void *device, size_t bytes);
+int cuda_synchronize(backend *self);
+int cuda_record_begin(backend *self);
+int cuda_record_end(backend *self, recording **out);
+int cuda_replay(backend *self, recording *r);
+void cuda_recording_release(backend *self, recording *r);
+int cuda_mark(backend *self, uint32_t number);
+int cuda_mark_times(backend *self, uint32_t n, double *seconds);
+void *cuda_pinned_alloc(backend *self, size_t bytes);
+void cuda_pinned_free(backend *self, void *memory);
+int cuda_upload(backend *self, int lane, void *device, const void *host, size_t bytes);
+int cuda_upload_use(backend *self, int lane);
+int cuda_upload_release(backend *self, int lane);
+int cuda_upload_finish(backend *self, int lane);
 const char *cuda_describe(backend *self);
+
+/* The table of a backend whose `real`, `tf32` and `deterministic` are set, without `close`. */
+backend_ops cuda_table(const cuda_backend *self);
+
+/* Streams, events and pinned memory of the current device. After a failure, too, they are closed; closing what was
+ * never opened does nothing. */
+int cuda_streams_open(cuda_backend *self);
+void cuda_streams_close(cuda_backend *self);
+int cuda_staging_open(cuda_staging *staging);
+void cuda_staging_close(cuda_staging *staging);
+
+/* Opens the libraries, and of them what answers convolutions.h and products.h; `plan_cache` as in cuda_open.h. After a
+ * failure, too, they are closed. */
+int cuda_libraries_attach(cuda_backend *self, bool tune, const char *plan_cache);
+void cuda_libraries_detach(cuda_backend *self);
+
+/* "cuDNN 9.19.0, cuBLASLt 13.0.2". */
+void cuda_libraries_text(const cuda_backend *self, char *text, size_t bytes);
 
 /* Own kernels, one pair or launch an op of graph/ops.def; in .cu files by topic. The prepare ones say the workspace. */
 cuda_prepare cuda_bn_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare;

@@ -5,18 +5,63 @@
 
 #include <cuda_runtime_api.h>
 #include <stdio.h>
+#include <stdlib.h>
+
+static void version_text(int version, char text[16])
+{
+    snprintf(text, 16, "%d.%d", version / 1000, version % 1000 / 10);
+}
+
+/* 0 where there is no driver. */
+static int driver_version(void)
+{
+    int version = 0;
+    return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+static int explain_driver(void)
+{
+    int runtime = 0, driver = driver_version();
+    char driver_text[16], runtime_text[16];
+    if (driver == 0)
+        return error_set(0, "no NVIDIA driver is installed (libcuda.so.1)");
+    cudaRuntimeGetVersion(&runtime);
+    version_text(driver, driver_text);
+    version_text(runtime, runtime_text);
+    return error_set(ERROR_KERNEL,
+                     "the NVIDIA driver is made for CUDA %s and this program for CUDA %s: a newer driver is needed",
+                     driver_text, runtime_text);
+}
+
+static int explain_no_device(void)
+{
+    const char *visible = getenv("CUDA_VISIBLE_DEVICES");
+    if (visible)
+        return error_set(0, "the driver shows no GPU; CUDA_VISIBLE_DEVICES is \"%s\"", visible);
+    return error_set(0, "the driver shows no GPU");
+}
 
 int cuda_device_count(void)
 {
     int count = 0;
     cudaError_t status = cudaGetDeviceCount(&count);
-    if (status != cudaSuccess) { /* whatever it is: no GPU can be used */
-        error_set(ERROR_KERNEL, "%s", cudaGetErrorString(status));
-        return 0;
+    cudaGetLastError();
+    switch (status) {
+    case cudaSuccess:
+        return count > 0 ? count : explain_no_device();
+    case cudaErrorNoDevice:
+        return explain_no_device();
+    case cudaErrorInsufficientDriver:
+    case cudaErrorStubLibrary:
+        return explain_driver();
+    case cudaErrorSystemNotReady:
+        return error_set(ERROR_KERNEL,
+                         "the GPUs are not ready (%s); where they are joined by NVSwitch, "
+                         "nvidia-fabricmanager must be running",
+                         cudaGetErrorString(status));
+    default:
+        return error_set(ERROR_KERNEL, "the GPUs cannot be used: %s", cudaGetErrorString(status));
     }
-    if (count == 0)
-        error_set(ERROR_KERNEL, "the driver shows no device");
-    return count;
 }
 
 int cuda_device_describe(int device, char *text, size_t bytes)
@@ -32,10 +77,11 @@ int cuda_device_describe(int device, char *text, size_t bytes)
 
 void cuda_versions(char *text, size_t bytes)
 {
-    int runtime = 0, driver = 0;
-    char driver_text[32] = "none";
+    int runtime = 0, driver = driver_version();
+    char driver_text[16] = "none", runtime_text[16];
     cudaRuntimeGetVersion(&runtime);
-    if (cudaDriverGetVersion(&driver) == cudaSuccess && driver > 0)
-        snprintf(driver_text, sizeof driver_text, "%d.%d", driver / 1000, driver % 1000 / 10);
-    snprintf(text, bytes, "CUDA runtime %d.%d, driver %s", runtime / 1000, runtime % 1000 / 10, driver_text);
+    version_text(runtime, runtime_text);
+    if (driver > 0)
+        version_text(driver, driver_text);
+    snprintf(text, bytes, "CUDA runtime %s, driver %s", runtime_text, driver_text);
 }

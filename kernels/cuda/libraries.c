@@ -120,6 +120,9 @@ static void find_function(cuda_libraries *l, const function_row *row)
 
 static void find_versions(cuda_libraries *l)
 {
+    int major, minor;
+    if (l->handle[CUDA_NVRTC] && l->nvrtcVersion(&major, &minor) == NVRTC_SUCCESS)
+        l->version[CUDA_NVRTC] = major * 10000 + minor * 100;
     if (l->handle[CUDA_CUBLASLT])
         l->version[CUDA_CUBLASLT] = (int)l->cublasLtGetVersion();
     if (l->handle[CUDA_CUDNN])
@@ -176,16 +179,23 @@ int cuda_library_check(const cuda_libraries *l, cuda_library which)
     return 0;
 }
 
+void cuda_library_version(const cuda_libraries *l, cuda_library which, char text[32])
+{
+    if (l->handle[which])
+        version_text(l->version[which], text);
+    else
+        snprintf(text, 32, "none");
+}
+
 void cuda_libraries_versions(const cuda_libraries *l, char *text, size_t bytes)
 {
-    static const cuda_library shown[] = {CUDA_CUDNN, CUDA_CUBLASLT, CUDA_NCCL};
+    static const cuda_library shown[] = {CUDA_CUDNN, CUDA_CUBLASLT, CUDA_NCCL, CUDA_NVRTC};
     size_t used = 0;
     if (bytes > 0)
         *text = '\0';
     for (size_t i = 0; i < sizeof shown / sizeof *shown && used < bytes; i++) {
-        char version[32] = "none";
-        if (l->handle[shown[i]])
-            version_text(l->version[shown[i]], version);
+        char version[32];
+        cuda_library_version(l, shown[i], version);
         used += (size_t)snprintf(text + used, bytes - used, "%s%s %s", i ? ", " : "", library_rows[shown[i]].title,
                                  version);
     }

@@ -9,6 +9,7 @@
 
 #include <cublasLt.h>
 #include <cudnn_graph.h>
+#include <nvrtc.h>
 #include <stddef.h>
 
 #if __has_include(<nccl.h>)
@@ -22,7 +23,7 @@ typedef enum {
     CUDA_LIBRARY_COUNT
 } cuda_library;
 
-typedef struct {
+typedef struct cuda_libraries {
     void *handle[CUDA_LIBRARY_COUNT];
     int version[CUDA_LIBRARY_COUNT]; /* major * 10000 + minor * 100 + patch; 0 where it is unknown */
     char problem[CUDA_LIBRARY_COUNT][512];
@@ -41,7 +42,10 @@ void cuda_libraries_close(cuda_libraries *libraries);
 /* 0, or ERROR_KERNEL with what is missing and how to get it. */
 int cuda_library_check(const cuda_libraries *libraries, cuda_library which);
 
-/* "cuDNN 9.19.0, cuBLASLt 13.0.2, NCCL none". */
+/* "9.19.0", or "none". */
+void cuda_library_version(const cuda_libraries *libraries, cuda_library which, char text[32]);
+
+/* "cuDNN 9.19.0, cuBLASLt 13.0.2, NCCL none, NVRTC 13.0.0". */
 void cuda_libraries_versions(const cuda_libraries *libraries, char *text, size_t bytes);
 
 #endif

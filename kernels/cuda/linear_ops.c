@@ -165,14 +165,32 @@ int cuda_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     return 0;
 }
 
+/* ---- two operands ---- */
+
+/* Do the two lie row by row beside each other (graph/pair.h)? One product then takes or makes both. */
+static bool side_by_side(const tensor_desc *a, const tensor_desc *b)
+{
+    return a->row_stride > 0 && a->row_stride == a->dim[3] + b->dim[3] && b->row_stride == a->row_stride;
+}
+
+static int check_beside(const linear_plan *p, const void *a, const void *b, uint8_t type)
+{
+    CHECK(p->product[1] || b == at_column(a, p->first_columns, type), ERROR_INTERNAL,
+          "operands that are said to lie side by side do not");
+    return 0;
+}
+
 /* y = a w[:, :Ka]^T, then + b w[:, Ka:]^T. */
 static int concat_linear_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
     const linear_plan *p = k->plan;
-    const void *second = at_column(args->in[2], p->first_columns, k->request.in[0].dtype);
+    uint8_t type = k->request.in[0].dtype;
+    TRY(check_beside(p, args->in[0], args->in[1], type));
     TRY(run(k, args, 0, args->in[0], args->in[2], args->out[0], NULL));
-    return run(k, args, 1, args->in[1], second, args->out[0], NULL);
+    if (!p->product[1])
+        return 0;
+    return run(k, args, 1, args->in[1], at_column(args->in[2], p->first_columns, type), args->out[0], NULL);
 }
 
 int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
@@ -180,16 +198,22 @@ int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const kernel_request *r = &k->request;
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *w = &r->in[2];
     int64_t rows = tensor_rows(a), ka = a->dim[3], kb = b->dim[3], o = w->dim[0];
+    bool one = side_by_side(a, b);
     linear_plan *p = NULL;
     CHECK(tensor_count(w) == o * (ka + kb) && rows == tensor_rows(b), ERROR_SHAPE,
           "concat_linear: a, b and the weight do not fit");
-    cuda_product_desc desc = {.m = rows, .n = o, .k = ka, .lda = ka, .ldb = ka + kb, .ldc = o, .transpose_b = true};
+    cuda_product_desc desc = {
+        .m = rows, .n = o, .k = ka, .lda = tensor_row_stride(a), .ldb = ka + kb, .ldc = o, .transpose_b = true};
     desc.type = desc.result = a->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
+    desc.k += one ? kb : 0;
     TRY(new_plan(k, concat_linear_launch, &p));
     p->first_columns = ka;
     TRY(add_product(self, k, 0, &desc, workspace));
-    desc.k = desc.lda = kb;
+    if (one)
+        return 0;
+    desc.k = kb;
+    desc.lda = tensor_row_stride(b);
     desc.accumulate = true;
     desc.alignment = alignment_at(ka, desc.type);
     return add_product(self, k, 1, &desc, workspace);
@@ -200,10 +224,14 @@ static int concat_linear_dgrad_launch(const cuda_backend *self, const kernel *k,
 {
     (void)self;
     const linear_plan *p = k->plan;
-    const void *second = at_column(args->in[1], p->first_columns, k->request.in[0].dtype);
+    uint8_t type = k->request.in[0].dtype;
+    if (args->out[0] && args->out[1])
+        TRY(check_beside(p, args->out[0], args->out[1], type));
     if (p->product[0])
         TRY(run(k, args, 0, args->in[0], args->in[1], args->out[0], NULL));
-    return p->product[1] ? run(k, args, 1, args->in[0], second, args->out[1], NULL) : 0;
+    if (!p->product[1])
+        return 0;
+    return run(k, args, 1, args->in[0], at_column(args->in[1], p->first_columns, type), args->out[1], NULL);
 }
 
 int cuda_concat_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
@@ -211,21 +239,23 @@ int cuda_concat_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     const kernel_request *r = &k->request;
     const tensor_desc *dy = &r->in[0], *da = &r->out[0], *db = &r->out[1];
     int64_t rows = tensor_rows(dy), o = dy->dim[3], columns = tensor_count(&r->in[1]) / o;
-    bool want_a = tensor_count(da) > 0, want_b = tensor_count(db) > 0;
+    bool want_a = tensor_count(da) > 0, want_b = tensor_count(db) > 0, one = want_a && side_by_side(da, db);
     int64_t ka = want_a ? da->dim[3] : columns - db->dim[3];
     linear_plan *p = NULL;
     CHECK(ka > 0 && ka < columns && (!want_b || columns - ka == db->dim[3]), ERROR_SHAPE,
           "concat_linear_dgrad: da, db and the weight do not fit");
-    cuda_product_desc desc = {.m = rows, .n = ka, .k = o, .lda = o, .ldb = columns, .ldc = ka};
+    cuda_product_desc desc = {.m = rows, .n = one ? columns : ka, .k = o, .lda = o, .ldb = columns};
+    desc.ldc = tensor_row_stride(da);
     desc.type = desc.result = dy->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
     TRY(new_plan(k, concat_linear_dgrad_launch, &p));
     p->first_columns = ka;
     if (want_a)
         TRY(add_product(self, k, 0, &desc, workspace));
-    desc.n = desc.ldc = columns - ka;
+    desc.n = columns - ka;
+    desc.ldc = tensor_row_stride(db);
     desc.alignment = alignment_at(ka, desc.type);
-    return want_b ? add_product(self, k, 1, &desc, workspace) : 0;
+    return want_b && !one ? add_product(self, k, 1, &desc, workspace) : 0;
 }
 
 /* dw[:, :Ka] = dy^T a, dw[:, Ka:] = dy^T b. */
@@ -233,8 +263,11 @@ static int concat_linear_wgrad_launch(const cuda_backend *self, const kernel *k,
 {
     (void)self;
     const linear_plan *p = k->plan;
-    void *second = at_column(args->out[0], p->first_columns, k->request.out[0].dtype);
+    TRY(check_beside(p, args->in[0], args->in[1], k->request.in[0].dtype));
     TRY(run(k, args, 0, args->in[2], args->in[0], args->out[0], NULL));
+    if (!p->product[1])
+        return 0;
+    void *second = at_column(args->out[0], p->first_columns, k->request.out[0].dtype);
     return run(k, args, 1, args->in[2], args->in[1], second, NULL);
 }
 
@@ -243,17 +276,23 @@ int cuda_concat_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     const kernel_request *r = &k->request;
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *dy = &r->in[2], *dw = &r->out[0];
     int64_t rows = tensor_rows(dy), ka = a->dim[3], kb = b->dim[3], o = dy->dim[3];
+    bool one = side_by_side(a, b);
     linear_plan *p = NULL;
     CHECK(tensor_rows(a) == rows && tensor_rows(b) == rows && tensor_count(dw) == o * (ka + kb), ERROR_SHAPE,
           "concat_linear_wgrad: a, b, dy and the gradient do not fit");
-    cuda_product_desc desc = {.m = o, .n = ka, .k = rows, .lda = o, .ldb = ka, .ldc = ka + kb, .transpose_a = true};
+    cuda_product_desc desc = {
+        .m = o, .n = one ? ka + kb : ka, .k = rows, .lda = o, .ldc = ka + kb, .transpose_a = true};
+    desc.ldb = tensor_row_stride(a);
     desc.type = dy->dtype;
     desc.result = dw->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
     TRY(new_plan(k, concat_linear_wgrad_launch, &p));
     p->first_columns = ka;
     TRY(add_product(self, k, 0, &desc, workspace));
-    desc.n = desc.ldb = kb;
+    if (one)
+        return 0;
+    desc.n = kb;
+    desc.ldb = tensor_row_stride(b);
     desc.alignment = alignment_at(ka, desc.result);
     return add_product(self, k, 1, &desc, workspace);
 }

@@ -24,6 +24,9 @@ static reference_op *const op_functions[OP_COUNT] = {
     [OP_ADD] = reference_add,
     [OP_CONCAT] = reference_concat,
     [OP_UPSAMPLE2X] = reference_upsample2x,
+    [OP_UPSAMPLE_BN_SUMS] = reference_upsample_bn_sums,
+    [OP_UPSAMPLE_BN] = reference_upsample_bn,
+    [OP_UPSAMPLE_BN_INFERENCE] = reference_upsample_bn_inference,
     [OP_PATCHIFY] = reference_patchify,
     [OP_FOLD_FUSE_WEIGHT] = reference_fold_fuse_weight,
     [OP_GLOBAL_AVERAGE_POOL] = reference_global_average_pool,
@@ -44,6 +47,8 @@ static reference_op *const op_functions[OP_COUNT] = {
     [OP_BN_GRAD] = reference_bn_grad,
     [OP_BN_PARAM_GRAD] = reference_bn_param_grad,
     [OP_UPSAMPLE2X_GRAD] = reference_upsample2x_grad,
+    [OP_UPSAMPLE_BN_GRAD_SUMS] = reference_upsample_bn_grad_sums,
+    [OP_UPSAMPLE_BN_GRAD] = reference_upsample_bn_grad,
     [OP_UNPATCHIFY] = reference_unpatchify,
     [OP_FOLD_FUSE_WEIGHT_GRAD] = reference_fold_fuse_weight_grad,
     [OP_GLOBAL_AVERAGE_POOL_GRAD] = reference_global_average_pool_grad,
@@ -77,6 +82,24 @@ static int check_dtypes(const kernel_request *request, const char *name)
     return 0;
 }
 
+static size_t workspace_of(const kernel_request *request)
+{
+    switch (request->node.op) {
+    case OP_CONV2D:
+    case OP_CONV2D_DGRAD:
+    case OP_CONV2D_WGRAD:
+        return reference_conv2d_workspace(request);
+    case OP_UPSAMPLE_BN_SUMS:
+    case OP_UPSAMPLE_BN:
+    case OP_UPSAMPLE_BN_INFERENCE:
+    case OP_UPSAMPLE_BN_GRAD_SUMS:
+    case OP_UPSAMPLE_BN_GRAD:
+        return reference_upsample_bn_workspace(request);
+    default:
+        return 0;
+    }
+}
+
 static int prepare(backend *self, const kernel_request *request, kernel **out, size_t *workspace_bytes)
 {
     (void)self;
@@ -92,8 +115,7 @@ static int prepare(backend *self, const kernel_request *request, kernel **out, s
     k->request = *request;
     k->request.label = NULL; /* the caller's text may not outlive the call */
     k->run = op_functions[op];
-    bool convolution = op == OP_CONV2D || op == OP_CONV2D_DGRAD || op == OP_CONV2D_WGRAD;
-    *workspace_bytes = convolution ? reference_conv2d_workspace(request) : 0;
+    *workspace_bytes = workspace_of(request);
     *out = k;
     return 0;
 }
@@ -137,6 +159,7 @@ static const backend_ops reference_ops = {
     .name = "reference",
     .real = DTYPE_F64,
     .activation = DTYPE_F64,
+    .op_error = 1e-12,
     .host_memory = true,
     .prepare = prepare,
     .launch = launch,

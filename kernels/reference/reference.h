@@ -21,6 +21,8 @@ reference_op reference_bn_sums, reference_bn_normalize, reference_bn_running, re
 reference_op reference_bn_grad_sums, reference_bn_grad, reference_bn_param_grad;
 reference_op reference_add, reference_concat, reference_channel_slice;
 reference_op reference_upsample2x, reference_upsample2x_grad;
+reference_op reference_upsample_bn_sums, reference_upsample_bn, reference_upsample_bn_inference;
+reference_op reference_upsample_bn_grad_sums, reference_upsample_bn_grad;
 reference_op reference_patchify, reference_unpatchify;
 reference_op reference_fold_fuse_weight, reference_fold_fuse_weight_grad;
 reference_op reference_global_average_pool, reference_global_average_pool_grad;
@@ -34,6 +36,9 @@ reference_op reference_sum_squares, reference_clip_factor, reference_sgd_update,
 
 /* Workspace of the three convolution ops: the patches of one group of one picture as a matrix. */
 size_t reference_conv2d_workspace(const kernel_request *request);
+
+/* Workspace of the upsample_bn ops: two maps of the large size. */
+size_t reference_upsample_bn_workspace(const kernel_request *request);
 
 /* bias[c] = sum of dy[.., c] over the rows. */
 void reference_bias_grad(const tensor_desc *dy_desc, const double *dy, double *dbias);

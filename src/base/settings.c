@@ -132,9 +132,20 @@ static int validate_data(const settings *s)
     return 0;
 }
 
+static int validate_run(const settings *s)
+{
+    bool any = s->run.precision == PRECISION_AUTO;
+    CHECK(any || s->run.device != DEVICE_REFERENCE, ERROR_SETTINGS,
+          "run.precision: run.device = reference computes in float64; auto is allowed");
+    CHECK(any || s->run.precision == PRECISION_FP32 || s->run.device != DEVICE_CPU, ERROR_SETTINGS,
+          "run.precision: run.device = cpu computes in float32; auto and fp32 are allowed");
+    return 0;
+}
+
 int settings_validate(const settings *s)
 {
     TRY(validate_loss(s));
     TRY(validate_train(s));
+    TRY(validate_run(s));
     return validate_data(s);
 }

@@ -38,8 +38,19 @@ typedef struct {
     X(DATA_SYNTHETIC, "synthetic")
 #define DEVICE_CHOICES(X)                                                                                              \
     X(DEVICE_AUTO, "auto")                                                                                             \
+    X(DEVICE_CUDA, "cuda")                                                                                             \
     X(DEVICE_CPU, "cpu")                                                                                               \
     X(DEVICE_REFERENCE, "reference")
+#define PRECISION_CHOICES(X)                                                                                           \
+    X(PRECISION_AUTO, "auto")                                                                                          \
+    X(PRECISION_FP16, "fp16")                                                                                          \
+    X(PRECISION_BF16, "bf16")                                                                                          \
+    X(PRECISION_TF32, "tf32")                                                                                          \
+    X(PRECISION_FP32, "fp32")
+#define REDUCTION_CHOICES(X)                                                                                           \
+    X(REDUCTION_AUTO, "auto")                                                                                          \
+    X(REDUCTION_NCCL, "nccl")                                                                                          \
+    X(REDUCTION_MPI, "mpi")
 #define ISA_CHOICES(X)                                                                                                 \
     X(ISA_AUTO, "auto")                                                                                                \
     X(ISA_BASELINE, "baseline")                                                                                        \
@@ -52,6 +63,8 @@ enum { METHOD_CHOICES(CHOICE_ID) };
 enum { SCHEDULE_CHOICES(CHOICE_ID) };
 enum { DATA_CHOICES(CHOICE_ID) };
 enum { DEVICE_CHOICES(CHOICE_ID) };
+enum { PRECISION_CHOICES(CHOICE_ID) };
+enum { REDUCTION_CHOICES(CHOICE_ID) };
 enum { ISA_CHOICES(CHOICE_ID) };
 #undef CHOICE_ID
 

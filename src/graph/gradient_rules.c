@@ -187,3 +187,19 @@ void gradient_feature_loss(backward *b, const graph_node *node)
 {
     give_input(b, node->in[0], OP_FEATURE_LOSS_GRAD, &node->attr, 2, node->in);
 }
+
+/* The large gradient is read once, by the node that gathers it to the small size; all after it is small. */
+void gradient_upsample_bn(backward *b, const graph_node *node)
+{
+    graph *g = b->g;
+    value_id z = node->in[0], sums = node->in[1], gamma = node->in[2], beta = node->in[3];
+    value_id dy = backward_take(b, node->out[0]);
+    value_id out[2] = {new_sums(g, sums), graph_value_new(g, *graph_desc(g, z), NULL)};
+    graph_emit(g, OP_UPSAMPLE_BN_GRAD_SUMS, &node->attr, 5, (value_id[]){z, sums, gamma, beta, dy}, 2, out);
+
+    value_id affine[2] = {backward_give_new(b, gamma), backward_give_new(b, beta)};
+    graph_emit(g, OP_BN_PARAM_GRAD, NULL, 1, &out[0], 2, affine);
+    if (b->sync_bn)
+        graph_emit(g, OP_ALL_REDUCE, NULL, 1, &out[0], 0, NULL);
+    give_input(b, z, OP_UPSAMPLE_BN_GRAD, &node->attr, 5, (value_id[]){z, sums, gamma, out[0], out[1]});
+}

@@ -104,7 +104,8 @@ static value_id named_value(graph *g, const char *name, value_kind kind, uint8_t
         graph_fail(g, ERROR_INTERNAL, "the name \"%s\" is too long", name);
     if (graph_find(g, name) != VALUE_NONE)
         graph_fail(g, ERROR_INTERNAL, "two values are called \"%s\"", name);
-    tensor_desc desc = {{dim[0], dim[1], dim[2], dim[3]}, type, (uint8_t)layout, (uint8_t)kind};
+    tensor_desc desc = {
+        .dim = {dim[0], dim[1], dim[2], dim[3]}, .dtype = type, .layout = (uint8_t)layout, .kind = (uint8_t)kind};
     return graph_value_new(g, desc, name);
 }
 

@@ -15,7 +15,9 @@ enum { GRAPH_NAME_BYTES = 64 };
 
 typedef struct {
     tensor_desc desc;
-    bool keep;                   /* read by the host after the step: lives to its end */
+    bool keep;      /* read by the host after the step: lives to its end */
+    value_id whole; /* the value that this one's memory is a part of, from `whole_channel` on */
+    int32_t whole_channel;
     char name[GRAPH_NAME_BYTES]; /* parameters, states, inputs, outputs; else empty */
 } graph_value;
 
@@ -91,13 +93,17 @@ void graph_accumulate(graph *g, batch_part part);
 
 /* Appends one sgd_update for each parameter that has a gradient, with its state "momentum/<parameter>" and the
  * input "lr". Vectors (biases, batch normalisation) decay only with decay_vectors. With clip_norm > 0 all gradients are
- * scaled so that their joint norm does not exceed it. With ema_decay > 0 the states "ema/<name>" follow the parameters
- * and the states that are there (the running statistics). */
+ * scaled so that their joint norm does not exceed it. Where graph_precision made a loss scale, it is divided out, and a
+ * step whose gradients are not finite changes nothing; where it made copies, they follow. With ema_decay > 0 the states
+ * "ema/<name>" follow the parameters and the states that are there (the running statistics). */
 typedef struct {
     double momentum, weight_decay, clip_norm, ema_decay;
     bool nesterov, decay_vectors;
 } sgd_options;
 void graph_sgd(graph *g, const sgd_options *options);
+
+/* Moves the updates of running statistics behind all other nodes, so that a device can make one launch of them. */
+void graph_defer_running(graph *g);
 
 /* Drops every node without side effect none of whose results is read or kept. */
 void graph_drop_dead(graph *g);

@@ -31,6 +31,7 @@ typedef struct {
     uint8_t dtype;
     uint8_t layout;
     uint8_t kind;
+    int32_t row_stride; /* elements from the channels of one place to those of the next; 0: dim[3] (graph/pair.h) */
 } tensor_desc;
 
 typedef enum {
@@ -79,6 +80,12 @@ static inline size_t dtype_bytes(uint8_t type)
 static inline size_t tensor_bytes(const tensor_desc *t)
 {
     return (size_t)tensor_count(t) * dtype_bytes(t->dtype);
+}
+
+/* Elements from one row of the matrix to the next. */
+static inline int64_t tensor_row_stride(const tensor_desc *t)
+{
+    return t->row_stride ? t->row_stride : t->dim[3];
 }
 
 /* Rows of the matrix a tensor is when its channels are the columns: N*H*W. */

@@ -23,17 +23,22 @@ static value_id companion_state(graph *g, const char *prefix, value_id of)
     return graph_state(g, name, (tensor_layout)value.desc.layout, value.desc.dim);
 }
 
-/* min(1, clip_norm / norm of all gradients together). */
-static value_id clip_factor(graph *g, double clip_norm, uint32_t n_values)
+/* What the gradients are multiplied by: undoes the loss scale, keeps their joint norm below clip_norm. VALUE_NONE when
+ * there is neither. */
+static value_id gradient_factor(graph *g, double clip_norm, uint32_t n_values)
 {
-    value_id sum = VALUE_NONE;
-    graph_scope(g, "clip_norm");
+    value_id sum = VALUE_NONE, scaling = graph_find(g, "loss_scale");
+    if (clip_norm <= 0 && scaling == VALUE_NONE)
+        return VALUE_NONE;
+    graph_scope(g, "gradients");
     for (value_id id = 1; id < n_values; id++) {
         value_id gradient = graph_desc(g, id)->kind == KIND_PARAMETER ? gradient_of(g, id) : VALUE_NONE;
         if (gradient)
             sum = graph_apply(g, OP_SUM_SQUARES, NULL, sum ? 2 : 1, (value_id[]){gradient, sum});
     }
     op_attr attr = {.max_norm = clip_norm};
+    if (scaling)
+        return graph_apply(g, OP_LOSS_SCALE, &attr, 2, (value_id[]){sum, scaling});
     return graph_apply(g, OP_CLIP_FACTOR, &attr, 1, &sum);
 }
 
@@ -42,24 +47,33 @@ static void update_parameter(graph *g, value_id parameter, value_id lr, value_id
     value_id gradient = gradient_of(g, parameter);
     if (gradient == VALUE_NONE)
         return;
+    char copy[LONG_NAME];
+    snprintf(copy, sizeof copy, "copy/%s", g->values[parameter].name);
     value_id momentum = companion_state(g, "momentum", parameter);
     op_attr attr = {.momentum = options->momentum,
                     .weight_decay = options->weight_decay,
                     .nesterov = options->nesterov,
                     .decay = options->decay_vectors || graph_desc(g, parameter)->layout != LAYOUT_C};
     graph_scope(g, "%s", g->values[parameter].name);
-    graph_emit(g, OP_SGD_UPDATE, &attr, 5, (value_id[]){parameter, momentum, gradient, lr, factor}, 0, NULL);
+    graph_emit(g, OP_SGD_UPDATE, &attr, 6, (value_id[]){parameter, momentum, gradient, lr, factor, graph_find(g, copy)},
+               0, NULL);
 }
 
-static void follow(graph *g, uint8_t kind, double decay, uint32_t n_values)
+static void follow(graph *g, value_id value, double decay)
 {
     op_attr attr = {.momentum = decay};
-    for (value_id id = 1; id < n_values && !g->status; id++) {
-        if (graph_desc(g, id)->kind != kind || strncmp(g->values[id].name, "accumulated/", 12) == 0)
-            continue;
-        graph_scope(g, "ema");
-        value_id average = companion_state(g, "ema", id);
-        graph_emit(g, OP_EMA_UPDATE, &attr, 2, (value_id[]){id, average}, 0, NULL);
+    graph_scope(g, "ema");
+    value_id average = companion_state(g, "ema", value);
+    graph_emit(g, OP_EMA_UPDATE, &attr, 2, (value_id[]){value, average}, 0, NULL);
+}
+
+static void follow_statistics(graph *g, double decay)
+{
+    uint32_t n_nodes = g->n_nodes;
+    for (uint32_t i = 0; i < n_nodes && !g->status; i++) {
+        const graph_node node = g->nodes[i]; /* a copy: emitting moves the array */
+        for (int k = 1; k <= 2 && node.op == OP_BN_RUNNING; k++)
+            follow(g, node.in[k], decay);
     }
 }
 
@@ -67,13 +81,14 @@ void graph_sgd(graph *g, const sgd_options *options)
 {
     value_id lr = graph_input(g, "lr", DTYPE_F64, (const int32_t[]){1, 1, 1, 1});
     uint32_t n_values = g->n_values;
-    /* The averages of the running statistics come first, so that they lie beside these in the arena of states. */
-    if (options->ema_decay > 0)
-        follow(g, KIND_STATE, options->ema_decay, n_values);
-    value_id factor = options->clip_norm > 0 ? clip_factor(g, options->clip_norm, n_values) : VALUE_NONE;
+    value_id factor = gradient_factor(g, options->clip_norm, n_values);
     for (value_id id = 1; id < n_values && !g->status; id++)
         if (graph_desc(g, id)->kind == KIND_PARAMETER)
             update_parameter(g, id, lr, factor, options);
-    if (options->ema_decay > 0)
-        follow(g, KIND_PARAMETER, options->ema_decay, n_values);
+    if (options->ema_decay > 0) {
+        follow_statistics(g, options->ema_decay);
+        for (value_id id = 1; id < n_values && !g->status; id++)
+            if (graph_desc(g, id)->kind == KIND_PARAMETER)
+                follow(g, id, options->ema_decay);
+    }
 }

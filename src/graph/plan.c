@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Activations that are one buffer, by in-place ops; known by its first member. */
+/* Activations that are one buffer, by in-place ops or as parts of a whole; known by its first member, or the whole. */
 typedef struct {
     value_id first;
     uint32_t begin, end; /* nodes that write it first and read it last */
@@ -46,6 +46,11 @@ static void measure(lifetimes *life)
     for (value_id id = 1; id < g->n_values; id++)
         if (g->values[id].keep && life->begin[id] <= life->end[id])
             life->end[id] = g->n_nodes;
+    for (value_id id = 1; id < g->n_values; id++) /* a whole lives as long as any of its parts */
+        if (g->values[id].whole && life->begin[id] <= life->end[id]) {
+            touch(life, g->values[id].whole, life->begin[id]);
+            touch(life, g->values[id].whole, life->end[id]);
+        }
 }
 
 /* May output 0 of the node take over the input's memory? */
@@ -59,7 +64,8 @@ static bool can_share(const lifetimes *life, const graph_node *node, uint32_t in
     int readings = 0;
     for (int j = 0; j < node->n_in; j++)
         readings += node->in[j] == in;
-    return a->kind == KIND_ACTIVATION && b->kind == KIND_ACTIVATION && tensor_bytes(a) == tensor_bytes(b) &&
+    bool parts = life->g->values[in].whole || life->g->values[out].whole;
+    return !parts && a->kind == KIND_ACTIVATION && b->kind == KIND_ACTIVATION && tensor_bytes(a) == tensor_bytes(b) &&
            life->end[in] == index && readings == 1;
 }
 
@@ -76,6 +82,9 @@ static void join(lifetimes *life)
         value_id owner = life->owner[node->in[op_table_row((op_id)node->op)->in_place]];
         life->owner[node->out[0]] = owner;
     }
+    for (value_id id = 1; id < g->n_values; id++)
+        if (g->values[id].whole)
+            life->owner[id] = g->values[id].whole;
     for (value_id id = 1; id < g->n_values; id++) {
         value_id owner = life->owner[id];
         if (owner != id && life->end[id] > life->end[owner])
@@ -140,7 +149,8 @@ static int pack_activations(memory_plan *plan, const lifetimes *life)
     }
     for (value_id id = 1; id < g->n_values; id++)
         if (life->owner[id] != id)
-            plan->offset[id] = plan->offset[life->owner[id]];
+            plan->offset[id] = plan->offset[life->owner[id]] +
+                               (size_t)g->values[id].whole_channel * dtype_bytes(graph_desc(g, id)->dtype);
 out:
     free(buffers);
     free(alive);

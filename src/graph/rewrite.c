@@ -110,6 +110,40 @@ static bool rewrite_patch(graph *g, uint32_t index)
     return true;
 }
 
+/* The upsample whose map x feeds nothing but batch normalisation; else NULL. */
+static const graph_node *normalized_upsample(graph *g, value_id x, uint32_t readers)
+{
+    graph_node *upsample = writer_of(g, x);
+    bool hidden = !g->values[x].keep && graph_count_uses(g, x) == readers;
+    return upsample && upsample->op == OP_UPSAMPLE2X && hidden ? upsample : NULL;
+}
+
+/* Batch statistics: the sums and the normalisation are all that read the large map, which is dead then. */
+static void rewrite_upsample_bn(graph *g, graph_node *normalize)
+{
+    if (normalize->op != OP_BN_NORMALIZE || normalize->n_in != 4)
+        return;
+    graph_node *sums = writer_of(g, normalize->in[1]);
+    const graph_node *upsample = normalized_upsample(g, normalize->in[0], 2);
+    if (!upsample || !sums || sums->op != OP_BN_SUMS || sums->in[0] != normalize->in[0])
+        return;
+    sums->op = OP_UPSAMPLE_BN_SUMS;
+    normalize->op = OP_UPSAMPLE_BN;
+    sums->in[0] = normalize->in[0] = upsample->in[0];
+}
+
+/* The same with running statistics. */
+static void rewrite_upsample_bn_inference(graph *g, graph_node *inference)
+{
+    if (inference->op != OP_BN_INFERENCE || inference->n_in != 5)
+        return;
+    const graph_node *upsample = normalized_upsample(g, inference->in[0], 1);
+    if (!upsample)
+        return;
+    inference->op = OP_UPSAMPLE_BN_INFERENCE;
+    inference->in[0] = upsample->in[0];
+}
+
 void graph_rewrite(graph *g, const rewrite_options *options)
 {
     for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
@@ -117,6 +151,10 @@ void graph_rewrite(graph *g, const rewrite_options *options)
             rewrite_upsample(g, &g->nodes[i]);
         if (options->fuse)
             rewrite_fuse(g, &g->nodes[i]);
+        if (options->upsample_bn) {
+            rewrite_upsample_bn(g, &g->nodes[i]);
+            rewrite_upsample_bn_inference(g, &g->nodes[i]);
+        }
         if (options->patch && rewrite_patch(g, i))
             i++;
     }

@@ -6,9 +6,10 @@
 #include "graph/graph.h"
 
 typedef struct {
-    bool upsample; /* conv1x1(upsample(x)) = upsample(conv1x1(x)): a quarter of the work */
-    bool fuse;     /* conv1x1(concat(u + l, u)), weight [Wa, Wb] = (Wa + Wb) u + Wa l: no sum, no concatenation */
-    bool patch;    /* a k x k stride k convolution without padding is one matrix product over patches */
+    bool upsample;    /* conv1x1(upsample(x)) = upsample(conv1x1(x)): a quarter of the work */
+    bool fuse;        /* conv1x1(concat(u + l, u)), weight [Wa, Wb] = (Wa + Wb) u + Wa l: no sum, no concatenation */
+    bool patch;       /* a k x k stride k convolution without padding is one matrix product over patches */
+    bool upsample_bn; /* bn(upsample(x)) from x: the upsampled map itself is never made */
 } rewrite_options;
 
 void graph_rewrite(graph *g, const rewrite_options *options);

@@ -233,3 +233,19 @@ int shape_given(const graph *g, const graph_node *node, tensor_desc *out)
     (void)out;
     return error_set(ERROR_INTERNAL, "%s takes its output from the pass that emits it", op_name((op_id)node->op));
 }
+
+static int upsample_bn_shape(const graph *g, const graph_node *node, int first_vector, tensor_desc *out)
+{
+    TRY(batch_norm_shape(g, node, first_vector, node->n_in, out));
+    return shape_upsample2x(g, node, out);
+}
+
+int shape_upsample_bn(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    return upsample_bn_shape(g, node, 2, out);
+}
+
+int shape_upsample_bn_inference(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    return upsample_bn_shape(g, node, 1, out);
+}

@@ -10,7 +10,7 @@ static void keep(builder *b, value_id value, const char *what, int head)
     graph_keep(b->g, value, name);
 }
 
-static double cross_entropy_weight(const model_options *o, int head)
+double model_cross_entropy_weight(const model_options *o, int head)
 {
     if (!model_has_students(o))
         return 1;
@@ -21,7 +21,7 @@ static void build_head_losses(builder *b, int head)
 {
     model *m = b->m;
     op_attr attr = {.count = b->shape->loss_batch,
-                    .weight = cross_entropy_weight(b->options, head),
+                    .weight = model_cross_entropy_weight(b->options, head),
                     .smoothing = b->shape->training ? b->options->label_smoothing : 0};
     value_id in[2] = {m->logits[head], m->target};
     graph_scope(b->g, "loss.%s", head_names[head]);

@@ -59,6 +59,9 @@ typedef struct {
 /* Is there any student? */
 bool model_has_students(const model_options *options);
 
+/* Weight of a head's cross entropy in the joint loss. */
+double model_cross_entropy_weight(const model_options *options, int head);
+
 /* What one step is built for. */
 typedef struct {
     bool training;        /* batch statistics; otherwise running ones */

@@ -1,11 +1,56 @@
-/* Owns the order of the passes. One thread. */
+/* Owns the order of the passes, and the sums of what is measured. One thread. */
 #include "model/step.h"
+
+#include <stddef.h>
+
+typedef struct {
+    graph *g;
+    value_id sums;
+    double pictures; /* that a mean loss is a mean of */
+} summing;
+
+static void add(const summing *s, value_id value, size_t offset, double weight)
+{
+    op_attr attr = {.channel_offset = (int32_t)(offset / sizeof(double)), .weight = weight};
+    if (value != VALUE_NONE && weight != 0)
+        graph_apply(s->g, OP_METRIC_ADD, &attr, 2, (value_id[]){value, s->sums});
+}
+
+static void sum_head(const summing *s, const model *m, const model_options *o, int head)
+{
+    add(s, m->cross_entropy[head], offsetof(loss_sums, cross_entropy) + (size_t)head * sizeof(double), s->pictures);
+    add(s, m->cross_entropy[head], offsetof(loss_sums, total), s->pictures * model_cross_entropy_weight(o, head));
+    add(s, m->top_k[head], offsetof(loss_sums, right) + (size_t)head * 2 * sizeof(double), 1);
+}
+
+static void sum_student(const summing *s, const model *m, const model_options *o, int student)
+{
+    size_t at = (size_t)student * sizeof(double);
+    add(s, m->kd[student], offsetof(loss_sums, kd) + at, s->pictures);
+    add(s, m->kd[student], offsetof(loss_sums, total), s->pictures * o->kd_weight);
+    add(s, m->feature[student], offsetof(loss_sums, feature) + at, 1);
+    add(s, m->feature[student], offsetof(loss_sums, total), s->pictures * o->feature_weight);
+}
+
+static void sum_losses(graph *g, const model *m, const model_options *options, double pictures)
+{
+    tensor_desc desc = {.dim = {1, 1, 1, LOSS_SUMS}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_STATE};
+    summing s = {g, graph_value_new(g, desc, "loss_sums"), pictures};
+    graph_scope(g, "losses");
+    for (int head = 0; head < HEADS; head++)
+        sum_head(&s, m, options, head);
+    for (int student = 0; student < STUDENTS; student++)
+        sum_student(&s, m, options, student);
+}
 
 int step_build_training(graph *g, model *m, const step_options *options, const step_shape *shape)
 {
     model_build(m, g, &options->model, shape);
+    sum_losses(g, m, &options->model, shape->loss_batch);
     graph_rewrite(g, &options->rewrites);
     graph_backward(g, shape->sync_bn);
+    graph_precision(g, &options->precision);
+    graph_defer_running(g);
     graph_accumulate(g, shape->part);
     if (shape->part == PART_WHOLE || shape->part == PART_LAST)
         graph_sgd(g, &options->sgd);
@@ -17,6 +62,8 @@ int step_build_evaluation(graph *g, model *m, const step_options *options, int32
 {
     const step_shape shape = {.training = false, .batch = batch, .global_batch = batch, .loss_batch = batch};
     model_build(m, g, &options->model, &shape);
+    sum_losses(g, m, &options->model, batch);
     graph_rewrite(g, &options->rewrites);
+    graph_precision(g, &options->precision);
     return graph_status(g);
 }

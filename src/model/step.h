@@ -2,18 +2,31 @@
 #ifndef TESKD_MODEL_STEP_H
 #define TESKD_MODEL_STEP_H
 
+#include "graph/precision.h"
 #include "graph/rewrite.h"
 #include "model/network.h"
 
+/* The state "loss_sums": what every step adds its measurements to, until somebody takes them and sets it to zero. Sums
+ * over pictures: a loss times the pictures that it is a mean of, counts of right answers (top-1, top-5). The feature
+ * loss, which the joint loss takes summed over the batch, is summed as it is. Float64, in this order. */
+typedef struct {
+    double total; /* the joint loss */
+    double cross_entropy[HEADS], kd[STUDENTS], feature[STUDENTS];
+    double right[HEADS][2];
+} loss_sums;
+
+enum { LOSS_SUMS = sizeof(loss_sums) / sizeof(double) };
+
 typedef struct {
     model_options model;
+    precision_options precision;
     rewrite_options rewrites;
     sgd_options sgd;
 } step_options;
 
-/* Builds forward, losses, rewrites, backward and (for the whole or last part of a batch) update, in that order, into an
- * initialised graph. Inputs: "input", "target", and "lr" where there is an update. Returns graph_status; free the model
- * with model_free. */
+/* Builds forward, losses and their sums, rewrites, backward and (for the whole or last part of a batch) update, in that
+ * order, into an initialised graph. Inputs: "input", "target", and "lr" where there is an update. Returns graph_status;
+ * free the model with model_free. */
 int step_build_training(graph *g, model *m, const step_options *options, const step_shape *shape);
 
 /* Builds the forward with running statistics; a plain model option leaves the teacher alone. */

@@ -1,35 +1,91 @@
-/* Owns the loop over a program's nodes. Invariant: every rank starts the same reductions in the same order. One thread.
- */
+/* Owns the loop over a program's launches. Invariant: every rank starts the same reductions in the same order. One
+ * thread. */
 #include "base/error.h"
 #include "run/program.h"
 
+#include <stdlib.h>
+#include <time.h>
+
+double run_clock(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
+/* Where the time of a launch goes: taken by the host's clock, or by marks on the device. NULL: nowhere. */
+typedef struct {
+    double *seconds; /* one a launch, added to */
+    double begin;
+} stopwatch;
+
 static comm_dtype comm_type(uint8_t type)
 {
-    return type == DTYPE_F64 ? COMM_F64 : COMM_F32;
+    switch (type) {
+    case DTYPE_F64:
+        return COMM_F64;
+    case DTYPE_F16:
+        return COMM_F16;
+    case DTYPE_BF16:
+        return COMM_BF16;
+    default:
+        return COMM_F32;
+    }
 }
 
-static int reduce_value(runtime *r, const program *p, uint32_t index)
+static int reduce_value(const runtime *r, const program *p, const program_launch *launch)
 {
-    const tensor_desc *desc = graph_desc(&p->step, p->step.nodes[index].in[0]);
-    return comm_all_reduce(r->ranks, kernel_in_out(&p->args[index], 0), (size_t)tensor_count(desc),
-                           comm_type(desc->dtype));
+    const tensor_desc *desc = graph_desc(&p->step, p->step.nodes[launch->first_node].in[0]);
+    reduction *sums = r->options.sums;
+    if (!sums)
+        return 0;
+    TRY(sums->ops->start(sums, kernel_in_out(&launch->args, 0), (size_t)tensor_count(desc), comm_type(desc->dtype)));
+    return sums->ops->finish(sums);
 }
 
-static int start_bucket(runtime *r, gradient_bucket *bucket)
+static void *bucket_memory(const runtime *r, const gradient_bucket *bucket)
 {
-    size_t element = dtype_bytes((uint8_t)r->device->ops->real);
-    return comm_all_reduce_start(r->ranks, (char *)r->arena[KIND_GRADIENT] + bucket->offset, bucket->bytes / element,
-                                 comm_type((uint8_t)r->device->ops->real), &bucket->request);
+    return (char *)r->arena[KIND_GRADIENT] + bucket->offset;
 }
 
-static int run_node(runtime *r, program *p, uint32_t index)
+static int start_bucket(const runtime *r, const gradient_bucket *bucket)
 {
-    if (p->step.nodes[index].op == OP_ALL_REDUCE)
-        return reduce_value(r, p, index);
-    int status = r->device->ops->launch(r->device, p->kernels[index], &p->args[index]);
+    backend *device = r->options.device;
+    uint8_t real = (uint8_t)device->ops->real;
+    reduction *sums = r->options.sums;
+    void *gradients = bucket_memory(r, bucket);
+    size_t count = bucket->bytes / dtype_bytes(real);
+    if (!bucket->narrowed)
+        return sums->ops->start(sums, gradients, count, comm_type(real));
+    const kernel_args args = {.in = {gradients}, .out = {bucket->narrowed}};
+    TRY(device->ops->launch(device, bucket->narrow, &args));
+    return sums->ops->start(sums, bucket->narrowed, count, comm_type((uint8_t)r->options.sums_dtype));
+}
+
+/* Launches from here on see the sums of the first `n` buckets. */
+static int finish_buckets(const runtime *r, const program *p, uint32_t n)
+{
+    backend *device = r->options.device;
+    TRY(r->options.sums->ops->finish(r->options.sums));
+    for (uint32_t i = 0; i < n; i++) {
+        const gradient_bucket *bucket = &p->buckets[i];
+        const kernel_args args = {.in = {bucket->narrowed}, .out = {bucket_memory(r, bucket)}};
+        if (bucket->narrowed)
+            TRY(device->ops->launch(device, bucket->widen, &args));
+    }
+    return 0;
+}
+
+static int run_launch(const runtime *r, const program *p, const program_launch *launch)
+{
+    const graph_node *node = &p->step.nodes[launch->first_node];
+    backend *device = r->options.device;
+    if (!launch->kernel)
+        return reduce_value(r, p, launch);
+    int status = device->ops->launch(device, launch->kernel, launch->n_nodes > 1 ? NULL : &launch->args);
     if (status < 0)
-        return error_prefix(status, "%s of %s", op_name((op_id)p->step.nodes[index].op), p->step.labels[index]);
-    return comm_progress(r->ranks);
+        return error_prefix(status, "%s of %s", op_name((op_id)node->op), p->step.labels[launch->first_node]);
+    return r->options.sums ? r->options.sums->ops->progress(r->options.sums) : 0;
 }
 
 static bool reads_gradient(const graph *g, const graph_node *node)
@@ -40,20 +96,116 @@ static bool reads_gradient(const graph *g, const graph_node *node)
     return false;
 }
 
-int program_run(runtime *r, program *p, double *node_seconds)
+static int average_statistics(const runtime *r)
 {
-    uint32_t started = 0, waited = 0;
-    for (uint32_t i = 0; i < p->step.n_nodes; i++) {
-        double begin = node_seconds ? run_clock() : 0;
-        while (waited < started && reads_gradient(&p->step, &p->step.nodes[i]))
-            TRY(comm_wait(r->ranks, &p->buckets[waited++].request));
-        TRY(run_node(r, p, i));
-        if (started < p->n_buckets && p->buckets[started].last_node == i)
-            TRY(start_bucket(r, &p->buckets[started++]));
-        if (node_seconds)
-            node_seconds[i] += run_clock() - begin;
-    }
-    while (waited < started)
-        TRY(comm_wait(r->ranks, &p->buckets[waited++].request));
+    const store *s = r->options.tensors;
+    backend *device = r->options.device;
+    uint8_t type = (uint8_t)device->ops->real;
+    if (!r->statistics_mean)
+        return 0;
+    TRY(r->options.sums->ops->start(r->options.sums, s->statistics, s->statistics_bytes / dtype_bytes(type),
+                                    comm_type(type)));
+    TRY(r->options.sums->ops->finish(r->options.sums));
+    return device->ops->launch(device, r->statistics_mean, &r->statistics_args);
+}
+
+static int stopwatch_begin(const runtime *r, stopwatch *watch)
+{
+    backend *device = r->options.device;
+    if (watch && device->ops->mark)
+        return device->ops->mark(device, 0);
+    if (watch)
+        watch->begin = run_clock();
     return 0;
+}
+
+static int stopwatch_note(const runtime *r, stopwatch *watch, uint32_t index)
+{
+    backend *device = r->options.device;
+    if (watch && device->ops->mark)
+        return device->ops->mark(device, index + 1);
+    if (watch) {
+        double now = run_clock();
+        watch->seconds[index] += now - watch->begin;
+        watch->begin = now;
+    }
+    return 0;
+}
+
+static int run_launches(const runtime *r, const program *p, stopwatch *watch)
+{
+    uint32_t n_buckets = r->options.sums ? p->n_buckets : 0, started = 0;
+    bool finished = false;
+    TRY(stopwatch_begin(r, watch));
+    for (uint32_t i = 0; i < p->n_launches; i++) {
+        const program_launch *launch = &p->launches[i];
+        if (started > 0 && !finished && reads_gradient(&p->step, &p->step.nodes[launch->first_node])) {
+            TRY(finish_buckets(r, p, started));
+            finished = true;
+        }
+        TRY(run_launch(r, p, launch));
+        while (started < n_buckets && p->buckets[started].last_node < launch->first_node + launch->n_nodes)
+            TRY(start_bucket(r, &p->buckets[started++]));
+        TRY(stopwatch_note(r, watch, i));
+    }
+    if (started > 0 && !finished)
+        TRY(finish_buckets(r, p, started));
+    return p->updates ? average_statistics(r) : 0;
+}
+
+/* Libraries may load code or measure in a first run, which cannot be recorded: the second one is. */
+static bool is_time_to_record(const runtime *r, const program *p)
+{
+    return r->options.capture && p->has_run && r->options.device->ops->record_begin &&
+           (!r->options.sums || r->options.sums->ops->recordable);
+}
+
+static int record(const runtime *r, program *p)
+{
+    backend *device = r->options.device;
+    TRY(device->ops->record_begin(device));
+    int status = run_launches(r, p, NULL);
+    int ended = device->ops->record_end(device, &p->recorded); /* in any case, and its reason is the earlier one */
+    status = ended < 0 ? ended : status;
+    return status < 0 ? error_prefix(status, "recording the step (run.capture = no does without)") : 0;
+}
+
+int program_run(runtime *r, program *p)
+{
+    backend *device = r->options.device;
+    if (!p->recorded && is_time_to_record(r, p))
+        TRY(record(r, p));
+    if (p->recorded) {
+        TRY(device->ops->replay(device, p->recorded));
+        return r->options.sums ? r->options.sums->ops->progress(r->options.sums) : 0;
+    }
+    p->has_run = true;
+    return run_launches(r, p, NULL);
+}
+
+static int add_marked_times(const runtime *r, const program *p, double *launch_seconds)
+{
+    backend *device = r->options.device;
+    double *seconds = malloc((p->n_launches + 1) * sizeof *seconds);
+    CHECK(seconds, ERROR_MEMORY, "no memory for the times of %u launches", p->n_launches);
+    int status = device->ops->mark_times(device, p->n_launches + 1, seconds);
+    for (uint32_t i = 0; status == 0 && i < p->n_launches; i++)
+        launch_seconds[i] += seconds[i];
+    free(seconds);
+    return status;
+}
+
+int program_run_timed(runtime *r, program *p, double *launch_seconds)
+{
+    stopwatch watch = {.seconds = launch_seconds};
+    TRY(run_launches(r, p, &watch));
+    p->has_run = true;
+    TRY(runtime_synchronize(r));
+    return r->options.device->ops->mark ? add_marked_times(r, p, launch_seconds) : 0;
+}
+
+int runtime_synchronize(runtime *r)
+{
+    backend *device = r->options.device;
+    return r->options.sums ? r->options.sums->ops->synchronize(r->options.sums) : device->ops->synchronize(device);
 }

@@ -1,30 +1,37 @@
 /* Owns programs and the arenas they share. Invariant: after runtime_bind nothing is allocated. One thread. */
 #include "run/program.h"
 #include "base/error.h"
+#include "run/memory_report.h"
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
-double run_clock(void)
+void runtime_open(runtime *r, const runtime_options *options)
 {
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+    *r = (runtime){.options = *options};
 }
 
-void runtime_open(runtime *r, backend *device, comm *ranks, store *tensors, size_t bucket_bytes)
+static void release_kernel(backend *device, kernel *k)
 {
-    *r = (runtime){.device = device, .ranks = ranks, .tensors = tensors, .bucket_bytes = bucket_bytes};
+    if (k)
+        device->ops->release(device, k);
 }
 
 static void program_free(program *p, backend *device)
 {
+    if (p->recorded)
+        device->ops->release_recording(device, p->recorded);
+    for (uint32_t i = 0; i < p->n_launches; i++)
+        if (p->launches[i].n_nodes > 1)
+            release_kernel(device, p->launches[i].kernel);
     for (uint32_t i = 0; p->kernels && i < p->step.n_nodes; i++)
-        if (p->kernels[i])
-            device->ops->release(device, p->kernels[i]);
+        release_kernel(device, p->kernels[i]);
+    for (uint32_t i = 0; i < p->n_buckets; i++) {
+        release_kernel(device, p->buckets[i].narrow);
+        release_kernel(device, p->buckets[i].widen);
+    }
     free(p->kernels);
-    free(p->args);
+    free(p->launches);
     free(p->buckets);
     plan_free(&p->plan);
     graph_free(&p->step);
@@ -33,13 +40,17 @@ static void program_free(program *p, backend *device)
 
 void runtime_close(runtime *r)
 {
+    backend *device = r->options.device;
     for (int i = 0; i < r->n_programs; i++)
-        program_free(r->programs[i], r->device);
+        program_free(r->programs[i], device);
     for (int kind = 0; kind < KIND_COUNT; kind++)
         if (r->arena[kind])
-            r->device->ops->free(r->device, r->arena[kind]);
+            device->ops->free(device, r->arena[kind]);
     if (r->workspace)
-        r->device->ops->free(r->device, r->workspace);
+        device->ops->free(device, r->workspace);
+    if (r->narrowed_gradients)
+        device->ops->free(device, r->narrowed_gradients);
+    release_kernel(device, r->statistics_mean);
     *r = (runtime){0};
 }
 
@@ -55,7 +66,7 @@ static int prepare_node(runtime *r, program *p, uint32_t index)
     for (int k = 0; k < node->n_out; k++)
         request.out[k] = *graph_desc(g, node->out[k]);
     size_t workspace = 0;
-    int status = r->device->ops->prepare(r->device, &request, &p->kernels[index], &workspace);
+    int status = r->options.device->ops->prepare(r->options.device, &request, &p->kernels[index], &workspace);
     if (status < 0)
         return error_prefix(status, "%s of %s", op_name((op_id)node->op), request.label);
     if (workspace > p->workspace_bytes)
@@ -93,11 +104,18 @@ static int prepare_program(runtime *r, program *p)
     TRY(graph_status(&p->step));
     TRY(plan_make(&p->plan, &p->step));
     p->kernels = calloc(p->step.n_nodes + 1, sizeof *p->kernels);
-    p->args = calloc(p->step.n_nodes + 1, sizeof *p->args);
-    CHECK(p->kernels && p->args, ERROR_MEMORY, "no memory for %u kernels", p->step.n_nodes);
-    for (uint32_t i = 0; i < p->step.n_nodes; i++)
+    p->launches = calloc(p->step.n_nodes + 1, sizeof *p->launches);
+    CHECK(p->kernels && p->launches, ERROR_MEMORY, "no memory for %u kernels", p->step.n_nodes);
+    for (uint32_t i = 0; i < p->step.n_nodes; i++) {
         TRY(prepare_node(r, p, i));
-    return cut_buckets(p, r->bucket_bytes);
+        p->updates = p->updates || p->step.nodes[i].op == OP_SGD_UPDATE;
+    }
+    return cut_buckets(p, r->options.bucket_bytes);
+}
+
+static bool is_shared_kind(int kind)
+{
+    return kind == KIND_INPUT || kind == KIND_GRADIENT || kind == KIND_ACTIVATION;
 }
 
 int runtime_add(runtime *r, graph *g, program **out)
@@ -112,27 +130,25 @@ int runtime_add(runtime *r, graph *g, program **out)
     *g = (graph){0};
     int status = prepare_program(r, p);
     if (status < 0) {
-        program_free(p, r->device);
+        program_free(p, r->options.device);
         return status;
     }
+    for (int kind = 0; kind < KIND_COUNT; kind++)
+        if (is_shared_kind(kind) && p->plan.arena_bytes[kind] > r->arena_bytes[kind])
+            r->arena_bytes[kind] = p->plan.arena_bytes[kind];
+    if (p->workspace_bytes > r->workspace_bytes)
+        r->workspace_bytes = p->workspace_bytes;
     r->programs[r->n_programs++] = p;
     *out = p;
     return 0;
-}
-
-static bool is_shared_kind(int kind)
-{
-    return kind == KIND_INPUT || kind == KIND_GRADIENT || kind == KIND_ACTIVATION;
 }
 
 static int allocate(runtime *r, size_t bytes, void **memory)
 {
     if (bytes == 0)
         return 0;
-    *memory = r->device->ops->alloc(r->device, bytes);
-    CHECK(*memory, ERROR_MEMORY,
-          "no memory for %zu bytes of activations and gradients; a smaller train.batch needs less", bytes);
-    return 0;
+    *memory = r->options.device->ops->alloc(r->options.device, bytes);
+    return *memory ? 0 : memory_explain(r, bytes);
 }
 
 static void *resolve(const runtime *r, const program *p, value_id id)
@@ -142,45 +158,129 @@ static void *resolve(const runtime *r, const program *p, value_id id)
         return NULL;
     if (is_shared_kind(value->desc.kind))
         return (char *)r->arena[value->desc.kind] + p->plan.offset[id];
-    store_entry *entry = store_find(r->tensors, value->name);
+    store_entry *entry = store_find(r->options.tensors, value->name);
     return entry ? entry->memory : NULL;
 }
 
-static int bind_program(runtime *r, program *p)
+static int bind_node(const runtime *r, const program *p, uint32_t index, kernel_args *args)
 {
     const graph *g = &p->step;
-    for (uint32_t i = 0; i < g->n_nodes; i++) {
-        const graph_node *node = &g->nodes[i];
-        for (int k = 0; k < node->n_in; k++) {
-            p->args[i].in[k] = resolve(r, p, node->in[k]);
-            CHECK(p->args[i].in[k] || node->in[k] == VALUE_NONE, ERROR_INTERNAL, "%s is not in the store",
-                  g->values[node->in[k]].name);
-        }
-        for (int k = 0; k < node->n_out; k++)
-            p->args[i].out[k] = resolve(r, p, node->out[k]);
-        p->args[i].workspace = r->workspace;
+    const graph_node *node = &g->nodes[index];
+    for (int k = 0; k < node->n_in; k++) {
+        args->in[k] = resolve(r, p, node->in[k]);
+        CHECK(args->in[k] || node->in[k] == VALUE_NONE, ERROR_INTERNAL, "%s is not in the store",
+              g->values[node->in[k]].name);
+    }
+    for (int k = 0; k < node->n_out; k++)
+        args->out[k] = resolve(r, p, node->out[k]);
+    args->workspace = r->workspace;
+    return 0;
+}
+
+/* How many nodes from `first` on are of one op. */
+static uint32_t run_length(const graph *g, uint32_t first)
+{
+    uint32_t n = 1;
+    while (first + n < g->n_nodes && g->nodes[first + n].op == g->nodes[first].op)
+        n++;
+    return n;
+}
+
+/* One launch for all `n` nodes from `first` on, where the device has such a thing. */
+static int join(const runtime *r, program *p, uint32_t first, uint32_t n, const kernel_args *args)
+{
+    backend *device = r->options.device;
+    kernel *joined = NULL;
+    if (n > 1 && device->ops->join && p->kernels[first])
+        TRY(device->ops->join(device, n, &p->kernels[first], args, &joined));
+    if (joined) {
+        p->launches[p->n_launches++] = (program_launch){.kernel = joined, .first_node = first, .n_nodes = n};
+        return 0;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        p->launches[p->n_launches++] =
+            (program_launch){.kernel = p->kernels[first + i], .args = args[i], .first_node = first + i, .n_nodes = 1};
+    return 0;
+}
+
+static int bind_program(const runtime *r, program *p)
+{
+    kernel_args *args = calloc(p->step.n_nodes + 1, sizeof *args);
+    CHECK(args, ERROR_MEMORY, "no memory to bind %u nodes", p->step.n_nodes);
+    int status = 0;
+    for (uint32_t i = 0; i < p->step.n_nodes && status == 0; i++)
+        status = bind_node(r, p, i, &args[i]);
+    for (uint32_t i = 0; i < p->step.n_nodes && status == 0;) {
+        uint32_t n = run_length(&p->step, i);
+        status = join(r, p, i, n, args + i);
+        i += n;
+    }
+    free(args);
+    return status;
+}
+
+static int prepare_conversion(backend *device, size_t count, dtype from, dtype to, kernel **out)
+{
+    const tensor_desc wide = {
+        .dim = {1, 1, 1, (int32_t)count}, .dtype = (uint8_t)from, .layout = LAYOUT_C, .kind = KIND_GRADIENT};
+    kernel_request request = {
+        .node = {.op = OP_CONVERT, .n_in = 1, .n_out = 1}, .in = {wide}, .out = {wide}, .label = "gradients"};
+    size_t workspace = 0;
+    request.out[0].dtype = (uint8_t)to;
+    return device->ops->prepare(device, &request, out, &workspace);
+}
+
+/* Gradients that travel in 16 bits get memory and conversions of their own. */
+static int narrow_buckets(runtime *r, program *p)
+{
+    backend *device = r->options.device;
+    size_t ratio = dtype_bytes((uint8_t)device->ops->real) / dtype_bytes((uint8_t)r->options.sums_dtype);
+    if (!r->options.sums || dtype_bytes((uint8_t)r->options.sums_dtype) != 2)
+        return 0;
+    if (!r->narrowed_gradients)
+        TRY(allocate(r, r->arena_bytes[KIND_GRADIENT] / ratio, &r->narrowed_gradients));
+    for (uint32_t i = 0; i < p->n_buckets; i++) {
+        gradient_bucket *bucket = &p->buckets[i];
+        size_t count = bucket->bytes / dtype_bytes((uint8_t)device->ops->real);
+        bucket->narrowed = (char *)r->narrowed_gradients + bucket->offset / ratio;
+        TRY(prepare_conversion(device, count, device->ops->real, r->options.sums_dtype, &bucket->narrow));
+        TRY(prepare_conversion(device, count, r->options.sums_dtype, device->ops->real, &bucket->widen));
     }
     return 0;
+}
+
+/* The launch that turns the ranks' sums of the running statistics into means. */
+static int prepare_statistics(runtime *r)
+{
+    const store *s = r->options.tensors;
+    backend *device = r->options.device;
+    uint8_t real = (uint8_t)device->ops->real;
+    if (!r->options.average_statistics || !r->options.sums || s->statistics_bytes == 0)
+        return 0;
+    kernel_request request = {.node = {.op = OP_SCALE, .n_in = 1, .attr = {.weight = 1.0 / r->options.ranks}},
+                              .in = {{.dim = {1, 1, 1, (int32_t)(s->statistics_bytes / dtype_bytes(real))},
+                                      .dtype = real,
+                                      .layout = LAYOUT_C,
+                                      .kind = KIND_STATE}},
+                              .label = "the running statistics"};
+    size_t workspace = 0;
+    r->statistics_args.in[0] = s->statistics;
+    return device->ops->prepare(device, &request, &r->statistics_mean, &workspace);
 }
 
 int runtime_bind(runtime *r)
 {
     CHECK(!r->arena[KIND_ACTIVATION], ERROR_INTERNAL, "the runtime is bound already");
-    for (int i = 0; i < r->n_programs; i++) {
-        const program *p = r->programs[i];
-        for (int kind = 0; kind < KIND_COUNT; kind++)
-            if (is_shared_kind(kind) && p->plan.arena_bytes[kind] > r->arena_bytes[kind])
-                r->arena_bytes[kind] = p->plan.arena_bytes[kind];
-        if (p->workspace_bytes > r->workspace_bytes)
-            r->workspace_bytes = p->workspace_bytes;
-    }
     for (int kind = 0; kind < KIND_COUNT; kind++)
         TRY(allocate(r, r->arena_bytes[kind], &r->arena[kind]));
     TRY(allocate(r, r->workspace_bytes, &r->workspace));
     if (r->arena[KIND_GRADIENT]) /* the gaps between gradients are reduced with them */
-        memset(r->arena[KIND_GRADIENT], 0, r->arena_bytes[KIND_GRADIENT]);
-    for (int i = 0; i < r->n_programs; i++)
+        TRY(r->options.device->ops->zero(r->options.device, r->arena[KIND_GRADIENT], r->arena_bytes[KIND_GRADIENT]));
+    TRY(prepare_statistics(r));
+    for (int i = 0; i < r->n_programs; i++) {
         TRY(bind_program(r, r->programs[i]));
+        TRY(narrow_buckets(r, r->programs[i]));
+    }
     return 0;
 }
 

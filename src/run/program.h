@@ -6,61 +6,98 @@
 #ifndef TESKD_RUN_PROGRAM_H
 #define TESKD_RUN_PROGRAM_H
 
-#include "dist/comm.h"
+#include "dist/reduction.h"
 #include "graph/graph.h"
 #include "graph/plan.h"
 #include "kernels/backend.h"
 #include "run/store.h"
 
-/* A slice of the gradient arena that is complete after node `last_node`. */
+/* A slice of the gradient arena that is complete after node `last_node`. Where the ranks exchange 16 bits it is
+ * narrowed into memory of its own, summed there and widened again. */
 typedef struct {
     size_t offset, bytes;
     uint32_t last_node;
-    comm_request request;
+    void *narrowed; /* NULL: summed where it lies */
+    kernel *narrow, *widen;
 } gradient_bucket;
+
+/* One launch: of a node, or of several of the same op that follow one another. */
+typedef struct {
+    kernel *kernel; /* NULL for all_reduce */
+    kernel_args args;
+    uint32_t first_node, n_nodes;
+} program_launch;
 
 typedef struct {
     graph step; /* owned */
     memory_plan plan;
     kernel **kernels; /* one a node; NULL for all_reduce */
-    kernel_args *args;
     size_t workspace_bytes;
     gradient_bucket *buckets;
     uint32_t n_buckets;
+    program_launch *launches;
+    uint32_t n_launches;
+    bool updates; /* the weights; the running statistics of the ranks then come together */
+    bool has_run;
+    recording *recorded; /* NULL: none */
 } program;
+
+typedef struct {
+    backend *device;
+    store *tensors;
+    reduction *sums; /* NULL: one rank */
+    int ranks;
+    size_t bucket_bytes;
+    dtype sums_dtype;        /* one of 16 bits: gradients travel in it; any other: as they are */
+    bool average_statistics; /* each rank's running statistics saw its own pictures only: all go on from the mean */
+    bool capture;            /* record a program when it runs the second time, where the device can */
+} runtime_options;
 
 enum { PROGRAMS_MAX = 8 };
 
 typedef struct {
-    backend *device;
-    comm *ranks;
-    store *tensors;
-    size_t bucket_bytes;
+    runtime_options options;
     program *programs[PROGRAMS_MAX];
     int n_programs;
-    void *arena[KIND_COUNT]; /* inputs, gradients, activations */
-    size_t arena_bytes[KIND_COUNT];
+    void *arena[KIND_COUNT];        /* inputs, gradients, activations */
+    size_t arena_bytes[KIND_COUNT]; /* known before runtime_bind */
     void *workspace;
     size_t workspace_bytes;
+    void *narrowed_gradients; /* NULL where gradients are summed as they are */
+    kernel *statistics_mean;  /* divides the summed statistics */
+    kernel_args statistics_args;
 } runtime;
 
-/* `device`, `ranks` and `tensors` must outlive the runtime. */
-void runtime_open(runtime *r, backend *device, comm *ranks, store *tensors, size_t bucket_bytes);
+/* What the options point at must outlive the runtime. */
+void runtime_open(runtime *r, const runtime_options *options);
 void runtime_close(runtime *r);
 
 /* Takes over the graph (also on failure), plans it and prepares its kernels. The program belongs to the runtime. */
 int runtime_add(runtime *r, graph *g, program **out);
 
-/* Allocates what the programs need and gives each node its pointers; once, after the last runtime_add. */
+/* Allocates what the programs need and gives each node its pointers; once, after the last runtime_add. When there is
+ * not enough memory the message names the largest values and the largest batch that would fit. */
 int runtime_bind(runtime *r);
 
-/* Memory of a kept or input value by name, valid between runs; NULL when the program has none. */
+/* Where a kept or input value of that name lies on the device, valid between runs; NULL when the program has none. */
 void *program_value(const program *p, const runtime *r, const char *name, const tensor_desc **desc);
 
-/* Runs every node once. Reductions of gradient buckets overlap the backward. `node_seconds` (one a node, added to) may
- * be NULL. After a failure reductions may still be under way in the arenas: no further run, only comm_abort and the
- * end. */
-int program_run(runtime *r, program *p, double *node_seconds);
+/* Fills the input of that name, of `bytes`; nothing happens where the program has none. The next run sees it. */
+int program_write(const program *p, const runtime *r, const char *name, const void *values, size_t bytes);
+
+/* Waits for the runs so far and gives the value of that name, of any real dtype, as float64. */
+int program_read(const program *p, const runtime *r, const char *name, double *values);
+
+/* Launches every node once. Reductions of gradient buckets overlap the backward. On a device with memory of its own it
+ * returns before the work is done. After a failure reductions may still be under way in the arenas: no further run,
+ * only comm_abort and the end. */
+int program_run(runtime *r, program *p);
+
+/* The same, unrecorded, waiting for the end; adds the seconds of each launch to `launch_seconds`. */
+int program_run_timed(runtime *r, program *p, double *launch_seconds);
+
+/* Waits until everything launched is done, watching the peers. */
+int runtime_synchronize(runtime *r);
 
 /* Wall-clock seconds from an arbitrary start. */
 double run_clock(void);

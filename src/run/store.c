@@ -1,4 +1,4 @@
-/* Owns the memory of parameters and states. Invariant: entries never move. One thread. */
+/* Owns the memory of parameters and states. Invariant: an entry's memory never moves. One thread. */
 #include "run/store.h"
 #include "base/error.h"
 #include "graph/plan.h"
@@ -6,66 +6,27 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_persistent(const tensor_desc *desc)
-{
-    return desc->kind == KIND_PARAMETER || desc->kind == KIND_STATE;
-}
+static const char *const role_prefixes[] = {[ENTRY_MODEL] = "",
+                                            [ENTRY_MOMENTUM] = "momentum/",
+                                            [ENTRY_AVERAGE] = "ema/",
+                                            [ENTRY_ACCUMULATED] = "accumulated/",
+                                            [ENTRY_COPY] = "copy/",
+                                            [ENTRY_DATA] = "data/",
+                                            [ENTRY_SCALING] = "loss_scale",
+                                            [ENTRY_SUMS] = "loss_sums"};
 
-static const char *const role_prefixes[] = {
-    [ENTRY_MODEL] = "", [ENTRY_MOMENTUM] = "momentum/", [ENTRY_AVERAGE] = "ema/", [ENTRY_ACCUMULATED] = "accumulated/"};
-
-entry_role store_role(const store_entry *entry)
+entry_role store_role(const char *name)
 {
-    for (int role = ENTRY_MOMENTUM; role <= ENTRY_ACCUMULATED; role++)
-        if (strncmp(entry->name, role_prefixes[role], strlen(role_prefixes[role])) == 0)
+    for (int role = ENTRY_MOMENTUM; role <= ENTRY_SUMS; role++)
+        if (strncmp(name, role_prefixes[role], strlen(role_prefixes[role])) == 0)
             return (entry_role)role;
     return ENTRY_MODEL;
 }
 
-static int place_entries(store *s, const graph *g, const memory_plan *plan)
+bool store_is_saved(const store_entry *entry)
 {
-    s->entries = calloc(g->n_values, sizeof *s->entries);
-    CHECK(s->entries, ERROR_MEMORY, "no memory for the table of %u tensors", g->n_values);
-    for (int kind = KIND_PARAMETER; kind < KIND_COUNT; kind++) {
-        if (kind != KIND_PARAMETER && kind != KIND_STATE)
-            continue;
-        s->arena_bytes[kind] = plan->arena_bytes[kind];
-        s->arena[kind] = s->device->ops->alloc(s->device, plan->arena_bytes[kind]);
-        CHECK(s->arena[kind], ERROR_MEMORY, "no memory for %zu bytes of parameters and their states",
-              plan->arena_bytes[kind]);
-        memset(s->arena[kind], 0, plan->arena_bytes[kind]);
-    }
-    for (value_id id = 1; id < g->n_values; id++) {
-        const graph_value *value = &g->values[id];
-        if (!is_persistent(&value->desc))
-            continue;
-        store_entry *entry = &s->entries[s->n_entries++];
-        entry->desc = value->desc;
-        entry->memory = (char *)s->arena[value->desc.kind] + plan->offset[id];
-        memcpy(entry->name, value->name, sizeof entry->name);
-    }
-    return 0;
-}
-
-int store_open(store *s, backend *device, const graph *g)
-{
-    *s = (store){.device = device};
-    memory_plan plan;
-    TRY(plan_make(&plan, g));
-    int status = place_entries(s, g, &plan);
-    plan_free(&plan);
-    if (status < 0)
-        store_close(s);
-    return status;
-}
-
-void store_close(store *s)
-{
-    for (int kind = 0; kind < KIND_COUNT; kind++)
-        if (s->arena[kind])
-            s->device->ops->free(s->device, s->arena[kind]);
-    free(s->entries);
-    *s = (store){0};
+    entry_role role = store_role(entry->name);
+    return role == ENTRY_MODEL || role == ENTRY_MOMENTUM || role == ENTRY_AVERAGE || role == ENTRY_SCALING;
 }
 
 store_entry *store_find(const store *s, const char *name)
@@ -76,43 +37,173 @@ store_entry *store_find(const store *s, const char *name)
     return NULL;
 }
 
-void store_swap_averages(store *s)
+/* What an average or a copy belongs to. */
+static store_entry *original_of(const store *s, const store_entry *entry)
 {
-    for (uint32_t i = 0; i < s->n_entries; i++) {
-        if (store_role(&s->entries[i]) != ENTRY_AVERAGE)
-            continue;
-        const char *name = s->entries[i].name + strlen(role_prefixes[ENTRY_AVERAGE]);
-        char *average = s->entries[i].memory, *current = store_find(s, name)->memory;
-        for (size_t k = 0; k < tensor_bytes(&s->entries[i].desc); k++) {
-            char kept = average[k];
-            average[k] = current[k];
-            current[k] = kept;
-        }
-    }
+    return store_find(s, strchr(entry->name, '/') + 1);
 }
+
+/* ---- room ---- */
 
 static bool is_statistic(const store *s, const store_entry *entry)
 {
-    if (store_role(entry) == ENTRY_AVERAGE)
-        entry = store_find(s, entry->name + strlen(role_prefixes[ENTRY_AVERAGE]));
-    return entry->desc.kind == KIND_STATE && store_role(entry) == ENTRY_MODEL;
+    if (store_role(entry->name) == ENTRY_AVERAGE)
+        entry = original_of(s, entry);
+    return entry->desc.kind == KIND_STATE && store_role(entry->name) == ENTRY_MODEL;
 }
 
-size_t store_statistics(store *s, void *packed, bool to_store)
+static size_t aligned(size_t bytes)
+{
+    return (bytes + PLAN_ALIGNMENT - 1) / PLAN_ALIGNMENT * PLAN_ALIGNMENT;
+}
+
+/* Lists what the store lacks, without memory; returns the bytes that it needs. */
+static size_t list_new(store *s, const graph *g)
 {
     size_t bytes = 0;
-    for (uint32_t i = 0; i < s->n_entries; i++) {
-        store_entry *entry = &s->entries[i];
-        if (!is_statistic(s, entry))
+    for (value_id id = 1; id < g->n_values; id++) {
+        const graph_value *value = &g->values[id];
+        bool persistent = value->desc.kind == KIND_PARAMETER || value->desc.kind == KIND_STATE;
+        if (!persistent || store_find(s, value->name))
             continue;
-        if (packed && to_store)
-            memcpy(entry->memory, (char *)packed + bytes, tensor_bytes(&entry->desc));
-        else if (packed)
-            memcpy((char *)packed + bytes, entry->memory, tensor_bytes(&entry->desc));
-        bytes += tensor_bytes(&entry->desc);
+        store_entry *entry = &s->entries[s->n_entries++];
+        *entry = (store_entry){.desc = value->desc};
+        memcpy(entry->name, value->name, sizeof entry->name);
+        bytes += aligned(tensor_bytes(&value->desc));
     }
     return bytes;
 }
+
+/* The statistics first, so that ranks can add them up in one piece. */
+static void place(store *s, uint32_t first, char *memory)
+{
+    char *next = memory;
+    for (uint32_t i = first; i < s->n_entries; i++)
+        if (is_statistic(s, &s->entries[i])) {
+            s->entries[i].memory = next;
+            next += aligned(tensor_bytes(&s->entries[i].desc));
+        }
+    if (next > memory) {
+        s->statistics = memory;
+        s->statistics_bytes = (size_t)(next - memory);
+    }
+    for (uint32_t i = first; i < s->n_entries; i++)
+        if (!s->entries[i].memory) {
+            s->entries[i].memory = next;
+            next += aligned(tensor_bytes(&s->entries[i].desc));
+        }
+}
+
+int store_add(store *s, const graph *g)
+{
+    uint32_t first = s->n_entries;
+    store_entry *entries = realloc(s->entries, (first + g->n_values) * sizeof *entries);
+    CHECK(entries, ERROR_MEMORY, "no memory for the table of %u tensors", g->n_values);
+    s->entries = entries;
+    store_arena *arenas = realloc(s->arenas, (s->n_arenas + 1) * sizeof *arenas);
+    CHECK(arenas, ERROR_MEMORY, "no memory for the table of tensors");
+    s->arenas = arenas;
+    size_t bytes = list_new(s, g);
+    if (bytes == 0)
+        return 0;
+    void *memory = s->device->ops->alloc(s->device, bytes);
+    if (!memory) {
+        s->n_entries = first;
+        return error_set(ERROR_MEMORY, "no memory for %zu bytes of parameters and their states", bytes);
+    }
+    s->arenas[s->n_arenas++] = (store_arena){memory, bytes};
+    place(s, first, memory);
+    return s->device->ops->zero(s->device, memory, bytes);
+}
+
+int store_open(store *s, backend *device, const graph *g)
+{
+    *s = (store){.device = device};
+    int status = store_add(s, g);
+    if (status < 0)
+        store_close(s);
+    return status;
+}
+
+void store_close(store *s)
+{
+    for (uint32_t i = 0; i < s->n_arenas; i++)
+        s->device->ops->free(s->device, s->arenas[i].memory);
+    free(s->arenas);
+    free(s->entries);
+    *s = (store){0};
+}
+
+/* ---- copies within the device ---- */
+
+static size_t largest_entry(const store *s)
+{
+    size_t bytes = 1;
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        if (tensor_bytes(&s->entries[i].desc) > bytes)
+            bytes = tensor_bytes(&s->entries[i].desc);
+    return bytes;
+}
+
+static int swap_all(store *s, void *spare)
+{
+    const backend_ops *ops = s->device->ops;
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        const store_entry *average = &s->entries[i];
+        if (store_role(average->name) != ENTRY_AVERAGE)
+            continue;
+        const store_entry *current = original_of(s, average);
+        size_t bytes = tensor_bytes(&average->desc);
+        TRY(ops->copy(s->device, spare, average->memory, bytes));
+        TRY(ops->copy(s->device, average->memory, current->memory, bytes));
+        TRY(ops->copy(s->device, current->memory, spare, bytes));
+    }
+    return ops->synchronize(s->device); /* before the spare memory goes */
+}
+
+int store_swap_averages(store *s)
+{
+    void *spare = s->device->ops->alloc(s->device, largest_entry(s));
+    CHECK(spare, ERROR_MEMORY, "no memory to exchange the weights with their averages");
+    int status = swap_all(s, spare);
+    s->device->ops->free(s->device, spare);
+    return status < 0 ? status : store_refresh_copies(s);
+}
+
+int store_start_averages(store *s)
+{
+    for (uint32_t i = 0; i < s->n_entries; i++) {
+        const store_entry *average = &s->entries[i];
+        if (store_role(average->name) == ENTRY_AVERAGE)
+            TRY(s->device->ops->copy(s->device, average->memory, original_of(s, average)->memory,
+                                     tensor_bytes(&average->desc)));
+    }
+    return 0;
+}
+
+static int convert(backend *device, const store_entry *from, const store_entry *to)
+{
+    kernel_request request = {.node = {.op = OP_CONVERT, .n_in = 1, .n_out = 1}, .label = to->name};
+    kernel *conversion = NULL;
+    size_t workspace = 0;
+    request.in[0] = from->desc;
+    request.out[0] = to->desc;
+    TRY(device->ops->prepare(device, &request, &conversion, &workspace));
+    const kernel_args args = {.in = {from->memory}, .out = {to->memory}};
+    int status = device->ops->launch(device, conversion, &args);
+    device->ops->release(device, conversion);
+    return status;
+}
+
+int store_refresh_copies(store *s)
+{
+    for (uint32_t i = 0; i < s->n_entries; i++)
+        if (store_role(s->entries[i].name) == ENTRY_COPY)
+            TRY(convert(s->device, original_of(s, &s->entries[i]), &s->entries[i]));
+    return 0;
+}
+
+/* ---- to and from files ---- */
 
 int store_file_shape(const tensor_desc *desc, int64_t shape[4])
 {
@@ -169,28 +260,43 @@ static void copy_elements(const tensor_desc *desc, elements memory, elements fil
             }
 }
 
-static elements memory_of(const store_entry *entry)
+static bool is_wide(const store_entry *entry)
 {
-    return (elements){entry->memory, entry->desc.dtype == DTYPE_F64};
+    return entry->desc.dtype == DTYPE_F64;
 }
 
-void store_export(const store_entry *entry, void *file_order)
+static int move(backend *device, const store_entry *entry, elements file, bool to_file)
 {
-    copy_elements(&entry->desc, memory_of(entry), (elements){file_order, entry->desc.dtype == DTYPE_F64}, true);
+    size_t bytes = tensor_bytes(&entry->desc);
+    CHECK(entry->desc.dtype == DTYPE_F32 || is_wide(entry), ERROR_INTERNAL, "%s is %s, which no file holds",
+          entry->name, dtype_name(entry->desc.dtype));
+    void *staged = malloc(bytes);
+    CHECK(staged, ERROR_MEMORY, "no memory to copy %s", entry->name);
+    int status = to_file ? device->ops->read(device, staged, entry->memory, bytes) : 0;
+    if (status == 0)
+        copy_elements(&entry->desc, (elements){staged, is_wide(entry)}, file, to_file);
+    if (status == 0 && !to_file)
+        status = device->ops->write(device, entry->memory, staged, bytes);
+    free(staged);
+    return status;
 }
 
-void store_import(store_entry *entry, const void *file_order)
+int store_export(backend *device, const store_entry *entry, void *file_order)
 {
-    elements file = {(void *)(uintptr_t)file_order, entry->desc.dtype == DTYPE_F64};
-    copy_elements(&entry->desc, memory_of(entry), file, false);
+    return move(device, entry, (elements){file_order, is_wide(entry)}, true);
 }
 
-void store_export_f64(const store_entry *entry, double *file_order)
+int store_import(backend *device, const store_entry *entry, const void *file_order)
 {
-    copy_elements(&entry->desc, memory_of(entry), (elements){file_order, true}, true);
+    return move(device, entry, (elements){(void *)(uintptr_t)file_order, is_wide(entry)}, false);
 }
 
-void store_import_f64(store_entry *entry, const double *file_order)
+int store_export_f64(backend *device, const store_entry *entry, double *file_order)
 {
-    copy_elements(&entry->desc, memory_of(entry), (elements){(void *)(uintptr_t)file_order, true}, false);
+    return move(device, entry, (elements){file_order, true}, true);
+}
+
+int store_import_f64(backend *device, const store_entry *entry, const double *file_order)
+{
+    return move(device, entry, (elements){(void *)(uintptr_t)file_order, true}, false);
 }

@@ -13,7 +13,7 @@
 /* Weights and running statistics go to "weights/NAME"; the others have a prefix of their own. */
 static void tensor_path(const store_entry *entry, char path[2 * GRAPH_NAME_BYTES])
 {
-    snprintf(path, 2 * GRAPH_NAME_BYTES, "%s%s", store_role(entry) == ENTRY_MODEL ? "weights/" : "", entry->name);
+    snprintf(path, 2 * GRAPH_NAME_BYTES, "%s%s", store_role(entry->name) == ENTRY_MODEL ? "weights/" : "", entry->name);
 }
 
 static real_type entry_type(const store_entry *entry)
@@ -25,7 +25,7 @@ static int write_tensors(const store *tensors, tensor_file *file)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
         const store_entry *entry = &tensors->entries[i];
-        if (store_role(entry) == ENTRY_ACCUMULATED)
+        if (!store_is_saved(entry))
             continue;
         int64_t shape[4];
         int rank = store_file_shape(&entry->desc, shape);
@@ -33,8 +33,9 @@ static int write_tensors(const store *tensors, tensor_file *file)
         void *values = malloc(tensor_bytes(&entry->desc));
         CHECK(values, ERROR_MEMORY, "no memory to write %s", entry->name);
         tensor_path(entry, path);
-        store_export(entry, values);
-        int status = tensor_file_write(file, path, entry_type(entry), rank, shape, values);
+        int status = store_export(tensors->device, entry, values);
+        if (status == 0)
+            status = tensor_file_write(file, path, entry_type(entry), rank, shape, values);
         free(values);
         TRY(status);
     }
@@ -98,7 +99,7 @@ int checkpoint_save(experiment *e, const progress *at, const char *name, bool ke
     return comm_agree(e->ranks, status);
 }
 
-static int read_tensor(store_entry *entry, tensor_file *file, const char *path)
+static int read_tensor(backend *device, store_entry *entry, tensor_file *file, const char *path)
 {
     int64_t shape[4];
     int rank = store_file_shape(&entry->desc, shape);
@@ -106,7 +107,7 @@ static int read_tensor(store_entry *entry, tensor_file *file, const char *path)
     CHECK(values, ERROR_MEMORY, "no memory to read %s", entry->name);
     int status = tensor_file_read(file, path, entry_type(entry), rank, shape, values);
     if (status == 0)
-        store_import(entry, values);
+        status = store_import(device, entry, values);
     free(values);
     return status;
 }
@@ -116,8 +117,11 @@ static int read_tensors(store *tensors, tensor_file *file)
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
         char path[2 * GRAPH_NAME_BYTES];
         tensor_path(&tensors->entries[i], path);
-        if (store_role(&tensors->entries[i]) != ENTRY_ACCUMULATED)
-            TRY(read_tensor(&tensors->entries[i], file, path));
+        if (!store_is_saved(&tensors->entries[i]))
+            continue;
+        bool optional = store_role(tensors->entries[i].name) == ENTRY_SCALING; /* of a training in another precision */
+        if (!optional || tensor_file_find(file, path))
+            TRY(read_tensor(tensors->device, &tensors->entries[i], file, path));
     }
     return 0;
 }
@@ -127,10 +131,12 @@ static int read_averages(store *tensors, tensor_file *file, const char *name)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
         char path[2 * GRAPH_NAME_BYTES];
+        if (store_role(tensors->entries[i].name) != ENTRY_MODEL)
+            continue;
         snprintf(path, sizeof path, "ema/%s", tensors->entries[i].name);
         CHECK(tensor_file_find(file, path), ERROR_SETTINGS,
               "eval.ema: %s has no averaged weights; train.ema_decay was 0 in its training", name);
-        TRY(read_tensor(&tensors->entries[i], file, path));
+        TRY(read_tensor(tensors->device, &tensors->entries[i], file, path));
     }
     return 0;
 }
@@ -223,11 +229,29 @@ static int offer_previous(int status, const char *path)
     return error_set(status, "%s; the one before it is there: --resume %s", message, previous);
 }
 
-static int broadcast_tensors(experiment *e)
+static int broadcast_tensor(experiment *e, const store_entry *entry)
 {
-    for (uint32_t i = 0; i < e->tensors.n_entries; i++)
-        TRY(comm_broadcast(e->ranks, e->tensors.entries[i].memory, tensor_bytes(&e->tensors.entries[i].desc), 0));
-    return 0;
+    backend *device = e->device;
+    size_t bytes = tensor_bytes(&entry->desc);
+    void *values = malloc(bytes);
+    int status = values ? device->ops->read(device, values, entry->memory, bytes)
+                        : error_set(ERROR_MEMORY, "no memory to hand %s to the ranks", entry->name);
+    status = comm_agree(e->ranks, status);
+    if (status == 0)
+        status = comm_broadcast(e->ranks, values, bytes, 0);
+    if (status == 0)
+        status = device->ops->write(device, entry->memory, values, bytes);
+    free(values);
+    return status;
+}
+
+/* To be called by every rank after rank 0 has read the tensors. */
+static int spread_tensors(experiment *e)
+{
+    for (uint32_t i = 0; i < e->tensors.n_entries && e->info->size > 1; i++)
+        if (store_is_saved(&e->tensors.entries[i]))
+            TRY(broadcast_tensor(e, &e->tensors.entries[i]));
+    return store_refresh_copies(&e->tensors);
 }
 
 int checkpoint_load(experiment *e, const char *path, progress *at)
@@ -237,14 +261,14 @@ int checkpoint_load(experiment *e, const char *path, progress *at)
         status = offer_previous(status, path);
     TRY(comm_agree(e->ranks, status));
     TRY(comm_broadcast(e->ranks, at, sizeof *at, 0));
-    return broadcast_tensors(e);
+    return spread_tensors(e);
 }
 
 int checkpoint_load_weights(experiment *e, const char *path)
 {
     int status = e->info->rank == 0 ? load(e, path, NULL) : 0;
     TRY(comm_agree(e->ranks, status));
-    return broadcast_tensors(e);
+    return spread_tensors(e);
 }
 
 static int read_settings(const char *path, settings *config)

@@ -84,7 +84,7 @@ static int check_tensors(const experiment *e, const safetensors_file *file, cons
 {
     name_list missing = {0}, surplus = {0}, misshapen = {0};
     for (uint32_t i = 0; i < e->tensors.n_entries; i++)
-        if (store_role(&e->tensors.entries[i]) == ENTRY_MODEL)
+        if (store_role(e->tensors.entries[i].name) == ENTRY_MODEL)
             check_entry(file, &e->tensors.entries[i], o->teacher_only, &missing, &misshapen);
     for (int32_t i = 0; i < safetensors_count(file); i++) {
         const char *name = naming_own(safetensors_at(file, i)->name);
@@ -101,7 +101,7 @@ static int check_tensors(const experiment *e, const safetensors_file *file, cons
                      e->step.model.classes, message);
 }
 
-static int read_tensor(store_entry *entry, const safetensors_file *file)
+static int read_tensor(backend *device, store_entry *entry, const safetensors_file *file)
 {
     const safetensors_info *tensor = find_in_file(file, entry->name);
     if (!tensor)
@@ -110,7 +110,7 @@ static int read_tensor(store_entry *entry, const safetensors_file *file)
     CHECK(values, ERROR_MEMORY, "no memory to read %s", entry->name);
     int status = safetensors_read(file, tensor, values);
     if (status == 0)
-        store_import_f64(entry, values);
+        status = store_import_f64(device, entry, values);
     free(values);
     return status;
 }
@@ -121,21 +121,10 @@ static int read_tensors(experiment *e, const options *o)
     TRY(safetensors_open(&file, o->from));
     int status = check_tensors(e, file, o);
     for (uint32_t i = 0; i < e->tensors.n_entries && status == 0; i++)
-        if (store_role(&e->tensors.entries[i]) == ENTRY_MODEL)
-            status = read_tensor(&e->tensors.entries[i], file);
+        if (store_role(e->tensors.entries[i].name) == ENTRY_MODEL)
+            status = read_tensor(e->device, &e->tensors.entries[i], file);
     safetensors_close(&file);
     return status;
-}
-
-/* Averages begin at what they are averages of. */
-static void begin_averages(store *tensors)
-{
-    for (uint32_t i = 0; i < tensors->n_entries; i++) {
-        store_entry *average = &tensors->entries[i];
-        if (store_role(average) == ENTRY_AVERAGE)
-            memcpy(average->memory, store_find(tensors, strchr(average->name, '/') + 1)->memory,
-                   tensor_bytes(&average->desc));
-    }
 }
 
 /* A checkpoint is saved by name into output.dir. */
@@ -169,10 +158,10 @@ static int run(const options *o, logger *log, comm *ranks)
         status = experiment_build_training(&e);
     if (status == 0)
         status = read_tensors(&e, o);
-    if (status == 0) {
-        begin_averages(&e.tensors);
+    if (status == 0)
+        status = store_start_averages(&e.tensors);
+    if (status == 0)
         status = save(&e, o->out);
-    }
     if (status == 0)
         log_info(log, "%s: %s with %d classes from %s, ready for eval --checkpoint or train --resume", o->out,
                  e.step.model.network->name, e.step.model.classes, o->from);

@@ -23,19 +23,26 @@ static void print_device(logger *log, const char *name, int status, backend *con
 static void print_gpus(logger *log)
 {
     char text[256];
+    cuda_libraries_found found;
     int count = cuda_device_count();
-    if (count == 0)
-        log_info(log, "  %-10s no GPU: %s", "cuda", error_message());
+    if (count <= 0)
+        log_info(log, "  %-10s not usable: %s", "cuda", error_message());
     for (int i = 0; i < count; i++)
         log_info(log, "  %-10s GPU %d: %s", "cuda", i,
                  cuda_device_describe(i, text, sizeof text) < 0 ? error_message() : text);
     cuda_versions(text, sizeof text);
-    log_info(log, "  %-10s %s; no kernels for it in this version", "", text);
+    log_info(log, "  %-10s %s", "", text);
+    if (cuda_libraries_find(&found) < 0)
+        return;
+    log_info(log, "  %-10s %s", "", found.versions);
+    for (int i = 0; i < found.n_problems; i++)
+        log_info(log, "  %-10s %s", "", found.problem[i]);
 }
 #else
 static void print_gpus(logger *log)
 {
-    log_info(log, "  %-10s not built in: no CUDA toolkit was found, or TESKD_CUDA is off", "cuda");
+    log_info(log, "  %-10s not built in: the CUDA toolkit or cuDNN's headers were not found, or TESKD_CUDA is off",
+             "cuda");
 }
 #endif
 

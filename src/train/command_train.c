@@ -19,8 +19,8 @@ static int run_training(experiment *e, const options *o)
         TRY(comm_agree(e->ranks, describe_graph(e, o->dump_graph)));
     if (o->dry_run)
         return describe_run(e);
-    TRY(experiment_bind(e));
     report_banner(e);
+    TRY(experiment_bind(e));
     return train(e, o->resume);
 }
 

@@ -74,9 +74,9 @@ static int fill_parameter(const store *tensors, store_entry *entry, int64_t seed
     uint64_t hash = name_hash(entry->name, seed);
     for (int64_t i = 0; i < count; i++)
         values[i] = element(hash, i, a);
-    store_import_f64(entry, values);
+    int status = store_import_f64(tensors->device, entry, values);
     free(values);
-    return 0;
+    return status;
 }
 
 int problem_fill_store(store *tensors, const reference_file *file)
@@ -87,15 +87,18 @@ int problem_fill_store(store *tensors, const reference_file *file)
             TRY(fill_parameter(tensors, entry, file->seed));
             continue;
         }
+        if (!store_is_saved(entry) || store_role(entry->name) == ENTRY_SCALING)
+            continue; /* zero, or somebody else's */
         const char *dot = strrchr(entry->name, '.');
         double *values = calloc((size_t)tensor_count(&entry->desc), sizeof *values);
         CHECK(values, ERROR_MEMORY, "no memory for %s", entry->name);
         for (int64_t k = 0; dot && strcmp(dot, ".running_var") == 0 && k < tensor_count(&entry->desc); k++)
             values[k] = 1;
-        store_import_f64(entry, values);
+        int status = store_import_f64(tensors->device, entry, values);
         free(values);
+        TRY(status);
     }
-    return 0;
+    return store_refresh_copies(tensors);
 }
 
 static double input_element(const reference_file *file, int64_t index)
@@ -109,26 +112,45 @@ void problem_input_head(const reference_file *file, int count, double *values)
         values[i] = input_element(file, i);
 }
 
-void problem_fill_inputs(const program *p, const runtime *r, const reference_file *file)
+/* Pictures, as float32 or float64 in NHWC order. */
+static int fill_input(const program *p, const runtime *r, const reference_file *file)
 {
     const tensor_desc *desc;
-    void *input = program_value(p, r, "input", &desc);
+    program_value(p, r, "input", &desc);
     const int32_t *d = desc->dim;
+    bool wide = desc->dtype == DTYPE_F64;
     int64_t plane = (int64_t)d[1] * d[2], m = 0;
+    void *values = malloc(tensor_bytes(desc));
+    CHECK(values, ERROR_MEMORY, "no memory for the pictures");
     for (int64_t n = 0; n < d[0]; n++)
         for (int64_t pixel = 0; pixel < plane; pixel++)
             for (int64_t c = 0; c < d[3]; c++, m++) {
                 double value = input_element(file, (n * d[3] + c) * plane + pixel);
-                if (desc->dtype == DTYPE_F64)
-                    ((double *)input)[m] = value;
+                if (wide)
+                    ((double *)values)[m] = value;
                 else
-                    ((float *)input)[m] = (float)value;
+                    ((float *)values)[m] = (float)value;
             }
-    int32_t *target = program_value(p, r, "target", NULL);
+    int status = program_write(p, r, "input", values, tensor_bytes(desc));
+    free(values);
+    return status;
+}
+
+void problem_targets(const reference_file *file, int32_t *target)
+{
     uint64_t hash = name_hash("target", file->seed);
-    for (int64_t n = 0; target && n < file->batch; n++)
+    for (int64_t n = 0; n < file->batch; n++)
         target[n] = (int32_t)(draw(hash, n) % (uint64_t)file->classes);
-    double *lr = program_value(p, r, "lr", NULL);
-    if (lr)
-        *lr = file->lr;
+}
+
+int problem_fill_inputs(const program *p, const runtime *r, const reference_file *file)
+{
+    int32_t *target = malloc((size_t)file->batch * sizeof *target);
+    CHECK(target, ERROR_MEMORY, "no memory for the classes");
+    problem_targets(file, target);
+    int status = program_write(p, r, "target", target, (size_t)file->batch * sizeof *target);
+    free(target);
+    TRY(status);
+    TRY(program_write(p, r, "lr", &file->lr, sizeof file->lr));
+    return fill_input(p, r, file);
 }

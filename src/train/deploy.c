@@ -151,7 +151,8 @@ value_id deployment_next_tensor(const deployment *d, value_id last)
 {
     for (value_id id = last + 1; id < d->g.n_values; id++) {
         uint8_t kind = d->g.values[id].desc.kind;
-        if (kind == KIND_PARAMETER || kind == KIND_STATE)
+        bool persistent = kind == KIND_PARAMETER || kind == KIND_STATE;
+        if (persistent && store_role(d->g.values[id].name) == ENTRY_MODEL)
             return id;
     }
     return VALUE_NONE;

@@ -2,6 +2,11 @@
 #include "train/device.h"
 #include "base/error.h"
 
+#ifdef TESKD_HAVE_CUDA
+#include "kernels/cuda_devices.h"
+#include "kernels/cuda_open.h"
+#endif
+
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,9 +49,105 @@ static cpu_isa chosen_isa(const settings *config)
     return isas[config->run.isa];
 }
 
-int device_open(backend **out, const settings *config, int threads)
+#ifdef TESKD_HAVE_CUDA
+static int open_cuda(backend **out, const settings *config, comm *ranks)
 {
-    if (config->run.device == DEVICE_REFERENCE)
-        return backend_reference_open(out, threads);
+    static const cuda_precision precisions[] = {[PRECISION_AUTO] = CUDA_FP16,
+                                                [PRECISION_FP16] = CUDA_FP16,
+                                                [PRECISION_BF16] = CUDA_BF16,
+                                                [PRECISION_TF32] = CUDA_TF32,
+                                                [PRECISION_FP32] = CUDA_FP32};
+    return backend_cuda_open(out, &(cuda_options){.precision = precisions[config->run.precision],
+                                                  .deterministic = config->run.deterministic,
+                                                  .tune = true,
+                                                  .local_rank = comm_describe(ranks)->local_rank,
+                                                  .plan_cache = config->run.plan_cache});
+}
+
+static bool sees_gpus(void)
+{
+    return cuda_device_count() != 0;
+}
+
+static const char *gpu_id(const backend *device)
+{
+    return cuda_gpu_id(device);
+}
+#else
+static int open_cuda(backend **out, const settings *config, comm *ranks)
+{
+    (void)out, (void)config, (void)ranks;
+    return error_set(ERROR_SETTINGS, "run.device: this program was built without GPU support");
+}
+
+static bool sees_gpus(void)
+{
+    return false;
+}
+
+static const char *gpu_id(const backend *device)
+{
+    (void)device;
+    return NULL;
+}
+#endif
+
+static bool needs_gpu(const settings *config)
+{
+    return config->run.precision != PRECISION_AUTO && config->run.precision != PRECISION_FP32;
+}
+
+/* A GPU for every rank, or the CPU for all. */
+static int open_best(backend **out, const settings *config, comm *ranks, int threads, logger *log)
+{
+    int64_t seen = sees_gpus();
+    TRY(comm_all_reduce(ranks, &seen, 1, COMM_I64));
+    int status = open_cuda(out, config, ranks), agreed = comm_agree(ranks, status);
+    if (agreed == 0)
+        return 0;
+    if (status == 0)
+        (*out)->ops->close(*out);
+    if (agreed == ERROR_COMM)
+        return agreed;
+    if (needs_gpu(config))
+        return error_prefix(ERROR_SETTINGS, "run.precision: this one needs a GPU; auto and fp32 are allowed without");
+    if (seen > 0)
+        log_info(log, "the GPUs are left alone: %s", error_message());
     return backend_cpu_open(out, threads, chosen_isa(config));
+}
+
+int device_open(backend **out, const settings *config, comm *ranks, int threads, logger *log)
+{
+    switch (config->run.device) {
+    case DEVICE_REFERENCE:
+        return backend_reference_open(out, threads);
+    case DEVICE_CPU:
+        return backend_cpu_open(out, threads, chosen_isa(config));
+    case DEVICE_CUDA:
+        return open_cuda(out, config, ranks);
+    default:
+        return open_best(out, config, ranks, threads, log);
+    }
+}
+
+/* A GPU among all hosts'. */
+typedef struct {
+    char host[64], id[32];
+} gpu_place;
+
+int device_is_shared(const backend *device, comm *ranks, bool *shared)
+{
+    const comm_info *info = comm_describe(ranks);
+    const char *id = gpu_id(device);
+    gpu_place mine = {0}, *all = calloc((size_t)info->size, sizeof *all);
+    CHECK(all, ERROR_MEMORY, "no memory for the GPUs of %d ranks", info->size);
+    snprintf(mine.host, sizeof mine.host, "%s", info->host);
+    snprintf(mine.id, sizeof mine.id, "%s", id ? id : "");
+    int status = comm_all_gather(ranks, &mine, sizeof mine, all);
+    *shared = false;
+    for (int a = 0; a < info->size; a++)
+        for (int b = 0; b < a; b++)
+            *shared |= all[a].id[0] && memcmp(&all[a], &all[b], sizeof *all) == 0;
+    free(all);
+    return status;
 }

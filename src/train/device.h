@@ -2,6 +2,7 @@
 #ifndef TESKD_TRAIN_DEVICE_H
 #define TESKD_TRAIN_DEVICE_H
 
+#include "base/log.h"
 #include "base/settings.h"
 #include "dist/comm.h"
 #include "kernels/backend.h"
@@ -13,7 +14,12 @@ int device_cores(void);
  * own, or several ranks to the same ones. Every rank calls it. */
 int device_threads(const settings *config, comm *ranks, int *threads);
 
-/* Opens the device that run.device names; close it with its ops. */
-int device_open(backend **out, const settings *config, int threads);
+/* Opens the device that run.device names; close it with its ops. With `auto` every rank takes a GPU or none does, and
+ * `log` hears why not where GPUs are there. Every rank calls it; ERROR_SETTINGS when the device has not run.precision.
+ */
+int device_open(backend **out, const settings *config, comm *ranks, int threads, logger *log);
+
+/* Whether two ranks have the same GPU. Every rank calls it. */
+int device_is_shared(const backend *device, comm *ranks, bool *shared);
 
 #endif

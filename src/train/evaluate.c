@@ -14,7 +14,7 @@ typedef struct {
     double *logits;                   /* [share][classes], of one head at a time */
     double *log_probabilities[HEADS]; /* [share][classes], of the mean over the views; NULL where nobody asks */
     prediction *rows;                 /* [share] */
-    metrics sums;
+    metrics sums, averaged;           /* what the programs add up; what the mean over the views amounts to */
 } evaluation;
 
 static bool head_on(const model_options *o, int head)
@@ -69,15 +69,11 @@ static void mirror_input(const program *p, const runtime *r)
         }
 }
 
-static void read_logits(evaluation *ev, const program *p, int head, int32_t images)
+static int read_logits(const evaluation *ev, const program *p, int head)
 {
     char name[GRAPH_NAME_BYTES];
-    const tensor_desc *desc;
     snprintf(name, sizeof name, "logits/%s", head_names[head]);
-    const void *values = program_value(p, &ev->e->run, name, &desc);
-    bool wide = desc->dtype == DTYPE_F64;
-    for (int64_t k = 0; k < (int64_t)images * ev->classes; k++)
-        ev->logits[k] = wide ? ((const double *)values)[k] : (double)((const float *)values)[k];
+    return program_read(p, &ev->e->run, name, ev->logits);
 }
 
 /* log(exp(a) + exp(b)) */
@@ -112,34 +108,32 @@ static int32_t count_ahead(const double *scores, int32_t classes, int32_t label)
     return ahead;
 }
 
-static int run_view(evaluation *ev, const loader_batch *batch, bool mirrored, metrics *step)
+static int run_view(evaluation *ev, const loader_batch *batch, bool mirrored)
 {
     experiment *e = ev->e;
     program *p = experiment_feed_evaluation(e, batch);
     CHECK(p, ERROR_INTERNAL, "no program for an evaluation batch of %d pictures", batch->images);
     if (mirrored)
         mirror_input(p, &e->run);
-    TRY(program_run(&e->run, p, NULL));
-    metrics_add_step(step, p, &e->run, &e->step.model, batch->images, batch->images);
+    TRY(program_run(&e->run, p));
     for (int head = HEADS - 1; head >= 0; head--) { /* the teacher last: its logits stay in the buffer */
         if (!ev->log_probabilities[head])
             continue;
-        read_logits(ev, p, head, batch->images);
+        TRY(read_logits(ev, p, head));
         add_softmax(ev, head, batch->images);
     }
     return 0;
 }
 
 /* What the averaged probabilities of a head amount to, in place of the views' own figures. */
-static void measure_head(const evaluation *ev, int head, const loader_batch *batch, metrics *step)
+static void measure_head(evaluation *ev, int head, const loader_batch *batch)
 {
-    step->cross_entropy[head] = step->top1[head] = step->top5[head] = 0;
     for (int32_t n = 0; n < batch->images; n++) {
         const double *log_probabilities = ev->log_probabilities[head] + (int64_t)n * ev->classes;
         int32_t label = batch->labels[n], ahead = count_ahead(log_probabilities, ev->classes, label);
-        step->cross_entropy[head] -= log_probabilities[label];
-        step->top1[head] += ahead < 1;
-        step->top5[head] += ahead < 5;
+        ev->averaged.cross_entropy[head] -= log_probabilities[label];
+        ev->averaged.top1[head] += ahead < 1;
+        ev->averaged.top5[head] += ahead < 5;
     }
 }
 
@@ -163,26 +157,40 @@ static void fill_rows(evaluation *ev, const loader_batch *batch)
 
 static int evaluate_batch(evaluation *ev, const loader_batch *batch)
 {
-    metrics step = {0};
     for (int head = 0; head < HEADS; head++)
         for (int64_t k = 0; ev->log_probabilities[head] && k < (int64_t)batch->images * ev->classes; k++)
             ev->log_probabilities[head][k] = -INFINITY;
     for (int view = 0; view < ev->views; view++)
-        TRY(run_view(ev, batch, view == 1, &step));
-    if (ev->views > 1) {
-        metrics_scale(&step, 1.0 / ev->views);
-        for (int head = 0; head < HEADS; head++)
-            if (ev->log_probabilities[head])
-                measure_head(ev, head, batch, &step);
-    }
-    metrics_add(&ev->sums, &step);
+        TRY(run_view(ev, batch, view == 1));
+    for (int head = 0; head < HEADS && ev->views > 1; head++)
+        if (ev->log_probabilities[head])
+            measure_head(ev, head, batch);
+    ev->averaged.images += batch->images;
     if (ev->out)
         fill_rows(ev, batch);
     return 0;
 }
 
+/* The programs' sums, of one view; with several the heads' own figures are those of the averaged probabilities. */
+static int collect(evaluation *ev)
+{
+    TRY(runtime_synchronize(&ev->e->run));
+    TRY(metrics_read(&ev->sums, &ev->e->tensors, ev->averaged.images));
+    TRY(metrics_reset(&ev->e->tensors));
+    if (ev->views == 1)
+        return 0;
+    ev->averaged.total = ev->sums.total / ev->views;
+    for (int student = 0; student < STUDENTS; student++) {
+        ev->averaged.kd[student] = ev->sums.kd[student] / ev->views;
+        ev->averaged.feature[student] = ev->sums.feature[student] / ev->views;
+    }
+    ev->sums = ev->averaged;
+    return 0;
+}
+
 static int evaluate_share(evaluation *ev, loader *batches)
 {
+    TRY(metrics_reset(&ev->e->tensors));
     TRY(loader_seek(batches, 0, 0));
     for (int32_t step = 0; step < loader_steps(batches); step++) {
         loader_batch batch;
@@ -192,7 +200,7 @@ static int evaluate_share(evaluation *ev, loader *batches)
         if (ev->out)
             TRY(predictions_add(ev->out, ev->rows, ev->logits, batch.images));
     }
-    return 0;
+    return collect(ev);
 }
 
 int evaluate_pictures(experiment *e, loader *batches, predictions *out, metrics *mean)

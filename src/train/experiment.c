@@ -2,6 +2,7 @@
  * One thread. */
 #include "train/experiment.h"
 #include "base/error.h"
+#include "run/host_reduction.h"
 #include "train/device.h"
 #include "train/initialise.h"
 
@@ -112,7 +113,8 @@ static int fill_step(experiment *e)
 {
     const settings *c = &e->config;
     TRY(fill_model(e));
-    e->step.rewrites = (rewrite_options){c->run.rewrite_upsample, c->run.rewrite_fuse, c->run.rewrite_patch};
+    e->step.rewrites = (rewrite_options){c->run.rewrite_upsample, c->run.rewrite_fuse, c->run.rewrite_patch,
+                                         c->run.rewrite_upsample_bn};
     e->step.sgd = (sgd_options){.momentum = c->train.momentum,
                                 .weight_decay = c->train.weight_decay,
                                 .clip_norm = c->train.clip_norm,
@@ -127,8 +129,15 @@ static int fill_step(experiment *e)
 static int open_parts(experiment *e, unsigned parts)
 {
     TRY(fill_step(e));
-    TRY(device_open(&e->device, &e->config, e->threads));
+    TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
+    dtype activation = e->device->ops->activation;
+    e->step.precision = (precision_options){activation, activation == DTYPE_F16}; /* bfloat16 has float32's range */
     return open_data(e, parts);
+}
+
+static int open_sums(experiment *e)
+{
+    return e->info->size > 1 ? host_reduction_open(&e->sums, e->ranks, e->device) : 0;
 }
 
 int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts)
@@ -136,13 +145,25 @@ int experiment_open(experiment *e, const settings *config, logger *log, comm *ra
     *e = (experiment){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
     TRY(device_threads(config, ranks, &e->threads));
     TRY(comm_agree(ranks, open_parts(e, parts)));
-    runtime_open(&e->run, e->device, ranks, &e->tensors, (size_t)(config->run.bucket_mib * 0x1p20));
+    TRY(comm_agree(ranks, open_sums(e)));
+    runtime_open(&e->run, &(runtime_options){.device = e->device,
+                                             .tensors = &e->tensors,
+                                             .sums = e->sums,
+                                             .ranks = e->info->size,
+                                             .bucket_bytes = (size_t)(config->run.bucket_mib * 0x1p20),
+                                             .sums_dtype = config->run.reduce_16bit ? e->device->ops->activation
+                                                                                    : e->device->ops->real,
+                                             .average_statistics = !config->run.sync_bn,
+                                             .capture = config->run.capture});
     return 0;
 }
 
 void experiment_close(experiment *e)
 {
-    runtime_close(&e->run);
+    if (e->run.options.device)
+        runtime_close(&e->run);
+    if (e->sums)
+        e->sums->ops->close(e->sums);
     if (e->tensors.device)
         store_close(&e->tensors);
     dataset_close(&e->train_set);
@@ -160,8 +181,10 @@ static int32_t share(const experiment *e, int64_t global_images)
 
 static int ensure_store(experiment *e, const graph *g, const model *m)
 {
-    if (e->tensors.device || e->plan_only)
+    if (e->plan_only)
         return 0;
+    if (e->tensors.device)
+        return store_add(&e->tensors, g);
     TRY(store_open(&e->tensors, e->device, g));
     return initialise_store(&e->tensors, g, m, (uint64_t)e->config.train.seed);
 }
@@ -254,9 +277,15 @@ int experiment_build_evaluation(experiment *e)
     return comm_agree(e->ranks, build_evaluation(e));
 }
 
+static int bind(experiment *e)
+{
+    TRY(runtime_bind(&e->run));
+    return store_refresh_copies(&e->tensors);
+}
+
 int experiment_bind(experiment *e)
 {
-    return comm_agree(e->ranks, runtime_bind(&e->run));
+    return comm_agree(e->ranks, bind(e));
 }
 
 int64_t experiment_steps(const experiment *e)

@@ -33,6 +33,7 @@ typedef struct {
     int32_t batch, eval_batch; /* global */
     bool plan_only;            /* the programs will not run: no memory is taken for weights */
     store tensors;
+    reduction *sums; /* NULL with one rank */
     runtime run;
     sized_program training[TRAINING_SIZES], evaluation[EVALUATION_SIZES];
 } experiment;

@@ -6,6 +6,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* The first loss scale, and no steps counted. Too large a one is halved by the first steps. */
+static const float loss_scaling[4] = {65536};
+
 static uint64_t name_stream(const char *name)
 {
     uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
@@ -26,7 +29,7 @@ static double draw(init_kind kind, double scale, uint64_t seed, uint64_t stream,
     }
 }
 
-static int fill(store_entry *entry, init_kind kind, double scale, uint64_t seed)
+static int fill(backend *device, store_entry *entry, init_kind kind, double scale, uint64_t seed)
 {
     int64_t count = tensor_count(&entry->desc);
     double *values = malloc((size_t)count * sizeof *values);
@@ -34,9 +37,9 @@ static int fill(store_entry *entry, init_kind kind, double scale, uint64_t seed)
     uint64_t stream = name_stream(entry->name);
     for (int64_t i = 0; i < count; i++)
         values[i] = draw(kind, scale, seed, stream, (uint64_t)i);
-    store_import_f64(entry, values);
+    int status = store_import_f64(device, entry, values);
     free(values);
-    return 0;
+    return status;
 }
 
 static bool ends_with(const char *name, const char *suffix)
@@ -50,17 +53,14 @@ int initialise_store(store *tensors, const graph *g, const model *m, uint64_t se
     for (uint32_t i = 0; i < m->n_inits; i++) {
         store_entry *entry = store_find(tensors, g->values[m->inits[i].parameter].name);
         CHECK(entry, ERROR_INTERNAL, "%s is not in the store", g->values[m->inits[i].parameter].name);
-        TRY(fill(entry, m->inits[i].kind, m->inits[i].scale, seed));
+        TRY(fill(tensors->device, entry, m->inits[i].kind, m->inits[i].scale, seed));
     }
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
         store_entry *entry = &tensors->entries[i];
-        if (entry->desc.kind != KIND_STATE)
-            continue;
-        if (store_role(entry) == ENTRY_AVERAGE) /* after the parameters and statistics in the table */
-            memcpy(entry->memory, store_find(tensors, strchr(entry->name, '/') + 1)->memory,
-                   tensor_bytes(&entry->desc));
-        else
-            TRY(fill(entry, INIT_CONSTANT, ends_with(entry->name, ".running_var"), seed));
+        if (store_role(entry->name) == ENTRY_SCALING)
+            TRY(tensors->device->ops->write(tensors->device, entry->memory, loss_scaling, sizeof loss_scaling));
+        if (entry->desc.kind == KIND_STATE && store_role(entry->name) == ENTRY_MODEL)
+            TRY(fill(tensors->device, entry, INIT_CONSTANT, ends_with(entry->name, ".running_var"), seed));
     }
-    return 0;
+    return store_start_averages(tensors);
 }

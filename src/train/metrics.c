@@ -1,41 +1,44 @@
 /* Owns the measurements of steps. One thread. */
 #include "train/metrics.h"
+#include "base/error.h"
 
-/* A kept float64 scalar, or element of one; 0 when the program has none. */
-static double scalar(const program *p, const runtime *r, const char *what, int head, int index)
-{
-    char name[GRAPH_NAME_BYTES];
-    snprintf(name, sizeof name, "%s/%s", what, head_names[head]);
-    const double *value = program_value(p, r, name, NULL);
-    return value ? value[index] : 0;
-}
+#include <string.h>
 
-static double joint(const metrics *step, const model_options *o, int32_t global_images)
+int metrics_read(metrics *m, const store *tensors, double images)
 {
-    if (!model_has_students(o))
-        return step->cross_entropy[0];
-    double total = o->ce_weight * o->teacher_weight * step->cross_entropy[0];
-    for (int i = 0; i < STUDENTS; i++)
-        total += o->ce_weight * o->student_weights[i] * step->cross_entropy[1 + i] + o->kd_weight * step->kd[i] +
-                 o->feature_weight * global_images * step->feature[i];
-    return total;
-}
-
-void metrics_add_step(metrics *m, const program *p, const runtime *r, const model_options *options, int32_t images,
-                      int32_t global_images)
-{
-    metrics step = {.images = images};
+    loss_sums sums;
+    const store_entry *entry = store_find(tensors, "loss_sums");
+    CHECK(entry, ERROR_INTERNAL, "the store has no sums of losses");
+    TRY(tensors->device->ops->read(tensors->device, &sums, entry->memory, sizeof sums));
+    *m = (metrics){.images = images, .total = sums.total};
+    memcpy(m->cross_entropy, sums.cross_entropy, sizeof m->cross_entropy);
+    memcpy(m->kd, sums.kd, sizeof m->kd);
+    memcpy(m->feature, sums.feature, sizeof m->feature);
     for (int head = 0; head < HEADS; head++) {
-        step.cross_entropy[head] = global_images * scalar(p, r, "cross_entropy", head, 0);
-        step.top1[head] = scalar(p, r, "top_k", head, 0);
-        step.top5[head] = scalar(p, r, "top_k", head, 1);
+        m->top1[head] = sums.right[head][0];
+        m->top5[head] = sums.right[head][1];
     }
-    for (int i = 0; i < STUDENTS; i++) {
-        step.kd[i] = global_images * scalar(p, r, "kd", 1 + i, 0);
-        step.feature[i] = scalar(p, r, "feature", 1 + i, 0);
-    }
-    step.total = joint(&step, options, global_images);
-    metrics_add(m, &step);
+    return 0;
+}
+
+int metrics_reset(const store *tensors)
+{
+    const store_entry *entry = store_find(tensors, "loss_sums");
+    CHECK(entry, ERROR_INTERNAL, "the store has no sums of losses");
+    return tensors->device->ops->zero(tensors->device, entry->memory, sizeof(loss_sums));
+}
+
+int loss_scaling_read(loss_scaling *s, const store *tensors)
+{
+    float state[4];
+    const store_entry *entry = store_find(tensors, "loss_scale");
+    *s = (loss_scaling){.on = entry != NULL};
+    if (!entry)
+        return 0;
+    TRY(tensors->device->ops->read(tensors->device, state, entry->memory, sizeof state));
+    s->scale = (double)state[0];
+    s->skipped = (int64_t)state[2];
+    return 0;
 }
 
 void metrics_add(metrics *a, const metrics *b)
@@ -44,13 +47,6 @@ void metrics_add(metrics *a, const metrics *b)
     const double *from = (const double *)b;
     for (int i = 0; i < METRICS_COUNT; i++)
         to[i] += from[i];
-}
-
-void metrics_scale(metrics *m, double factor)
-{
-    double *value = (double *)m;
-    for (int i = 0; i < METRICS_COUNT; i++)
-        value[i] *= factor;
 }
 
 int metrics_reduce(metrics *m, comm *ranks)

@@ -3,8 +3,8 @@
 #define TESKD_TRAIN_METRICS_H
 
 #include "dist/comm.h"
-#include "model/network.h"
-#include "run/program.h"
+#include "model/step.h"
+#include "run/store.h"
 
 /* Sums over pictures: a loss times the pictures of its step, counts of right answers. The feature loss, which the joint
  * loss takes summed over the batch, is measured per picture. An array of doubles on purpose:
@@ -18,16 +18,24 @@ typedef struct {
 
 enum { METRICS_COUNT = sizeof(metrics) / sizeof(double) };
 
-/* Adds this rank's part of the step that the program just ran. `total` is meaningful for training steps only: its
- * feature part depends on the batch. */
-void metrics_add_step(metrics *m, const program *p, const runtime *r, const model_options *options, int32_t images,
-                      int32_t global_images);
+/* What this rank's steps have left in the store's "loss_sums", over so many pictures. Waits for the device. `total` is
+ * meaningful for training steps only: its feature part depends on the batch. */
+int metrics_read(metrics *m, const store *tensors, double images);
+
+/* Begins the sums anew. */
+int metrics_reset(const store *tensors);
+
+/* Where gradients are scaled against underflow (op loss_scale): the scale, and the steps skipped so far because their
+ * gradients were not finite. */
+typedef struct {
+    bool on;
+    double scale;
+    int64_t skipped;
+} loss_scaling;
+int loss_scaling_read(loss_scaling *s, const store *tensors);
 
 /* Adds b to a. */
 void metrics_add(metrics *a, const metrics *b);
-
-/* Times `factor`, the pictures too. */
-void metrics_scale(metrics *m, double factor);
 
 /* Sums over the ranks; each passes its own part and all get the whole. */
 int metrics_reduce(metrics *m, comm *ranks);

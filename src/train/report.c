@@ -1,6 +1,7 @@
 /* Owns the words of a run. Only rank 0's words come out (base/log.h). One thread. */
 #include "train/report.h"
 #include "base/error.h"
+#include "run/memory_report.h"
 
 #include <math.h>
 #include <string.h>
@@ -8,11 +9,6 @@
 static bool head_on(const experiment *e, int head)
 {
     return head == 0 || (e->step.model.teskd && e->step.model.students_on[head - 1]);
-}
-
-static double mib(size_t bytes)
-{
-    return (double)bytes / 0x1p20;
 }
 
 static const char *data_name(const experiment *e)
@@ -36,13 +32,9 @@ void report_banner(experiment *e)
     log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,
              e->info->size > 1 ? c->run.sync_bn ? ", synchronised BN" : ", BN of each rank's own" : "");
     log_info(log, "  device   %s", e->device->ops->description(e->device));
-    log_info(
-        log,
-        "  memory   %.0f MiB a rank: parameters %.0f, states %.0f, gradients %.0f, activations %.0f, workspace %.0f",
-        mib(e->tensors.arena_bytes[KIND_PARAMETER] + e->tensors.arena_bytes[KIND_STATE] +
-            e->run.arena_bytes[KIND_GRADIENT] + e->run.arena_bytes[KIND_ACTIVATION] + e->run.workspace_bytes),
-        mib(e->tensors.arena_bytes[KIND_PARAMETER]), mib(e->tensors.arena_bytes[KIND_STATE]),
-        mib(e->run.arena_bytes[KIND_GRADIENT]), mib(e->run.arena_bytes[KIND_ACTIVATION]), mib(e->run.workspace_bytes));
+    char memory[256];
+    memory_plan_text(&e->run, memory, sizeof memory);
+    log_info(log, "  memory   %s", memory);
     log_info(log, "  output   %s", c->output.dir);
 }
 
@@ -109,7 +101,17 @@ int report_step(experiment *e, json_lines *json, const step_report *step)
     json_number(json, "loss", step->mean.total);
     json_metrics(json, e, "train_", &step->mean);
     json_number(json, "images_per_second", step->images_per_second);
+    if (step->scaling.on) {
+        json_number(json, "loss_scale", step->scaling.scale);
+        json_integer(json, "skipped_steps", step->scaling.skipped);
+    }
     return json_end(json);
+}
+
+void report_skipped(experiment *e, const loss_scaling *scaling, int64_t steps)
+{
+    log_info(e->log, "%lld step%s skipped: gradients were not finite in 16 bits; the loss scale is now %g",
+             (long long)steps, steps == 1 ? "" : "s", scaling->scale);
 }
 
 static void table_header(logger *log, bool train, bool test)

@@ -17,9 +17,13 @@ typedef struct {
     int64_t steps; /* of an epoch */
     double lr, images_per_second, seconds_left;
     metrics mean;
+    loss_scaling scaling;
 } step_report;
 void report_live(experiment *e, const step_report *step);
 int report_step(experiment *e, json_lines *json, const step_report *step);
+
+/* Says how many of the steps since the last line were skipped. */
+void report_skipped(experiment *e, const loss_scaling *scaling, int64_t steps);
 
 /* Seconds and rate are this process's part of the epoch. Top-1 and top-5 of every head on the training and test
  * pictures, every loss of every head. `test` is NULL in an epoch without evaluation. */

@@ -15,16 +15,18 @@
 #include <string.h>
 #include <unistd.h>
 
+static const double live_seconds = 0.5;
+
 typedef struct {
     experiment *e;
     loader *batches, *test_batches;
     json_lines json;
     progress at;
-    int64_t steps;     /* of an epoch */
-    metrics line_sums; /* this rank's, since the last line */
-    double line_start, epoch_start;
+    int64_t steps;      /* of an epoch */
+    double line_images; /* of this rank, since the last line */
+    int64_t skipped;    /* steps skipped that were reported */
+    double line_start, epoch_start, live_time;
     double images_before; /* of this epoch, trained on before this process resumed it */
-    void *statistics;     /* running statistics on their way through the ranks; NULL where they need no averaging */
 } trainer;
 
 static int open_output(trainer *t)
@@ -60,43 +62,17 @@ static int resume_from(trainer *t, const char *resume)
     return 0;
 }
 
-static int open_statistics(trainer *t)
-{
-    if (t->e->info->size == 1 || t->e->config.run.sync_bn)
-        return 0;
-    size_t bytes = store_statistics(&t->e->tensors, NULL, false);
-    t->statistics = malloc(bytes + 1);
-    CHECK(t->statistics, ERROR_MEMORY, "no memory for %zu bytes of running statistics", bytes);
-    return 0;
-}
-
 static int open_all(trainer *t, const char *resume)
 {
     experiment *e = t->e;
+    loss_scaling scaling;
     TRY(comm_agree(e->ranks, open_output(t)));
     TRY(resume_from(t, resume));
-    TRY(comm_agree(e->ranks, open_statistics(t)));
+    TRY(metrics_reset(&e->tensors));
+    TRY(loss_scaling_read(&scaling, &e->tensors));
+    t->skipped = scaling.skipped;
     TRY(experiment_open_loader(e, true, &t->batches));
     return experiment_open_loader(e, false, &t->test_batches);
-}
-
-/* Each rank's running statistics saw its own pictures only (without synchronised BN): all go on from the mean. */
-static int average_running_statistics(trainer *t)
-{
-    experiment *e = t->e;
-    if (!t->statistics)
-        return 0;
-    bool wide = e->device->ops->real == DTYPE_F64;
-    size_t count = store_statistics(&e->tensors, t->statistics, false) / dtype_bytes((uint8_t)e->device->ops->real);
-    TRY(comm_all_reduce(e->ranks, t->statistics, count, wide ? COMM_F64 : COMM_F32));
-    for (size_t k = 0; k < count; k++) {
-        if (wide)
-            ((double *)t->statistics)[k] /= e->info->size;
-        else
-            ((float *)t->statistics)[k] /= (float)e->info->size;
-    }
-    store_statistics(&e->tensors, t->statistics, true);
-    return 0;
 }
 
 /* One part of a batch: all of it, unless gradients are accumulated. */
@@ -107,11 +83,9 @@ static int run_part(trainer *t, double lr)
     TRY(loader_next(t->batches, &batch));
     const sized_program *sized = experiment_feed_training(e, &batch);
     CHECK(sized, ERROR_INTERNAL, "no program for a batch of %d pictures", batch.images);
-    double *rate = program_value(sized->program, &e->run, "lr", NULL);
-    if (rate)
-        *rate = lr;
-    TRY(program_run(&e->run, sized->program, NULL));
-    metrics_add_step(&t->line_sums, sized->program, &e->run, &e->step.model, batch.images, sized->loss_images);
+    TRY(program_write(sized->program, &e->run, "lr", &lr, sizeof lr));
+    TRY(program_run(&e->run, sized->program));
+    t->line_images += batch.images;
     return 0;
 }
 
@@ -121,7 +95,6 @@ static int run_step(trainer *t, double *lr)
     int64_t parts = experiment_parts(t->e, t->at.step);
     for (int64_t part = 0; part < parts; part++)
         TRY(run_part(t, *lr));
-    TRY(average_running_statistics(t));
     t->at.step++;
     t->at.steps_done++;
     return 0;
@@ -150,7 +123,10 @@ static step_report make_report(const trainer *t, const metrics *sums, double lr,
 static int finish_line(trainer *t, double lr)
 {
     experiment *e = t->e;
-    metrics sums = t->line_sums;
+    metrics sums;
+    TRY(runtime_synchronize(&e->run));
+    TRY(metrics_read(&sums, &e->tensors, t->line_images));
+    TRY(metrics_reset(&e->tensors));
     TRY(metrics_reduce(&sums, e->ranks));
     step_report r = make_report(t, &sums, lr, 1);
     if (!isfinite(r.mean.total)) /* the same on all ranks: one tells */
@@ -160,9 +136,27 @@ static int finish_line(trainer *t, double lr)
                       "the loss is no longer finite in epoch %lld before step %lld; a lower train.lr may help",
                       (long long)t->at.epoch + 1, (long long)t->at.step));
     metrics_add(&t->at.epoch_sums, &sums);
-    t->line_sums = (metrics){0};
+    t->line_images = 0;
+    TRY(loss_scaling_read(&r.scaling, &e->tensors));
+    if (r.scaling.skipped > t->skipped)
+        report_skipped(e, &r.scaling, r.scaling.skipped - t->skipped);
+    t->skipped = r.scaling.skipped;
     TRY(report_step(e, &t->json, &r));
     t->line_start = run_clock();
+    return 0;
+}
+
+/* Reading the sums waits for the device, so this is done a few times a second only. */
+static int show_live(trainer *t, double lr)
+{
+    metrics sums;
+    if (run_clock() - t->live_time < live_seconds)
+        return 0;
+    TRY(runtime_synchronize(&t->e->run));
+    TRY(metrics_read(&sums, &t->e->tensors, t->line_images));
+    step_report r = make_report(t, &sums, lr, t->e->info->size);
+    report_live(t->e, &r);
+    t->live_time = run_clock();
     return 0;
 }
 
@@ -188,10 +182,8 @@ static int run_epoch_steps(trainer *t)
         bool ends = t->at.step == t->steps || is_last_step(t);
         if (t->at.step % c->log.every == 0 || saves || ends)
             TRY(finish_line(t, lr));
-        else if (t->e->log->terminal) {
-            step_report r = make_report(t, &t->line_sums, lr, t->e->info->size);
-            report_live(t->e, &r);
-        }
+        else if (t->e->log->terminal)
+            TRY(show_live(t, lr));
         if ((saves || is_last_step(t)) && t->at.step < t->steps)
             TRY(checkpoint_save(t->e, &t->at, "last.h5", true));
         if (stop && !ends)
@@ -207,11 +199,9 @@ static int evaluate_now(trainer *t, metrics *mean)
 {
     bool averaged = t->e->config.eval.ema;
     if (averaged)
-        store_swap_averages(&t->e->tensors);
+        TRY(store_swap_averages(&t->e->tensors));
     TRY(evaluate(t->e, t->test_batches, mean));
-    if (averaged)
-        store_swap_averages(&t->e->tensors);
-    return 0;
+    return averaged ? store_swap_averages(&t->e->tensors) : 0;
 }
 
 static int finish_epoch(trainer *t)
@@ -268,7 +258,6 @@ int train(experiment *e, const char *resume)
         status = run_epochs(&t);
     loader_close(&t.batches);
     loader_close(&t.test_batches);
-    free(t.statistics);
     int closed = t.json.file ? json_close(&t.json) : 0;
     return status < 0 ? status : closed;
 }

@@ -8,6 +8,7 @@
         return 90000;                                                                                                  \
     }
 #define FAKE_CUDA_CUBLASLT(name)
+#define FAKE_CUDA_NVRTC(name)
 #include "libraries.def"
 #else
 extern const int fake_cudnn;

@@ -7,7 +7,13 @@
 
 struct cuda_convolution {
     cuda_convolution_desc desc;
+    void *stream;
 };
+
+typedef struct {
+    cuda_convolution_desc desc;
+    cuda_convolution_args args;
+} convolution_run;
 
 int cuda_convolution_prepare(cuda_convolutions *self, const cuda_convolution_desc *desc, cuda_convolution **out,
                              size_t *workspace)
@@ -16,6 +22,7 @@ int cuda_convolution_prepare(cuda_convolutions *self, const cuda_convolution_des
     cuda_convolution *v = malloc(sizeof *v);
     CHECK(v, ERROR_MEMORY, "no memory for a convolution");
     v->desc = *desc;
+    v->stream = self->stream;
     *out = v;
     *workspace = 64;
     return 0;
@@ -60,15 +67,16 @@ static int64_t result_count(const cuda_convolution_desc *d)
     return (int64_t)d->out_channels * d->kernel * d->kernel * (d->channels / d->groups);
 }
 
-int cuda_convolution_run(const cuda_convolution *v, const cuda_convolution_args *args)
+static void convolve(const void *run)
 {
-    const cuda_convolution_desc *d = &v->desc;
+    const cuda_convolution_desc *d = &((const convolution_run *)run)->desc;
+    const cuda_convolution_args *args = &((const convolution_run *)run)->args;
     int64_t count = result_count(d);
     void *const result[] = {
         [CUDA_CONVOLUTION_FORWARD] = args->y, [CUDA_CONVOLUTION_DGRAD] = args->x, [CUDA_CONVOLUTION_WGRAD] = args->w};
-    CHECK((args->bias != NULL) == d->bias && args->workspace, ERROR_KERNEL, "a bias or workspace is missing");
     double *sums = calloc((size_t)count, sizeof *sums);
-    CHECK(sums, ERROR_MEMORY, "no memory for the sums of a convolution");
+    if (!sums)
+        abort();
     for (int32_t n = 0; n < d->batch; n++)
         for (int32_t row = 0; row < d->out_height; row++)
             for (int32_t column = 0; column < d->out_width; column++)
@@ -77,7 +85,13 @@ int cuda_convolution_run(const cuda_convolution *v, const cuda_convolution_args 
     for (int64_t i = 0; i < count; i++)
         plain_store(result[d->kind], d->type, i, sums[i] + (d->bias ? (double)args->bias[i % d->out_channels] : 0));
     free(sums);
-    return 0;
+}
+
+int cuda_convolution_run(const cuda_convolution *v, const cuda_convolution_args *args)
+{
+    const convolution_run run = {v->desc, *args};
+    CHECK((args->bias != NULL) == v->desc.bias && args->workspace, ERROR_KERNEL, "a bias or workspace is missing");
+    return plain_submit(v->stream, convolve, &run, sizeof run);
 }
 
 void cuda_convolution_release(cuda_convolution *v)

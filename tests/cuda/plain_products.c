@@ -1,14 +1,21 @@
 /* Matrix products in plain C. Workspace is asked for and not used, so that its bounds are seen by sanitizers. */
 #include "base/error.h"
+#include "base/sixteen_bit.h"
 #include "graph/node.h"
 #include "plain_device.h"
-#include "sixteen_bit.h"
 
 #include <stdlib.h>
 
 struct cuda_product {
     cuda_product_desc desc;
+    void *stream;
 };
+
+typedef struct {
+    cuda_product_desc desc;
+    const void *a, *b;
+    void *c, *vector;
+} product_run;
 
 double plain_load(const void *array, uint8_t type, int64_t index)
 {
@@ -35,6 +42,7 @@ int cuda_product_prepare(cuda_products *self, const cuda_product_desc *desc, cud
     cuda_product *p = malloc(sizeof *p);
     CHECK(p, ERROR_MEMORY, "no memory for a product");
     p->desc = *desc;
+    p->stream = self->stream;
     *out = p;
     *workspace = 64;
     return 0;
@@ -45,29 +53,35 @@ static int64_t place(int64_t row, int64_t column, int64_t ld, bool transposed)
     return transposed ? column * ld + row : row * ld + column;
 }
 
-int cuda_product_run(const cuda_product *p, const void *a, const void *b, void *c, void *vector, void *workspace)
+static void multiply(const void *args)
 {
-    const cuda_product_desc *d = &p->desc;
-    bool aligned = ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) % d->alignment == 0;
-    CHECK(aligned && workspace, ERROR_KERNEL, "pointers of a product are not aligned to %u", d->alignment);
-    CHECK((vector != NULL) == (d->extra != CUDA_PRODUCT_PLAIN), ERROR_KERNEL, "a vector goes with an extra");
+    const product_run *r = args;
+    const cuda_product_desc *d = &r->desc;
     for (int64_t row = 0; row < d->m; row++)
         for (int64_t column = 0; column < d->n; column++) {
-            double sum = d->accumulate ? plain_load(c, d->result, row * d->ldc + column) : 0;
+            double sum = d->accumulate ? plain_load(r->c, d->result, row * d->ldc + column) : 0;
             for (int64_t i = 0; i < d->k; i++)
-                sum += plain_load(a, d->type, place(row, i, d->lda, d->transpose_a)) *
-                       plain_load(b, d->type, place(i, column, d->ldb, d->transpose_b));
+                sum += plain_load(r->a, d->type, place(row, i, d->lda, d->transpose_a)) *
+                       plain_load(r->b, d->type, place(i, column, d->ldb, d->transpose_b));
             if (d->extra == CUDA_PRODUCT_BIAS)
-                sum += (double)((const float *)vector)[column];
-            plain_store(c, d->result, row * d->ldc + column, sum);
+                sum += (double)((const float *)r->vector)[column];
+            plain_store(r->c, d->result, row * d->ldc + column, sum);
         }
     for (int64_t row = 0; row < d->m && d->extra == CUDA_PRODUCT_ROW_SUMS; row++) {
         double sum = 0;
         for (int64_t i = 0; i < d->k; i++)
-            sum += plain_load(a, d->type, place(row, i, d->lda, d->transpose_a));
-        ((float *)vector)[row] = (float)sum;
+            sum += plain_load(r->a, d->type, place(row, i, d->lda, d->transpose_a));
+        ((float *)r->vector)[row] = (float)sum;
     }
-    return 0;
+}
+
+int cuda_product_run(const cuda_product *p, const void *a, const void *b, void *c, void *vector, void *workspace)
+{
+    const product_run run = {p->desc, a, b, c, vector};
+    bool aligned = ((uintptr_t)a | (uintptr_t)b | (uintptr_t)c) % p->desc.alignment == 0;
+    CHECK(aligned && workspace, ERROR_KERNEL, "pointers of a product are not aligned to %u", p->desc.alignment);
+    CHECK((vector != NULL) == (p->desc.extra != CUDA_PRODUCT_PLAIN), ERROR_KERNEL, "a vector goes with an extra");
+    return plain_submit(p->stream, multiply, &run, sizeof run);
 }
 
 void cuda_product_release(cuda_product *p)

@@ -44,7 +44,7 @@ static void missing(void **state)
     says(l, CUDA_NCCL, (const char *[]){"libnccl.so.2", "libnccl2", NULL});
     assert_null((void *)(size_t)l->cudnnCreate);
     cuda_libraries_versions(l, text, sizeof text);
-    assert_string_equal(text, "cuDNN none, cuBLASLt none, NCCL none");
+    assert_string_equal(text, "cuDNN none, cuBLASLt none, NCCL none, NVRTC none");
     assert_int_equal(cuda_convolutions_open(&convolutions, l, &(cuda_convolutions_options){0}), ERROR_KERNEL);
     assert_non_null(strstr(error_message(), "libcudnn_graph.so.9"));
     assert_int_equal(cuda_products_open(&products, l, NULL, false), ERROR_KERNEL);

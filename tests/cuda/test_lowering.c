@@ -165,8 +165,8 @@ static void check_all(bool extras)
 {
     cuda_backend plain = {.base = {&plain_ops},
                           .real = DTYPE_F32,
-                          .products = &(cuda_products){extras},
-                          .convolutions = &(cuda_convolutions){extras}};
+                          .products = &(cuda_products){.extras = extras},
+                          .convolutions = &(cuda_convolutions){.bias = extras}};
     backend *reference = NULL;
     if (backend_reference_open(&reference, 1) < 0)
         fail_msg("%s", error_message());
@@ -213,7 +213,7 @@ static void sixteen_bit_gradient(void **state)
     (void)state;
     enum { N = 2, SIDE = 4, C = 8, O = 8, KERNEL = 3 };
     static const uint8_t types[] = {DTYPE_F16, DTYPE_BF16};
-    cuda_backend plain = {.base = {&plain_ops}, .convolutions = &(cuda_convolutions){true}};
+    cuda_backend plain = {.base = {&plain_ops}, .convolutions = &(cuda_convolutions){.bias = true}};
     for (int t = 0; t < 2; t++) {
         uint16_t x[N * SIDE * SIDE * C], dy[N * SIDE * SIDE * O];
         float dw[O * KERNEL * KERNEL * C], dbias[O];

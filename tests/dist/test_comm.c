@@ -1,6 +1,7 @@
 /* The collectives, for any number of ranks: without a launcher this is the communicator of one rank. Sums are compared
  * bit for bit with the values added in rank order. */
 #include "base/error.h"
+#include "base/sixteen_bit.h"
 #include "dist/comm.h"
 
 #include <limits.h>
@@ -95,6 +96,42 @@ static void test_all_reduce(void **state)
             check_sum(c, values, counts[i], type);
             free(values);
         }
+}
+
+static uint16_t narrow(float x, comm_dtype type)
+{
+    return type == COMM_F16 ? float16_from(x) : bfloat16_from(x);
+}
+
+static float widen(uint16_t bits, comm_dtype type)
+{
+    return type == COMM_F16 ? float16_value(bits) : bfloat16_value(bits);
+}
+
+/* Added in float32 in rank order, rounded once. */
+static void check_sixteen_bit_sum(comm *c, size_t count, comm_dtype type)
+{
+    const comm_info *info = comm_describe(c);
+    uint16_t *values = malloc(count * sizeof *values + 1);
+    assert_non_null(values);
+    for (size_t i = 0; i < count; i++)
+        values[i] = narrow((float)(1e-4 * sample(info->rank, i)), type);
+    assert_int_equal(comm_all_reduce(c, values, count, type), 0);
+    for (size_t i = 0; i < count; i++) {
+        float sum = widen(narrow((float)(1e-4 * sample(0, i)), type), type);
+        for (int rank = 1; rank < info->size; rank++)
+            sum += widen(narrow((float)(1e-4 * sample(rank, i)), type), type);
+        assert_int_equal(values[i], narrow(sum, type));
+    }
+    free(values);
+}
+
+static void test_sixteen_bit_sums(void **state)
+{
+    for (int i = 0; i < N_COUNTS; i++) {
+        check_sixteen_bit_sum(*state, counts[i], COMM_F16);
+        check_sixteen_bit_sum(*state, counts[i], COMM_BF16);
+    }
 }
 
 /* Sums of all sizes under way at once, with another collective in between; twice, so that records are reused. */
@@ -220,9 +257,10 @@ static int close_comm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_description),     cmocka_unit_test(test_all_reduce), cmocka_unit_test(test_started_sums),
-        cmocka_unit_test(test_misused_request), cmocka_unit_test(test_broadcast),  cmocka_unit_test(test_all_gather),
-        cmocka_unit_test(test_agree),
+        cmocka_unit_test(test_description),      cmocka_unit_test(test_all_reduce),
+        cmocka_unit_test(test_sixteen_bit_sums), cmocka_unit_test(test_started_sums),
+        cmocka_unit_test(test_misused_request),  cmocka_unit_test(test_broadcast),
+        cmocka_unit_test(test_all_gather),       cmocka_unit_test(test_agree),
     };
     return cmocka_run_group_tests(tests, open_comm, close_comm);
 }

@@ -4,6 +4,7 @@
  * with the rest. Blocks with odd numbers run their threads backwards, so that a missing barrier shows in one of the two
  * orders. Invariant: exactly one of scheduler and fibers runs. One thread uses the device. */
 #include "cuda_runtime.h"
+#include "runtime.h"
 
 #include <cstdio>
 #include <cstdlib>
@@ -68,7 +69,6 @@ struct device {
     unsigned started = 0, finished = 0;
     bool backwards = false;
 
-    cudaError_t last_error = cudaSuccess;
     char message[256] = "";
 };
 
@@ -269,12 +269,21 @@ uint64_t emulated_exchange(unsigned mask, uint64_t value, unsigned lane)
     return source < gpu.threads.size() && (mask >> lane & 1) ? gpu.threads[source].brought[slot] : value;
 }
 
-cudaError_t emulated_run(dim3 grid, dim3 block, const std::function<void()> &thread)
+bool emulated_is_shape(dim3 grid, dim3 block)
 {
     uint64_t threads = (uint64_t)block.x * block.y * block.z, blocks = (uint64_t)grid.x * grid.y * grid.z;
-    cudaError_t status = cudaSuccess;
-    if (threads == 0 || threads > MAX_THREADS || blocks == 0 || grid.y > 65535 || grid.z > 65535)
-        status = cudaErrorInvalidConfiguration;
+    return threads > 0 && threads <= MAX_THREADS && blocks > 0 && grid.y <= 65535 && grid.z <= 65535;
+}
+
+const char *emulated_failure_text()
+{
+    return gpu.message;
+}
+
+cudaError_t emulated_run(dim3 grid, dim3 block, const std::function<void()> &thread)
+{
+    uint64_t blocks = (uint64_t)grid.x * grid.y * grid.z;
+    cudaError_t status = emulated_is_shape(grid, block) ? cudaSuccess : cudaErrorInvalidConfiguration;
     gridDim = grid;
     blockDim = block;
     gpu.body = &thread;
@@ -283,100 +292,6 @@ cudaError_t emulated_run(dim3 grid, dim3 block, const std::function<void()> &thr
         gpu.backwards = b % 2 == 1;
         status = run_block();
     }
-    if (gpu.last_error == cudaSuccess)
-        gpu.last_error = status;
+    emulated_note(status);
     return status;
-}
-
-/* ---- the runtime ---- */
-
-cudaError_t cudaGetDeviceCount(int *count)
-{
-    *count = 1;
-    return cudaSuccess;
-}
-
-cudaError_t cudaSetDevice(int number)
-{
-    return number == 0 ? cudaSuccess : cudaErrorInvalidDevice;
-}
-
-cudaError_t cudaMalloc(void **memory, size_t bytes)
-{
-    constexpr size_t alignment = 256;
-    return posix_memalign(memory, alignment, bytes ? bytes : 1) == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
-}
-
-cudaError_t cudaFree(void *memory)
-{
-    std::free(memory);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMallocHost(void **memory, size_t bytes)
-{
-    return cudaMalloc(memory, bytes);
-}
-
-cudaError_t cudaFreeHost(void *memory)
-{
-    return cudaFree(memory);
-}
-
-cudaError_t cudaMemcpy(void *to, const void *from, size_t bytes, enum cudaMemcpyKind)
-{
-    std::memcpy(to, from, bytes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind, cudaStream_t)
-{
-    return cudaMemcpy(to, from, bytes, kind);
-}
-
-cudaError_t cudaMemsetAsync(void *memory, int value, size_t bytes, cudaStream_t)
-{
-    std::memset(memory, value, bytes);
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
-{
-    *stream = nullptr;
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamDestroy(cudaStream_t)
-{
-    return cudaSuccess;
-}
-
-cudaError_t cudaStreamSynchronize(cudaStream_t)
-{
-    return gpu.last_error;
-}
-
-cudaError_t cudaGetLastError(void)
-{
-    cudaError_t status = gpu.last_error;
-    gpu.last_error = cudaSuccess;
-    return status;
-}
-
-const char *cudaGetErrorString(cudaError_t status)
-{
-    switch (status) {
-    case cudaSuccess:
-        return "no error";
-    case cudaErrorMemoryAllocation:
-        return "out of memory";
-    case cudaErrorInvalidConfiguration:
-        return "invalid configuration argument";
-    case cudaErrorInvalidDevice:
-        return "invalid device ordinal";
-    case cudaErrorLaunchFailure:
-        return gpu.message;
-    default:
-        return "invalid argument";
-    }
 }

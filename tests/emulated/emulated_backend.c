@@ -1,62 +1,56 @@
-/* Owns a CUDA backend on the emulated device: its own table and kernels, products and convolutions in plain C.
- * One thread. */
+/* Owns what the CUDA backend has of libraries on the emulated device: products and convolutions in plain C. All else is
+ * the backend's own. One thread. */
 #include "emulated_backend.h"
 
 #include "base/error.h"
-#include "kernels/host_memory.h"
+#include "kernels/cuda_open.h"
 #include "plain_device.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-static void close_backend(backend *self)
+int plain_submit(void *stream, void (*work)(const void *args), const void *args, size_t bytes)
 {
-    cuda_backend *device = (cuda_backend *)self;
-    free(device->convolutions);
-    free(device->products);
-    free((void *)(uintptr_t)self->ops);
-    free(self);
+    return cuda_check(emulated_submit(stream, work, args, bytes), "a library's kernel");
+}
+
+int cuda_libraries_attach(cuda_backend *self, bool tune, const char *cache)
+{
+    (void)tune, (void)cache;
+    self->products = malloc(sizeof *self->products);
+    self->convolutions = malloc(sizeof *self->convolutions);
+    if (!self->products || !self->convolutions) {
+        cuda_libraries_detach(self);
+        return error_set(ERROR_MEMORY, "no memory for the emulated libraries");
+    }
+    *self->products = (cuda_products){.extras = true, .stream = self->stream};
+    *self->convolutions = (cuda_convolutions){.bias = true, .stream = self->stream};
+    return 0;
+}
+
+void cuda_libraries_detach(cuda_backend *self)
+{
+    free(self->products);
+    free(self->convolutions);
+    self->products = NULL;
+    self->convolutions = NULL;
+}
+
+void cuda_libraries_text(const cuda_backend *self, char *text, size_t bytes)
+{
+    (void)self;
+    snprintf(text, bytes, "plain C");
 }
 
 int emulated_backend_open(cuda_backend **out, dtype real, int multiprocessors)
 {
-    cuda_backend *self = calloc(1, sizeof *self);
-    backend_ops *ops = malloc(sizeof *ops); /* `real` differs from one backend to the next */
-    cuda_convolutions *convolutions = calloc(1, sizeof *convolutions);
-    cuda_products *products = calloc(1, sizeof *products);
-    if (!self || !ops || !convolutions || !products) {
-        free(self);
-        free(ops);
-        free(convolutions);
-        free(products);
-        return error_set(ERROR_MEMORY, "no memory for the emulated backend");
-    }
-    *ops = (backend_ops){.name = "emulated",
-                         .real = DTYPE_F32,
-                         .activation = real,
-                         .host_memory = true,
-                         .prepare = cuda_kernel_prepare,
-                         .launch = cuda_kernel_launch,
-                         .release = cuda_kernel_release,
-                         .alloc = cuda_memory_alloc,
-                         .free = cuda_memory_free,
-                         .write = host_memory_write,
-                         .read = host_memory_read,
-                         .copy = host_memory_copy,
-                         .zero = host_memory_zero,
-                         .synchronize = host_memory_synchronize,
-                         .description = cuda_describe,
-                         .close = close_backend};
-    convolutions->bias = true;
-    products->extras = true;
-    snprintf(self->description, sizeof self->description, "the CUDA backend on an emulated device, %s",
-             dtype_name(real));
-    self->base.ops = ops;
-    self->real = real;
-    self->deterministic = true;
-    self->multiprocessors = multiprocessors;
-    self->convolutions = convolutions;
-    self->products = products;
-    *out = self;
+    static const cuda_precision precisions[] = {
+        [DTYPE_F32] = CUDA_FP32, [DTYPE_F16] = CUDA_FP16, [DTYPE_BF16] = CUDA_BF16};
+    emulated_machine machine = emulated_get_machine();
+    machine.multiprocessors = multiprocessors;
+    emulated_set_machine(&machine);
+    backend *opened = NULL;
+    TRY(backend_cuda_open(&opened, &(cuda_options){.precision = precisions[real], .deterministic = true}));
+    *out = (cuda_backend *)opened;
     return 0;
 }

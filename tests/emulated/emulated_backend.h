@@ -3,8 +3,10 @@
 #define TESKD_TESTS_EMULATED_BACKEND_H
 
 #include "cuda_backend.h"
+#include "emulated.h"
 
-/* `real` is DTYPE_F32, DTYPE_F16 or DTYPE_BF16. Closed through its table. */
+/* The deterministic backend of float32, float16 or bfloat16 on a GPU with so many multiprocessors. Closed through its
+ * table. */
 int emulated_backend_open(cuda_backend **out, dtype real, int multiprocessors);
 
 #endif

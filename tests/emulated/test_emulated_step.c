@@ -10,11 +10,11 @@
 /* cmocka.h needs the three above */
 #include <cmocka.h>
 
-static void check(const rewrite_options *rewrites)
+static void check(dtype activation, compare_options options)
 {
     cuda_backend *device;
-    assert_int_equal(emulated_backend_open(&device, DTYPE_F32, 4), 0);
-    int status = compare_with_reference(&device->base, REFERENCE, rewrites, stdout);
+    assert_int_equal(emulated_backend_open(&device, activation, 4), 0);
+    int status = compare_with_reference(&device->base, REFERENCE, &options, stdout);
     if (status < 0)
         print_error("%s\n", error_message());
     device->base.ops->close(&device->base);
@@ -24,13 +24,13 @@ static void check(const rewrite_options *rewrites)
 static void step_with_all_rewrites(void **state)
 {
     (void)state;
-    check(&(rewrite_options){true, true, true});
+    check(DTYPE_F32, (compare_options){.rewrites = {true, true, true, true}});
 }
 
 static void step_without_rewrites(void **state)
 {
     (void)state;
-    check(&(rewrite_options){false, false, false});
+    check(DTYPE_F32, (compare_options){.capture = false});
 }
 
 int main(void)

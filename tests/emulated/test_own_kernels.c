@@ -12,7 +12,7 @@
 #include "base/error.h"
 #include "emulated_backend.h"
 #include "op_check.h"
-#include "sixteen_bit.h"
+#include "base/sixteen_bit.h"
 
 /* Products and convolutions are the libraries': test_lowering has those. */
 static bool is_own(unsigned op)
@@ -84,15 +84,16 @@ static void check_column_sums(dtype type, int rows, int columns)
     float *x = test_alloc((size_t)count * sizeof *x), *sums = test_alloc((size_t)columns * sizeof *sums);
     double *expected = test_alloc((size_t)columns * sizeof *expected);
     void *workspace = b->base.ops->alloc(&b->base, bytes), *memory = b->base.ops->alloc(&b->base, (size_t)count * 4);
-    memset(workspace, 0xFF, bytes);
+    void *values = test_alloc((size_t)count * 4);
     for (int64_t i = 0; i < count; i++) {
         x[i] = (float)((i * 7919 + 13) % 17 - 5);
         expected[i % columns] += (double)x[i];
         if (type == DTYPE_F32)
-            ((float *)memory)[i] = x[i];
+            ((float *)values)[i] = x[i];
         else
-            ((uint16_t *)memory)[i] = bits_of(x[i], type);
+            ((uint16_t *)values)[i] = bits_of(x[i], type);
     }
+    assert_int_equal(b->base.ops->write(&b->base, memory, values, (size_t)count * 4), 0);
     assert_int_equal(cuda_column_sums(b, memory, (uint8_t)type, rows, columns, sums, workspace), 0);
     for (int c = 0; c < columns; c++)
         if ((double)sums[c] != expected[c])
@@ -100,6 +101,7 @@ static void check_column_sums(dtype type, int rows, int columns)
     b->base.ops->free(&b->base, workspace);
     b->base.ops->free(&b->base, memory);
     b->base.ops->close(&b->base);
+    free(values);
     free(x);
     free(sums);
     free(expected);

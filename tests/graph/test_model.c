@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-static const rewrite_options no_rewrites = {0}, all_rewrites = {true, true, true};
+static const rewrite_options no_rewrites = {0}, all_rewrites = {true, true, true, true};
 
 static model_options options_of(const char *network, bool teskd)
 {
@@ -146,8 +146,12 @@ static void rewrites_change_the_nodes(void **state)
                   {OP_CONCAT, 0}, {OP_ADD, 0}, {OP_LINEAR, 4});
     EXPECT_COUNTS(((rewrite_options){.patch = true}), {OP_CONV2D, 33}, {OP_PATCHIFY, 3}, {OP_LINEAR, 7},
                   {OP_CONCAT, 3});
+    EXPECT_COUNTS(((rewrite_options){.upsample_bn = true}), {OP_UPSAMPLE2X, 3}, {OP_UPSAMPLE_BN, 0},
+                  {OP_BN_NORMALIZE, 36});
+    EXPECT_COUNTS(((rewrite_options){.upsample = true, .upsample_bn = true}), {OP_UPSAMPLE2X, 0}, {OP_UPSAMPLE_BN, 3},
+                  {OP_UPSAMPLE_BN_SUMS, 3}, {OP_BN_SUMS, 33}, {OP_BN_NORMALIZE, 33}, {OP_BN_RUNNING, 36});
     EXPECT_COUNTS(all_rewrites, {OP_CONV2D, 30}, {OP_PATCHIFY, 3}, {OP_LINEAR, 7}, {OP_CONCAT_LINEAR, 3},
-                  {OP_FOLD_FUSE_WEIGHT, 3}, {OP_UPSAMPLE2X, 3}, {OP_CONCAT, 0}, {OP_ADD, 0});
+                  {OP_FOLD_FUSE_WEIGHT, 3}, {OP_UPSAMPLE2X, 0}, {OP_UPSAMPLE_BN, 3}, {OP_CONCAT, 0}, {OP_ADD, 0});
 }
 
 static const graph_node *writer_of(const graph *g, value_id value)
@@ -205,6 +209,64 @@ static void rewrites_spare_what_is_seen(void **state)
         assert_int_equal(g.nodes[0].op, OP_UPSAMPLE2X);
         assert_int_equal(g.nodes[1].op, OP_CONV2D);
         graph_free(&g);
+    }
+}
+
+/* upsample2x and batch normalisation of it, by the batch's or by running statistics; adds what `reads` besides. */
+static void build_upsample_bn(graph *g, bool training, bool residual, void (*reads)(graph *g, value_id large))
+{
+    const int32_t vector[4] = {1, 1, 1, 8};
+    op_attr attr = {.count = 64, .eps = 1e-5, .relu = true};
+    graph_init(g, DTYPE_F32);
+    value_id z = graph_input(g, "z", DTYPE_F32, (const int32_t[]){1, 4, 4, 8});
+    value_id gamma = graph_parameter(g, "gamma", LAYOUT_C, vector), beta = graph_parameter(g, "beta", LAYOUT_C, vector);
+    value_id mean = graph_state(g, "mean", LAYOUT_C, vector), var = graph_state(g, "var", LAYOUT_C, vector);
+    value_id other = graph_input(g, "other", DTYPE_F32, (const int32_t[]){1, 8, 8, 8});
+    value_id large = graph_apply(g, OP_UPSAMPLE2X, NULL, 1, &z), y;
+    if (training) {
+        value_id sums = graph_apply(g, OP_BN_SUMS, &attr, 1, &large);
+        y = graph_apply(g, OP_BN_NORMALIZE, &attr, residual ? 5 : 4, (value_id[]){large, sums, gamma, beta, other});
+    } else {
+        y = graph_apply(g, OP_BN_INFERENCE, &attr, residual ? 6 : 5, (value_id[]){large, mean, var, gamma, beta, other});
+    }
+    graph_keep(g, y, "y");
+    if (reads)
+        reads(g, large);
+    graph_rewrite(g, &all_rewrites);
+    assert_int_equal(graph_status(g), 0);
+}
+
+static void keeps(graph *g, value_id large)
+{
+    graph_keep(g, large, "large");
+}
+
+static void pools(graph *g, value_id large)
+{
+    graph_keep(g, graph_apply(g, OP_GLOBAL_AVERAGE_POOL, NULL, 1, &large), "pooled");
+}
+
+static void upsample_bn_spares_what_is_seen(void **state)
+{
+    (void)state;
+    for (int training = 0; training < 2; training++) {
+        graph g;
+        build_upsample_bn(&g, training, false, NULL);
+        assert_int_equal(g.n_nodes, training ? 2 : 1);
+        assert_int_equal(g.nodes[0].op, training ? OP_UPSAMPLE_BN_SUMS : OP_UPSAMPLE_BN_INFERENCE);
+        assert_int_equal(g.nodes[0].in[0], graph_find(&g, "z"));
+        const graph_node *last = &g.nodes[g.n_nodes - 1];
+        assert_int_equal(last->op, training ? OP_UPSAMPLE_BN : OP_UPSAMPLE_BN_INFERENCE);
+        assert_int_equal(last->in[0], graph_find(&g, "z"));
+        assert_int_equal(last->out[0], graph_find(&g, "y"));
+        assert_true(last->attr.relu && last->attr.count == 64);
+        graph_free(&g);
+        for (int seen = 0; seen < 3; seen++) {
+            build_upsample_bn(&g, training, seen == 2, seen == 0 ? keeps : seen == 1 ? pools : NULL);
+            assert_int_equal(g.nodes[0].op, OP_UPSAMPLE2X);
+            assert_int_equal(count_op(&g, OP_UPSAMPLE_BN) + count_op(&g, OP_UPSAMPLE_BN_INFERENCE), 0);
+            graph_free(&g);
+        }
     }
 }
 
@@ -321,6 +383,7 @@ int main(void)
         cmocka_unit_test(rewrites_change_the_nodes),
         cmocka_unit_test(upsample_rewrite_saves_three_quarters),
         cmocka_unit_test(rewrites_spare_what_is_seen),
+        cmocka_unit_test(upsample_bn_spares_what_is_seen),
         cmocka_unit_test(deployed_model_has_no_students),
         cmocka_unit_test(backward_reaches_every_parameter),
         cmocka_unit_test(nothing_is_dead_in_training),

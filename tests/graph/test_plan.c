@@ -209,11 +209,12 @@ static value_id random_linear(generator *r, value_id x)
 static void random_gradient(generator *r, value_id x)
 {
     value_id dy = random_linear(r, x);
-    tensor_desc weight = {{graph_desc(&r->g, dy)->dim[3], 1, 1, graph_desc(&r->g, x)->dim[3]},
-                          (uint8_t)r->g.real,
-                          LAYOUT_OI,
-                          KIND_GRADIENT};
-    tensor_desc bias = {{1, 1, 1, weight.dim[0]}, (uint8_t)r->g.real, LAYOUT_C, KIND_GRADIENT};
+    tensor_desc weight = {.dim = {graph_desc(&r->g, dy)->dim[3], 1, 1, graph_desc(&r->g, x)->dim[3]},
+                          .dtype = (uint8_t)r->g.real,
+                          .layout = LAYOUT_OI,
+                          .kind = KIND_GRADIENT};
+    tensor_desc bias = {
+        .dim = {1, 1, 1, weight.dim[0]}, .dtype = (uint8_t)r->g.real, .layout = LAYOUT_C, .kind = KIND_GRADIENT};
     value_id out[2] = {graph_value_new(&r->g, weight, NULL), graph_value_new(&r->g, bias, NULL)};
     graph_emit(&r->g, OP_LINEAR_WGRAD, NULL, 2, (value_id[]){x, dy}, draw(r, 2) ? 2 : 1, out);
 }

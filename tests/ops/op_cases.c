@@ -71,6 +71,14 @@ const layer_case layer_cases[] = {
     {LAYER_UPSAMPLE2X, 3, 4, 4, 64, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_UPSAMPLE2X, 2, 5, 7, 5, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_UPSAMPLE2X, 1, 14, 9, 100, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_UPSAMPLE_BN, 2, 1, 1, 3, 0, 0, 0, 0, 0, 0, RELU},
+    {LAYER_UPSAMPLE_BN, 2, 1, 3, 17, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_UPSAMPLE_BN, 1, 2, 1, 5, 0, 0, 0, 0, 0, 0, RELU},
+    {LAYER_UPSAMPLE_BN, 3, 4, 4, 64, 0, 0, 0, 0, 0, 0, RELU},
+    {LAYER_UPSAMPLE_BN, 2, 5, 7, 16, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_UPSAMPLE_BN, 1, 9, 14, 100, 0, 0, 0, 0, 0, 0, RELU},
+    {LAYER_UPSAMPLE_BN, 1, 17, 29, 8, 0, 0, 0, 0, 0, 0, RELU},
+    {LAYER_UPSAMPLE_BN, 1, 3, 4, 520, 0, 0, 0, 0, 0, 0, RELU},
     {LAYER_PATCHIFY, 1, 2, 2, 1, 0, 1, 0, 0, 0, 0, 0},
     {LAYER_PATCHIFY, 3, 4, 6, 5, 0, 2, 0, 0, 0, 0, 0},
     {LAYER_PATCHIFY, 2, 12, 8, 17, 0, 4, 0, 0, 0, 0, 0},
@@ -149,7 +157,7 @@ static const tensor_desc absent = {0};
 
 static tensor_desc desc(tensor_layout l, dtype type, int32_t a, int32_t b, int32_t c, int32_t d)
 {
-    return (tensor_desc){{a, b, c, d}, (uint8_t)type, (uint8_t)l, KIND_ACTIVATION};
+    return (tensor_desc){.dim = {a, b, c, d}, .dtype = (uint8_t)type, .layout = (uint8_t)l, .kind = KIND_ACTIVATION};
 }
 
 static tensor_desc vector(dtype type, int32_t size)
@@ -256,6 +264,24 @@ static int batch_norm_requests(const layer_case *row, dtype real, kernel_request
     request_init(&r[5], OP_BN_RUNNING, &attr, 3, (tensor_desc[]){sums, c, c}, 0, NULL);
     request_init(&r[6], OP_BN_INFERENCE, &attr, 6, (tensor_desc[]){x, c, c, c, c, residual}, 1, &x);
     return 7;
+}
+
+/* attr.count as of two ranks again. */
+static int upsample_bn_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    tensor_desc z = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->c);
+    tensor_desc y = desc(LAYOUT_NHWC, real, row->n, 2 * row->h, 2 * row->w, row->c);
+    tensor_desc c = vector(parameter_type(real), row->c), sums = channel_sums(row->c);
+    op_attr attr = {.relu = (row->options & RELU) != 0, .eps = 1e-5};
+    attr.count = 2 * (double)tensor_rows(&y);
+    request_init(&r[0], OP_UPSAMPLE_BN_SUMS, &attr, 1, &z, 1, &sums);
+    request_init(&r[1], OP_UPSAMPLE_BN, &attr, 4, (tensor_desc[]){z, sums, c, c}, 1, &y);
+    request_init(&r[2], OP_UPSAMPLE_BN_GRAD_SUMS, &attr, 5, (tensor_desc[]){z, sums, c, c, y}, 2,
+                 (tensor_desc[]){sums, z});
+    request_init(&r[3], OP_UPSAMPLE_BN_GRAD, &attr, 5, (tensor_desc[]){z, sums, c, sums, z}, 1, &z);
+    request_init(&r[4], OP_BN_PARAM_GRAD, &attr, 1, &sums, 2, (tensor_desc[]){c, c});
+    request_init(&r[5], OP_UPSAMPLE_BN_INFERENCE, &attr, 5, (tensor_desc[]){z, c, c, c, c}, 1, &y);
+    return 6;
 }
 
 static int concat_requests(const layer_case *row, dtype real, kernel_request *r)
@@ -398,6 +424,8 @@ int layer_requests(const layer_case *row, dtype real, kernel_request requests[LA
         return concat_linear_requests(row, real, requests);
     case LAYER_BATCH_NORM:
         return batch_norm_requests(row, real, requests);
+    case LAYER_UPSAMPLE_BN:
+        return upsample_bn_requests(row, real, requests);
     case LAYER_ADD:
         return add_requests(row, real, requests);
     case LAYER_CONCAT:

@@ -14,6 +14,8 @@ typedef enum {
     LAYER_ADD,           /* add */
     LAYER_CONCAT,        /* concat, channel_slice of the first part, channel_slice of the second */
     LAYER_UPSAMPLE2X,    /* upsample2x, upsample2x_grad */
+    LAYER_UPSAMPLE_BN,   /* upsample_bn_sums, upsample_bn, upsample_bn_grad_sums, upsample_bn_grad, bn_param_grad,
+                            upsample_bn_inference */
     LAYER_PATCHIFY,      /* patchify, unpatchify */
     LAYER_FOLD,          /* fold_fuse_weight, fold_fuse_weight_grad */
     LAYER_POOL,          /* global_average_pool, global_average_pool_grad */
@@ -30,7 +32,7 @@ typedef enum {
 
 enum {
     BIAS = 1,             /* conv2d, linear: with a bias and its gradient */
-    RELU = 2,             /* batch norm */
+    RELU = 2,             /* batch norm, upsample_bn */
     RESIDUAL = 4,         /* batch norm: a residual is added before the ReLU */
     KEPT_Y = 8,           /* batch norm: the backward is given y, and is asked for g */
     OHWI_WEIGHT = 16,     /* linear: the weight is a convolution's, read as a matrix */

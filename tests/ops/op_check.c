@@ -13,7 +13,7 @@
 
 #include "base/error.h"
 #include "op_cases.h"
-#include "sixteen_bit.h"
+#include "base/sixteen_bit.h"
 
 enum { GUARD = 64, GUARD_BYTE = 0xA5, POISON_BYTE = 0xFF /* all ones is a NaN */ };
 
@@ -48,6 +48,9 @@ static bool is_sums(const kernel_request *r, int index)
     case OP_BN_NORMALIZE:
     case OP_BN_GRAD_SUMS:
     case OP_BN_GRAD:
+    case OP_UPSAMPLE_BN:
+    case OP_UPSAMPLE_BN_GRAD_SUMS:
+    case OP_UPSAMPLE_BN_GRAD:
         return index == 1;
     case OP_BN_RUNNING:
         return index == 0;
@@ -71,8 +74,9 @@ static void fill_sums(test_tensor *t, double count, uint64_t seed)
 static bool is_scale(const kernel_request *r, int index)
 {
     unsigned op = r->node.op;
-    bool variance = (op == OP_BN_RUNNING && index == 2) || (op == OP_BN_INFERENCE && index == 2);
-    bool gamma = (op == OP_BN_GRAD_SUMS || op == OP_BN_GRAD) && index == 2;
+    bool variance = (op == OP_BN_RUNNING && index == 2) || (op == OP_BN_INFERENCE && index == 2) ||
+                    (op == OP_UPSAMPLE_BN_INFERENCE && index == 2);
+    bool gamma = (op == OP_BN_GRAD_SUMS || op == OP_BN_GRAD || op == OP_UPSAMPLE_BN_GRAD_SUMS) && index == 2;
     bool factor = (op == OP_SGD_UPDATE && index >= 3) || (op == OP_SUM_SQUARES && index == 1) || op == OP_CLIP_FACTOR;
     return variance || gamma || factor;
 }
@@ -92,6 +96,43 @@ static void avoid_kinks(test_tensor in[NODE_MAX_IN], const kernel_request *r)
     }
 }
 
+/* Position `i` of the line of 2n that a line of n values, `stride` apart, is upsampled to. */
+static double between(const double *value, int i, int n, int64_t stride)
+{
+    double position = (double)i * (n - 1) / (2 * n - 1);
+    int first = i * (n - 1) / (2 * n - 1), second = first + 1 < n ? first + 1 : first;
+    return value[first * stride] + (position - first) * (value[second * stride] - value[first * stride]);
+}
+
+/* The smallest |y| of a channel of the upsampled map. */
+static double smallest_of_upsampled(const test_tensor in[NODE_MAX_IN], const kernel_request *r, int c)
+{
+    const double *sums = in[1].real;
+    int h = in[0].desc.dim[1], w = in[0].desc.dim[2], channels = in[0].desc.dim[3];
+    double mean = sums[c] / r->node.attr.count;
+    double std = sqrt(sums[channels + c] / r->node.attr.count - mean * mean + r->node.attr.eps), smallest = INFINITY;
+    for (int line = 0; line < in[0].desc.dim[0] * 2 * h; line++)
+        for (int i = 0; i < 2 * w; i++) {
+            const double *z = in[0].real + (int64_t)(line / (2 * h)) * h * w * channels + c;
+            int x = i * (w - 1) / (2 * w - 1), next = x + 1 < w ? x + 1 : x;
+            int64_t down = (int64_t)w * channels;
+            double ends[2] = {between(z + x * channels, line % (2 * h), h, down),
+                              between(z + next * channels, line % (2 * h), h, down)};
+            double share = (double)i * (w - 1) / (2 * w - 1) - x;
+            double y = in[2].real[c] * (ends[0] + share * (ends[1] - ends[0]) - mean) / std + in[3].real[c];
+            smallest = fmin(smallest, fabs(y));
+        }
+    return smallest;
+}
+
+/* The same for an upsampled map, whose values cannot be moved one by one: moves beta until no |y| is below 1e-4. */
+static void avoid_upsampled_kinks(test_tensor in[NODE_MAX_IN], const kernel_request *r)
+{
+    for (int c = 0; c < in[0].desc.dim[3]; c++)
+        while (smallest_of_upsampled(in, r, c) < 1e-4)
+            in[3].real[c] += 5e-4;
+}
+
 /* The output of a ReLU, as the gradient op is given it. */
 static bool is_rectified(const kernel_request *r, int index)
 {
@@ -107,7 +148,8 @@ static void fill_input(test_tensor *t, const kernel_request *r, int index, uint6
         t->real[i] = 0.5 + uniform(seed, (uint64_t)i);
     if (is_sums(r, index))
         fill_sums(t, r->node.attr.count, seed + 1);
-    bool gradient_sums = r->node.op == OP_BN_GRAD && index == 4;
+    bool gradient_sums =
+        (r->node.op == OP_BN_GRAD && index == 4) || (r->node.op == OP_UPSAMPLE_BN_GRAD && index == 3);
     bool ties = r->node.op == OP_TOP_K || (r->node.op == OP_MAX_POOL_GRAD && index == 0);
     for (int64_t i = 0; i < count && gradient_sums; i++)
         t->real[i] *= 0.1 * r->node.attr.count;
@@ -131,6 +173,13 @@ static double rounded(double value, uint8_t type)
     }
 }
 
+static void round_inputs(test_tensor in[NODE_MAX_IN], const kernel_request *r)
+{
+    for (int i = 0; i < r->node.n_in; i++)
+        for (int64_t k = 0; in[i].real && k < tensor_count(&in[i].desc); k++)
+            in[i].real[k] = rounded(in[i].real[k], in[i].desc.dtype);
+}
+
 void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64_t seed)
 {
     memset(in, 0, NODE_MAX_IN * sizeof *in);
@@ -151,9 +200,11 @@ void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64
     bool mask_from_x = (r->node.op == OP_BN_GRAD_SUMS && !in[4].real) || r->node.op == OP_BN_GRAD;
     if (mask_from_x && r->node.attr.relu)
         avoid_kinks(in, r);
-    for (int i = 0; i < r->node.n_in; i++)
-        for (int64_t k = 0; in[i].real && k < tensor_count(&in[i].desc); k++)
-            in[i].real[k] = rounded(in[i].real[k], in[i].desc.dtype);
+    round_inputs(in, r);
+    if (r->node.op == OP_UPSAMPLE_BN_GRAD_SUMS && r->node.attr.relu) {
+        avoid_upsampled_kinks(in, r);
+        round_inputs(in, r);
+    }
 }
 
 void op_inputs_free(test_tensor in[NODE_MAX_IN])
@@ -167,7 +218,8 @@ void op_inputs_free(test_tensor in[NODE_MAX_IN])
 /* ---- guarded memory ---- */
 
 typedef struct {
-    unsigned char *memory; /* GUARD, size bytes, GUARD */
+    unsigned char *device; /* GUARD, size bytes, GUARD */
+    unsigned char *memory; /* the same on the host, as it is before the launch and then after it */
     unsigned char *copy;   /* what the tensor held before the launch */
     size_t size;
 } guarded;
@@ -175,9 +227,10 @@ typedef struct {
 static void guarded_init(guarded *g, backend *b, size_t size)
 {
     g->size = size;
-    g->memory = b->ops->alloc(b, size + 2 * GUARD);
-    if (!g->memory)
+    g->device = b->ops->alloc(b, size + 2 * GUARD);
+    if (!g->device)
         fail_msg("the backend has no memory for %zu bytes", size);
+    g->memory = test_alloc(size + 2 * GUARD);
     g->copy = test_alloc(size);
     memset(g->memory, GUARD_BYTE, size + 2 * GUARD);
     memset(g->memory + GUARD, POISON_BYTE, size);
@@ -186,6 +239,23 @@ static void guarded_init(guarded *g, backend *b, size_t size)
 static void *guarded_data(const guarded *g)
 {
     return g->memory ? g->memory + GUARD : NULL;
+}
+
+static void *guarded_address(const guarded *g)
+{
+    return g->device ? g->device + GUARD : NULL;
+}
+
+static void guarded_send(const guarded *g, backend *b)
+{
+    if (g->device && b->ops->write(b, g->device, g->memory, g->size + 2 * GUARD) < 0)
+        fail_msg("%s", error_message());
+}
+
+static void guarded_fetch(const guarded *g, backend *b)
+{
+    if (g->device && b->ops->read(b, g->memory, g->device, g->size + 2 * GUARD) < 0)
+        fail_msg("%s", error_message());
 }
 
 static void guarded_check(const guarded *g, bool constant, const char *role, int index, const char *name)
@@ -202,8 +272,9 @@ static void guarded_check(const guarded *g, bool constant, const char *role, int
 
 static void guarded_free(guarded *g, backend *b)
 {
-    if (g->memory)
-        b->ops->free(b, g->memory);
+    if (g->device)
+        b->ops->free(b, g->device);
+    free(g->memory);
     free(g->copy);
 }
 
@@ -273,20 +344,28 @@ void op_launch(backend *b, kernel *k, const kernel_request *r, size_t workspace_
         if (tensor_count(&r->in[i])) {
             guarded_init(&inputs[i], b, tensor_bytes(&r->in[i]));
             store(&in[i], &inputs[i]);
-            args.in[i] = guarded_data(&inputs[i]);
+            args.in[i] = guarded_address(&inputs[i]);
         }
     for (int i = 0; i < r->node.n_out; i++)
         if (tensor_count(&r->out[i]) && !(i == 0 && in_place >= 0)) {
             guarded_init(&outputs[i], b, tensor_bytes(&r->out[i]));
-            args.out[i] = guarded_data(&outputs[i]);
+            args.out[i] = guarded_address(&outputs[i]);
         }
     if (in_place >= 0)
-        args.out[0] = guarded_data(&inputs[in_place]);
+        args.out[0] = guarded_address(&inputs[in_place]);
     guarded_init(&workspace, b, workspace_bytes);
-    args.workspace = guarded_data(&workspace);
+    args.workspace = guarded_address(&workspace);
 
+    guarded *const buffers[] = {inputs, outputs, &workspace};
+    const int counts[] = {NODE_MAX_IN, NODE_MAX_OUT, 1};
+    for (int i = 0; i < 3; i++)
+        for (int n = 0; n < counts[i]; n++)
+            guarded_send(&buffers[i][n], b);
     if (b->ops->launch(b, k, &args) < 0)
         fail_msg("%s: %s", name, error_message());
+    for (int i = 0; i < 3; i++)
+        for (int n = 0; n < counts[i]; n++)
+            guarded_fetch(&buffers[i][n], b);
 
     guarded_check(&workspace, false, "workspace", 0, name);
     for (int i = 0; i < NODE_MAX_IN; i++) {

@@ -45,10 +45,16 @@ static void apply(layer *l, const kernel_request *r, const void *const *in, void
     l->b->ops->release(l->b, k);
 }
 
-/* The request whose inputs and output are the layer's: bn_normalize for batch norm, else the first. */
+/* Does the forward begin with sums over the input? */
+static bool has_sums(const layer *l)
+{
+    return l->row->kind == LAYER_BATCH_NORM || l->row->kind == LAYER_UPSAMPLE_BN;
+}
+
+/* The request whose inputs and output are the layer's: what follows the sums, or the first. */
 static const kernel_request *forward_request(const layer *l)
 {
-    return &l->r[l->row->kind == LAYER_BATCH_NORM ? 1 : 0];
+    return &l->r[has_sums(l) ? 1 : 0];
 }
 
 static bool is_loss(const layer *l)
@@ -62,7 +68,7 @@ static double forward(layer *l)
     const void *in[NODE_MAX_IN];
     for (int i = 0; i < NODE_MAX_IN; i++)
         in[i] = l->in[i].integer ? (const void *)l->in[i].integer : l->in[i].real;
-    if (l->row->kind == LAYER_BATCH_NORM) {
+    if (has_sums(l)) {
         apply(l, &l->r[0], in, (void *[]){l->sums});
         in[1] = l->sums;
     }
@@ -118,6 +124,20 @@ static void batch_norm_backward(layer *l)
     free(g);
 }
 
+static void upsample_bn_backward(layer *l)
+{
+    const void *z = l->in[0].real, *gamma = l->in[2].real, *beta = l->in[3].real;
+    double *gsums = test_alloc(bytes(&l->r[0].out[0])), *dg = test_alloc(bytes(&l->in[0].desc));
+    want(l, 0);
+    want(l, 2);
+    want(l, 3);
+    apply(l, &l->r[2], (const void *[]){z, l->sums, gamma, beta, l->dy}, (void *[]){gsums, dg});
+    apply(l, &l->r[3], (const void *[]){z, l->sums, gamma, gsums, dg}, (void *[]){l->gradient[0]});
+    apply(l, &l->r[4], (const void *[]){gsums}, (void *[]){l->gradient[2], l->gradient[3]});
+    free(gsums);
+    free(dg);
+}
+
 /* Fills `gradient` with the backward ops; false when the layer has none. */
 static bool backward(layer *l)
 {
@@ -140,6 +160,9 @@ static bool backward(layer *l)
         return true;
     case LAYER_BATCH_NORM:
         batch_norm_backward(l);
+        return true;
+    case LAYER_UPSAMPLE_BN:
+        upsample_bn_backward(l);
         return true;
     case LAYER_CONCAT:
         want(l, 0), want(l, 1);
@@ -223,7 +246,7 @@ static void layer_open(layer *l, backend *b, const layer_case *row)
     l->y = test_alloc(bytes(&r->out[0]));
     l->dy = test_alloc(bytes(&r->out[0]));
     fill_random(l->dy, tensor_count(&r->out[0]), 99);
-    if (row->kind == LAYER_BATCH_NORM)
+    if (has_sums(l))
         l->sums = test_alloc(bytes(&l->r[0].out[0]));
 }
 

@@ -1,6 +1,7 @@
 /* Owns the small training step of the tests. Generated values are pure functions of a name and an index. */
 #include "small_step.h"
 #include "base/error.h"
+#include "run/host_reduction.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -73,7 +74,8 @@ static void generate_tensors(small_step *s)
         double *values = malloc(count * sizeof *values);
         for (size_t k = 0; k < count; k++)
             values[k] = initial(entry, k);
-        store_import_f64(entry, values);
+        if (store_is_saved(entry))
+            MUST(store_import_f64(s->device, entry, values));
         free(values);
     }
 }
@@ -111,8 +113,11 @@ void small_step_open(small_step *s, const small_settings *settings, open_backend
     const comm_info *info = comm_describe(ranks);
     s->first = SMALL_BATCH * info->rank / info->size;
     s->batch = SMALL_BATCH * (info->rank + 1) / info->size - s->first;
-    const step_shape shape = {
-        .training = true, .sync_bn = info->size > 1, .batch = s->batch, .global_batch = SMALL_BATCH, .loss_batch = SMALL_BATCH};
+    const step_shape shape = {.training = true,
+                              .sync_bn = info->size > 1,
+                              .batch = s->batch,
+                              .global_batch = SMALL_BATCH,
+                              .loss_batch = SMALL_BATCH};
 
     model m;
     graph step, forward;
@@ -126,7 +131,12 @@ void small_step_open(small_step *s, const small_settings *settings, open_backend
     model_free(&m);
 
     MUST(store_open(&s->tensors, s->device, &step));
-    runtime_open(&s->run, s->device, ranks, &s->tensors, settings->bucket_bytes);
+    MUST(host_reduction_open(&s->sums, ranks, s->device));
+    runtime_open(&s->run, &(runtime_options){.device = s->device,
+                                             .tensors = &s->tensors,
+                                             .sums = s->sums,
+                                             .ranks = info->size,
+                                             .bucket_bytes = settings->bucket_bytes});
     MUST(runtime_add(&s->run, &step, &s->step));
     MUST(runtime_add(&s->run, &forward, &s->forward));
     MUST(runtime_bind(&s->run));
@@ -136,6 +146,7 @@ void small_step_open(small_step *s, const small_settings *settings, open_backend
 void small_step_close(small_step *s)
 {
     runtime_close(&s->run);
+    s->sums->ops->close(s->sums);
     store_close(&s->tensors);
     if (s->own_ranks)
         comm_close(s->own_ranks);
@@ -145,7 +156,8 @@ void small_step_close(small_step *s)
 static void fill_inputs(small_step *s, program *p)
 {
     const tensor_desc *desc;
-    void *memory = program_value(p, &s->run, "input", &desc);
+    program_value(p, &s->run, "input", &desc);
+    void *memory = malloc(tensor_bytes(desc));
     int64_t first = s->first * tensor_count(desc) / s->batch;
     for (int64_t i = 0; i < tensor_count(desc); i++) {
         double value = sqrt(3) * generated("input", (uint64_t)(first + i));
@@ -154,18 +166,19 @@ static void fill_inputs(small_step *s, program *p)
         else
             ((float *)memory)[i] = (float)value;
     }
-    int32_t *target = program_value(p, &s->run, "target", NULL);
+    MUST(program_write(p, &s->run, "input", memory, tensor_bytes(desc)));
+    free(memory);
+    int32_t target[SMALL_BATCH];
     for (int n = 0; n < s->batch; n++)
         target[n] = small_target(s->first + n);
+    MUST(program_write(p, &s->run, "target", target, (size_t)s->batch * sizeof *target));
 }
 
 void small_step_run(small_step *s, program *p, double lr)
 {
     fill_inputs(s, p);
-    double *rate = program_value(p, &s->run, "lr", NULL);
-    if (rate)
-        *rate = lr;
-    MUST(program_run(&s->run, p, NULL));
+    MUST(program_write(p, &s->run, "lr", &lr, sizeof lr));
+    MUST(program_run(&s->run, p));
 }
 
 static double *as_float64(const void *memory, const tensor_desc *desc)
@@ -180,12 +193,13 @@ static double *as_float64(const void *memory, const tensor_desc *desc)
 double *small_step_value(const small_step *s, const program *p, const char *name, size_t *count)
 {
     const tensor_desc *desc = NULL;
-    const void *memory = program_value(p, &s->run, name, &desc);
-    if (!memory)
+    if (!program_value(p, &s->run, name, &desc))
         fail_msg("the program has no %s", name);
     if (count)
         *count = (size_t)tensor_count(desc);
-    return as_float64(memory, desc);
+    double *values = malloc((size_t)tensor_count(desc) * sizeof *values);
+    MUST(program_read(p, &s->run, name, values));
+    return values;
 }
 
 double *small_step_tensor(const small_step *s, const char *name)

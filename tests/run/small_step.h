@@ -23,6 +23,7 @@ typedef struct {
     backend *device;
     comm *own_ranks; /* NULL when the settings brought one */
     store tensors;
+    reduction *sums;
     runtime run;
     program *step;    /* forward, backward, update */
     program *forward; /* the same forward alone */

@@ -55,6 +55,8 @@ static void check_store(const small_step *alone, const small_step *shared)
 {
     for (uint32_t i = 0; i < alone->tensors.n_entries; i++) {
         const store_entry *entry = &alone->tensors.entries[i];
+        if (!store_is_saved(entry))
+            continue;
         double *a = small_step_tensor(alone, entry->name), *b = small_step_tensor(shared, entry->name);
         assert_same_values(entry->name, a, b, tensor_count(&entry->desc), 0.01);
         free(a);
@@ -105,7 +107,7 @@ static void one_bucket_with_rewrites(void **state)
 {
     check_ranks(*state, &(small_settings){.teskd = true,
                                           .feature_weight = 0.02,
-                                          .rewrites = {true, true, true},
+                                          .rewrites = {true, true, true, true},
                                           .sgd = {.momentum = 0.9},
                                           .bucket_bytes = (size_t)1 << 30});
 }

@@ -9,7 +9,7 @@
 
 #include <cmocka.h>
 
-static const rewrite_options all_rewrites = {true, true, true};
+static const rewrite_options all_rewrites = {true, true, true, true};
 
 static void run_once(small_step *s, const small_settings *settings, open_backend *open)
 {
@@ -35,6 +35,7 @@ static void rewrites_change_nothing(void **state)
     check_rewrites((rewrite_options){.upsample = true}, open_reference, 1e-12, 1e-12);
     check_rewrites((rewrite_options){.fuse = true}, open_reference, 1e-12, 1e-12);
     check_rewrites((rewrite_options){.patch = true}, open_reference, 1e-12, 1e-12);
+    check_rewrites((rewrite_options){.upsample = true, .upsample_bn = true}, open_reference, 1e-12, 1e-12);
     check_rewrites(all_rewrites, open_reference, 1e-12, 1e-12);
 }
 
@@ -109,11 +110,10 @@ static void check_parameter(const small_step *before, const small_step *after, c
 static void update_follows_the_formula(void **state)
 {
     (void)state;
-    const sgd_options cases[] = {
-        {.momentum = 0.9, .weight_decay = 5e-4, .nesterov = true, .decay_vectors = true},
-        {.momentum = 0.9, .weight_decay = 5e-4, .decay_vectors = true},
-        {.momentum = 0.5, .weight_decay = 0.1, .nesterov = true},
-        {.momentum = 0}};
+    const sgd_options cases[] = {{.momentum = 0.9, .weight_decay = 5e-4, .nesterov = true, .decay_vectors = true},
+                                 {.momentum = 0.9, .weight_decay = 5e-4, .decay_vectors = true},
+                                 {.momentum = 0.5, .weight_decay = 0.1, .nesterov = true},
+                                 {.momentum = 0}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         small_step before, after;
         const small_settings settings = {.teskd = true, .sgd = cases[i]};
@@ -205,7 +205,7 @@ static void nothing_is_read_before_it_is_written(void **state)
 static void programs_take_turns(void **state)
 {
     (void)state;
-    const small_settings settings = {.teskd = true, .rewrites = {true, true, true}};
+    const small_settings settings = {.teskd = true, .rewrites = {true, true, true, true}};
     small_step alone, turns;
     run_once(&alone, &settings, open_reference);
     small_step_open(&turns, &settings, open_reference);

@@ -86,14 +86,14 @@ static void convolution_weight_changes_order(void **state)
         double file[OUT * IN * HEIGHT * WIDTH], back[OUT * IN * HEIGHT * WIDTH];
         for (int i = 0; i < OUT * IN * HEIGHT * WIDTH; i++)
             file[i] = i;
-        store_import_f64(entry, file);
+        store_import_f64(f.device, entry, file);
         for (int o = 0; o < OUT; o++)
             for (int i = 0; i < IN; i++)
                 for (int y = 0; y < HEIGHT; y++)
                     for (int x = 0; x < WIDTH; x++)
                         assert_true(element(entry, ((o * HEIGHT + y) * WIDTH + x) * IN + i) ==
                                     file[((o * IN + i) * HEIGHT + y) * WIDTH + x]);
-        store_export_f64(entry, back);
+        store_export_f64(f.device, entry, back);
         assert_memory_equal(file, back, sizeof file);
         close_fixture(&f);
     }
@@ -107,9 +107,9 @@ static void matrices_and_vectors_keep_their_order(void **state)
     double file[OUT * IN];
     for (int i = 0; i < OUT * IN; i++)
         file[i] = 100 - i;
-    store_import_f64(store_find(&f.tensors, "fc.weight"), file);
+    store_import_f64(f.device, store_find(&f.tensors, "fc.weight"), file);
     assert_memory_equal(store_find(&f.tensors, "fc.weight")->memory, file, sizeof file);
-    store_import_f64(store_find(&f.tensors, "bn.running_mean"), file);
+    store_import_f64(f.device, store_find(&f.tensors, "bn.running_mean"), file);
     assert_memory_equal(store_find(&f.tensors, "bn.running_mean")->memory, file, OUT * sizeof *file);
     close_fixture(&f);
 }
@@ -127,11 +127,11 @@ static void round_trip_in_the_own_type(void **state)
         wide[i] = 1.0 / (i + 3);
         file[i] = (float)wide[i];
     }
-    store_import(entry, file);
-    store_export(entry, back);
+    store_import(f.device, entry, file);
+    store_export(f.device, entry, back);
     assert_memory_equal(file, back, sizeof file);
-    store_import_f64(entry, wide);
-    store_export(entry, back);
+    store_import_f64(f.device, entry, wide);
+    store_export(f.device, entry, back);
     assert_memory_equal(file, back, sizeof file);
     close_fixture(&f);
 }

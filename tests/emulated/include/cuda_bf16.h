@@ -2,7 +2,7 @@
 #ifndef TESKD_TESTS_EMULATED_CUDA_BF16_H
 #define TESKD_TESTS_EMULATED_CUDA_BF16_H
 
-#include "sixteen_bit.h"
+#include "base/sixteen_bit.h"
 
 struct __nv_bfloat16 {
     uint16_t bits;

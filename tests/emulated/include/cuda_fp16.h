@@ -2,7 +2,7 @@
 #ifndef TESKD_TESTS_EMULATED_CUDA_FP16_H
 #define TESKD_TESTS_EMULATED_CUDA_FP16_H
 
-#include "sixteen_bit.h"
+#include "base/sixteen_bit.h"
 
 struct __half {
     uint16_t bits;

@@ -11,6 +11,7 @@
 #include <cstring>
 #include <functional>
 #include <math.h>
+#include <tuple>
 #include <utility>
 
 #define __global__
@@ -29,8 +30,18 @@ void emulated_barrier(const char *file, int line);
 /* Waits until the warp's threads of `mask` are here; returns what the one at `lane` brought. */
 uint64_t emulated_exchange(unsigned mask, uint64_t value, unsigned lane);
 
-/* Runs `thread` for each thread of each block. */
+/* Runs `thread` for each thread of each block, at once. */
 cudaError_t emulated_run(dim3 grid, dim3 block, const std::function<void()> &thread);
+
+/* Whether a GPU takes a grid and block like these. */
+bool emulated_is_shape(dim3 grid, dim3 block);
+
+/* What went wrong in the last kernel that failed. */
+const char *emulated_failure_text();
+
+/* Starts or records a kernel. */
+cudaError_t emulated_start(dim3 grid, dim3 block, size_t shared_bytes, cudaStream_t stream,
+                           const std::function<cudaError_t()> &kernel);
 
 inline unsigned emulated_lane()
 {
@@ -59,20 +70,21 @@ template <typename T> T __shfl_down_sync(unsigned mask, T value, unsigned delta)
     return __shfl_sync(mask, value, (int)(lane < 32 ? lane : emulated_lane()));
 }
 
+/* The arguments are copied: the kernel may run later, and more than once. */
 template <typename... P, size_t... I>
-cudaError_t emulated_launch(void (*function)(P...), dim3 grid, dim3 block, void **args, std::index_sequence<I...>)
+std::function<cudaError_t()> emulated_kernel(void (*function)(P...), dim3 grid, dim3 block, void **args,
+                                             std::index_sequence<I...>)
 {
-    return emulated_run(grid, block, [=] { function(*static_cast<P *>(args[I])...); });
+    std::tuple<P...> copies{*static_cast<P *>(args[I])...};
+    return [=] { return emulated_run(grid, block, [&] { std::apply(function, copies); }); };
 }
 
 template <typename... P>
 cudaError_t cudaLaunchKernel(void (*function)(P...), dim3 grid, dim3 block, void **args, size_t shared_bytes,
                              cudaStream_t stream)
 {
-    (void)stream;
-    if (shared_bytes)
-        return cudaErrorInvalidConfiguration;
-    return emulated_launch(function, grid, block, args, std::index_sequence_for<P...>());
+    return emulated_start(grid, block, shared_bytes, stream,
+                          emulated_kernel(function, grid, block, args, std::index_sequence_for<P...>()));
 }
 
 #endif

@@ -1,6 +1,6 @@
 /* float16 and bfloat16 as bits: conversions from float32 with round to nearest, ties to even, and back. C and C++. */
-#ifndef TESKD_TESTS_SIXTEEN_BIT_H
-#define TESKD_TESTS_SIXTEEN_BIT_H
+#ifndef TESKD_BASE_SIXTEEN_BIT_H
+#define TESKD_BASE_SIXTEEN_BIT_H
 
 #include <stdint.h>
 #include <string.h>

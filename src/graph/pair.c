@@ -1,0 +1,79 @@
+/* Owns the pass that lays operands side by side. Invariant: a part of a whole is only touched by ops that heed its
+ * row_stride. One thread. */
+#include "graph/pair.h"
+
+/* Does the op write output `index` with a stride? */
+static bool writes_rows(unsigned op, int index)
+{
+    return ((op == OP_BN_NORMALIZE || op == OP_BN_INFERENCE) && index == 0) || op == OP_CONCAT_LINEAR_DGRAD;
+}
+
+/* Does the op read input `index` with a stride? */
+static bool reads_rows(unsigned op, int index)
+{
+    enum { FIRST_GRADIENT = 5 };
+    switch (op) {
+    case OP_CONCAT_LINEAR:
+    case OP_CONCAT_LINEAR_WGRAD:
+        return index < 2;
+    case OP_BN_GRAD_SUMS:
+    case OP_BN_GRAD:
+        return index >= FIRST_GRADIENT;
+    default:
+        return false;
+    }
+}
+
+/* A map of the step that nobody outside it sees, written and read by the right ops alone. */
+static bool can_be_part(const graph *g, value_id value)
+{
+    bool written = false;
+    if (value == VALUE_NONE || g->values[value].keep || g->values[value].whole ||
+        graph_desc(g, value)->kind != KIND_ACTIVATION)
+        return false;
+    for (uint32_t i = 0; i < g->n_nodes; i++) {
+        const graph_node *node = &g->nodes[i];
+        for (int k = 0; k < node->n_in; k++)
+            if (node->in[k] == value && !reads_rows(node->op, k))
+                return false;
+        for (int k = 0; k < node->n_out; k++)
+            if (node->out[k] == value && !writes_rows(node->op, k))
+                return false;
+        for (int k = 0; k < node->n_out; k++)
+            written = written || node->out[k] == value;
+    }
+    return written;
+}
+
+static void place(graph *g, value_id part, value_id whole, int32_t channel)
+{
+    graph_value *value = &g->values[part];
+    value->whole = whole;
+    value->whole_channel = channel;
+    value->desc.row_stride = graph_desc(g, whole)->dim[3];
+}
+
+static void pair(graph *g, value_id a, value_id b)
+{
+    if (a == b || !can_be_part(g, a) || !can_be_part(g, b))
+        return;
+    tensor_desc desc = *graph_desc(g, a);
+    int32_t first = desc.dim[3];
+    desc.dim[3] += graph_desc(g, b)->dim[3];
+    value_id whole = graph_value_new(g, desc, NULL);
+    if (g->status)
+        return;
+    place(g, a, whole, 0);
+    place(g, b, whole, first);
+}
+
+void graph_pair_operands(graph *g)
+{
+    for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
+        const graph_node *node = &g->nodes[i];
+        if (node->op == OP_CONCAT_LINEAR)
+            pair(g, node->in[0], node->in[1]);
+        else if (node->op == OP_CONCAT_LINEAR_DGRAD)
+            pair(g, node->out[0], node->out[1]);
+    }
+}

@@ -1,0 +1,774 @@
+/* The CUDA backend's host side on the emulated device: memory and copies, recordings, marks, uploads, opening, and what
+ * is said when something fails. The device does its work as late as it may, so that a missing wait shows. */
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "emulated_backend.h"
+#include "kernels/cuda_devices.h"
+#include "kernels/cuda_open.h"
+
+enum { COUNT = 64, LARGE = 100000 };
+
+static void ok(int code)
+{
+    if (code < 0)
+        fail_msg("%s", error_message());
+}
+
+static void says(int code, int expected, const char *words)
+{
+    assert_int_equal(code, expected);
+    if (!strstr(error_message(), words))
+        fail_msg("\"%s\" does not say \"%s\"", error_message(), words);
+}
+
+static int set_up(void **state)
+{
+    cuda_backend *device;
+    emulated_set_machine(NULL);
+    emulated_defer(true);
+    ok(emulated_backend_open(&device, DTYPE_F32, 4));
+    *state = device;
+    return 0;
+}
+
+static int tear_down(void **state)
+{
+    backend *device = *state;
+    device->ops->close(device);
+    assert_int_equal(emulated_used(), 0);
+    assert_int_equal(emulated_open_ranges(), 0);
+    assert_int_equal(cudaGetLastError(), cudaSuccess);
+    emulated_defer(false);
+    emulated_set_machine(NULL);
+    return 0;
+}
+
+static float *device_floats(backend *device, const float *values, size_t count)
+{
+    float *memory = device->ops->alloc(device, count * sizeof *memory);
+    assert_non_null(memory);
+    assert_int_equal((uintptr_t)memory % 256, 0);
+    if (values)
+        ok(device->ops->write(device, memory, values, count * sizeof *memory));
+    return memory;
+}
+
+static void fill(float *values, size_t count, float first)
+{
+    for (size_t i = 0; i < count; i++)
+        values[i] = first + (float)i;
+}
+
+static void expect(backend *device, const float *memory, size_t count, float first)
+{
+    float *values = malloc(count * sizeof *values);
+    assert_non_null(values);
+    ok(device->ops->read(device, values, memory, count * sizeof *values));
+    for (size_t i = 0; i < count; i++)
+        assert_true(values[i] == first + (float)i);
+    free(values);
+}
+
+/* ---- memory ---- */
+
+static void a_write_has_read_its_source(void **state)
+{
+    backend *device = *state;
+    static const size_t counts[] = {1, COUNT, 16384, 16385, LARGE};
+    for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+        float *values = malloc(counts[i] * sizeof *values);
+        assert_non_null(values);
+        fill(values, counts[i], 3);
+        float *memory = device_floats(device, values, counts[i]);
+        fill(values, counts[i], 1000);
+        free(values);
+        expect(device, memory, counts[i], 3);
+        device->ops->free(device, memory);
+    }
+}
+
+/* More than there are slots of pinned memory, all different, from one source. */
+static void many_small_writes(void **state)
+{
+    enum { WRITES = 1000 };
+    backend *device = *state;
+    float *memory = device_floats(device, NULL, WRITES);
+    for (int i = 0; i < WRITES; i++) {
+        float value = 5 + (float)i;
+        ok(device->ops->write(device, memory + i, &value, sizeof value));
+    }
+    expect(device, memory, WRITES, 5);
+    device->ops->free(device, memory);
+}
+
+static void small_writes_do_not_wait(void **state)
+{
+    backend *device = *state;
+    char *values = calloc(1, 65536);
+    assert_non_null(values);
+    void *memory = device->ops->alloc(device, 65536);
+    ok(device->ops->zero(device, memory, 65536));
+    assert_int_equal(emulated_pending(), 1);
+    for (size_t bytes = 1; bytes <= 65536; bytes *= 16)
+        ok(device->ops->write(device, memory, values, bytes));
+    assert_true(emulated_pending() > 5);
+    ok(device->ops->synchronize(device));
+    assert_int_equal(emulated_pending(), 0);
+    device->ops->free(device, memory);
+    free(values);
+}
+
+static void copies_and_zeros(void **state)
+{
+    backend *device = *state;
+    float values[COUNT];
+    fill(values, COUNT, 1);
+    float *a = device_floats(device, values, COUNT), *b = device_floats(device, NULL, COUNT);
+    ok(device->ops->copy(device, b, a, sizeof values));
+    ok(device->ops->zero(device, a, sizeof values / 2));
+    expect(device, b, COUNT, 1);
+    ok(device->ops->read(device, values, a, sizeof values));
+    for (int i = 0; i < COUNT; i++)
+        assert_true(values[i] == (i < COUNT / 2 ? 0 : 1 + (float)i));
+    device->ops->free(device, a);
+    device->ops->free(device, b);
+}
+
+static void out_of_memory(void **state)
+{
+    backend *device = *state;
+    emulated_machine machine = emulated_get_machine();
+    size_t bytes;
+    machine.memory = 1 << 20;
+    emulated_set_machine(&machine);
+    void *half = device->ops->alloc(device, 1 << 19);
+    assert_non_null(half);
+    assert_null(device->ops->alloc(device, (1 << 19) + 1));
+    says(ERROR_KERNEL, ERROR_KERNEL, "memory of the GPU: out of memory");
+    ok(device->ops->free_bytes(device, &bytes));
+    assert_int_equal(bytes, 1 << 19);
+    void *rest = device->ops->alloc(device, 1 << 19), *nothing = NULL;
+    assert_non_null(rest);
+    ok(device->ops->synchronize(device)); /* the refusal is no error of what comes after it */
+    device->ops->free(device, half);
+    device->ops->free(device, rest);
+    nothing = device->ops->alloc(device, 0);
+    assert_non_null(nothing);
+    device->ops->free(device, nothing);
+    device->ops->free(device, NULL);
+}
+
+/* How a process ends that reads device memory. */
+static int touch(const volatile float *memory)
+{
+    int status;
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        close(STDERR_FILENO);
+        signal(SIGSEGV, SIG_DFL);
+        float value = *memory;
+        _exit(value == 7 ? 0 : 1);
+    }
+    assert_int_equal(waitpid(child, &status, 0), child);
+    return status;
+}
+
+static void the_host_is_kept_out(void **state)
+{
+    backend *device = *state;
+    float *memory = device_floats(device, &(float){7}, 1);
+    ok(device->ops->synchronize(device));
+    assert_int_not_equal(touch(memory), 0);
+    emulated_protect(false);
+    assert_int_equal(touch(memory), 0);
+    emulated_protect(true);
+    device->ops->free(device, memory);
+}
+
+/* ---- launches and recordings ---- */
+
+/* A sum of two vectors, and a product of two matrices: one of the backend's own kernels and one of a library. */
+typedef struct {
+    kernel *add, *product;
+    kernel_args add_args, product_args;
+    float *a, *b, *sum, *weight, *result;
+    void *workspace;
+} problem;
+
+static kernel *prepare(backend *device, const kernel_request *request, problem *p)
+{
+    kernel *k = NULL;
+    size_t bytes = 0;
+    ok(device->ops->prepare(device, request, &k, &bytes));
+    if (bytes > 0 && !p->workspace)
+        p->workspace = device->ops->alloc(device, bytes);
+    return k;
+}
+
+/* sum = a + b; result = sum times a weight that is one on the diagonal. */
+static void open_problem(backend *device, problem *p)
+{
+    enum { SIDE = 8 };
+    const tensor_desc vector = {.dim = {SIDE, 1, 1, SIDE}, .dtype = DTYPE_F32, .kind = KIND_ACTIVATION};
+    const tensor_desc weight = {.dim = {SIDE, 1, 1, SIDE}, .dtype = DTYPE_F32, .layout = LAYOUT_OI};
+    kernel_request add = {
+        .node = {.op = OP_ADD, .n_in = 2, .n_out = 1}, .in = {vector, vector}, .out = {vector}, .label = "a layer"};
+    kernel_request product = {
+        .node = {.op = OP_LINEAR, .n_in = 2, .n_out = 1}, .in = {vector, weight}, .out = {vector}, .label = "a head"};
+    float values[COUNT], one[COUNT] = {0};
+    *p = (problem){0};
+    fill(values, COUNT, 0);
+    for (int i = 0; i < SIDE; i++)
+        one[i * SIDE + i] = 1;
+    p->a = device_floats(device, values, COUNT);
+    p->b = device_floats(device, values, COUNT);
+    p->sum = device_floats(device, NULL, COUNT);
+    p->weight = device_floats(device, one, COUNT);
+    p->result = device_floats(device, NULL, COUNT);
+    p->add = prepare(device, &add, p);
+    p->product = prepare(device, &product, p);
+    p->add_args = (kernel_args){.in = {p->a, p->b}, .out = {p->sum}};
+    p->product_args = (kernel_args){.in = {p->sum, p->weight}, .out = {p->result}, .workspace = p->workspace};
+}
+
+static void close_problem(backend *device, problem *p)
+{
+    void *const memory[] = {p->a, p->b, p->sum, p->weight, p->result, p->workspace};
+    device->ops->release(device, p->add);
+    device->ops->release(device, p->product);
+    for (size_t i = 0; i < sizeof memory / sizeof *memory; i++)
+        device->ops->free(device, memory[i]);
+}
+
+static void launch(backend *device, problem *p)
+{
+    ok(device->ops->launch(device, p->add, &p->add_args));
+    ok(device->ops->launch(device, p->product, &p->product_args));
+}
+
+/* b = first - its old place in the row, so that the results are first, first + 1, ... */
+static void write_b(backend *device, const problem *p, float first)
+{
+    float values[COUNT];
+    for (int i = 0; i < COUNT; i++)
+        values[i] = first;
+    ok(device->ops->write(device, p->b, values, sizeof values));
+}
+
+static void launches_are_done_in_order(void **state)
+{
+    backend *device = *state;
+    problem p;
+    open_problem(device, &p);
+    write_b(device, &p, 10);
+    launch(device, &p);
+    assert_true(emulated_pending() > 0);
+    write_b(device, &p, 20); /* comes after the launches */
+    expect(device, p.result, COUNT, 10);
+    launch(device, &p);
+    expect(device, p.result, COUNT, 20);
+    close_problem(device, &p);
+}
+
+static void a_recording_is_replayed(void **state)
+{
+    backend *device = *state;
+    recording *r = NULL;
+    problem p;
+    open_problem(device, &p);
+    ok(device->ops->zero(device, p.result, COUNT * sizeof(float)));
+    ok(device->ops->record_begin(device));
+    launch(device, &p);
+    ok(device->ops->copy(device, p.a, p.result, COUNT * sizeof(float)));
+    ok(device->ops->zero(device, p.sum, COUNT * sizeof(float)));
+    p.add_args.out[0] = NULL; /* the recording keeps what it was given */
+    ok(device->ops->record_end(device, &r));
+    assert_non_null(r);
+    ok(device->ops->synchronize(device));
+    expect(device, p.a, COUNT, 0); /* nothing has run */
+    for (int i = 1; i < 4; i++) {
+        write_b(device, &p, 10);
+        ok(device->ops->replay(device, r));
+        expect(device, p.a, COUNT, 10 * (float)i);
+    }
+    device->ops->release_recording(device, r);
+    close_problem(device, &p);
+}
+
+typedef int forbidden(backend *device, problem *p);
+
+static int reads(backend *device, problem *p)
+{
+    float value;
+    return device->ops->read(device, &value, p->a, sizeof value);
+}
+
+static int writes(backend *device, problem *p)
+{
+    return device->ops->write(device, p->a, &(float){1}, sizeof(float));
+}
+
+static int waits(backend *device, problem *p)
+{
+    (void)p;
+    return device->ops->synchronize(device);
+}
+
+static int allocates(backend *device, problem *p)
+{
+    (void)p;
+    return device->ops->alloc(device, 256) ? 0 : ERROR_KERNEL;
+}
+
+static int uses_an_upload(backend *device, problem *p)
+{
+    (void)p;
+    float *pinned = device->ops->alloc_pinned(device, sizeof *pinned);
+    device->ops->free_pinned(device, pinned);
+    return pinned ? 0 : ERROR_KERNEL;
+}
+
+static void what_cannot_be_recorded(void **state)
+{
+    static const struct {
+        forbidden *call;
+        const char *words;
+    } cases[] = {{reads, "reading from the GPU: operation not permitted"},
+                 {waits, "waiting for the GPU: operation not permitted"},
+                 {allocates, "memory of the GPU: operation not permitted"},
+                 {uses_an_upload, "pinned memory: operation not permitted"}};
+    backend *device = *state;
+    problem p;
+    open_problem(device, &p);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        recording *r = NULL;
+        ok(device->ops->record_begin(device));
+        launch(device, &p);
+        assert_int_equal(cases[i].call(device, &p), ERROR_KERNEL);
+        says(device->ops->record_end(device, &r), ERROR_KERNEL, cases[i].words);
+        assert_null(r);
+        ok(device->ops->synchronize(device)); /* the device goes on */
+    }
+    recording *r = NULL;
+    ok(device->ops->record_begin(device));
+    says(writes(device, &p), ERROR_KERNEL, "a write cannot be recorded");
+    ok(device->ops->record_end(device, &r));
+    device->ops->release_recording(device, r);
+    ok(writes(device, &p));
+    close_problem(device, &p);
+}
+
+static void every_failure_of_a_recording(void **state)
+{
+    backend *device = *state;
+    problem p;
+    int failures = -1, code;
+    open_problem(device, &p);
+    ok(device->ops->synchronize(device));
+    do {
+        recording *r = NULL;
+        emulated_fail(++failures + 1, cudaErrorInvalidResourceHandle);
+        code = device->ops->record_begin(device);
+        if (code == 0) {
+            device->ops->launch(device, p.add, &p.add_args);
+            code = device->ops->record_end(device, &r);
+            assert_true((code == 0) == (r != NULL));
+            device->ops->release_recording(device, r);
+        }
+        bool came = !emulated_failure_pending();
+        emulated_fail(0, cudaSuccess);
+        if (!came)
+            break;
+        ok(device->ops->synchronize(device));
+    } while (failures < 100);
+    assert_int_equal(code, 0);
+    assert_int_equal(failures, 5); /* begin, launch, end, instantiate, upload */
+    close_problem(device, &p);
+}
+
+static void marks(void **state)
+{
+    backend *device = *state;
+    double seconds[3] = {-1, -1, -1};
+    problem p;
+    open_problem(device, &p);
+    for (uint32_t i = 0; i < 4; i++) {
+        if (i != 2)
+            launch(device, &p);
+        ok(device->ops->mark(device, i));
+    }
+    ok(device->ops->mark_times(device, 4, seconds));
+    assert_true(seconds[0] > 0 && seconds[1] >= 0 && seconds[2] > 0 && seconds[2] < 60);
+    assert_true(seconds[1] < seconds[0] + seconds[2]); /* nothing was launched there */
+    says(device->ops->mark_times(device, 5, seconds), ERROR_KERNEL, "times of 5 marks are wanted, 4 were made");
+    close_problem(device, &p);
+}
+
+static void launches_have_names(void **state)
+{
+    backend *device = *state;
+    problem p;
+    open_problem(device, &p);
+    ok(device->ops->launch(device, p.add, &p.add_args));
+    assert_string_equal(emulated_launch_range(), "add of a layer");
+    assert_int_equal(emulated_open_ranges(), 0);
+    emulated_fail(1, cudaErrorInvalidConfiguration);
+    says(device->ops->launch(device, p.add, &p.add_args), ERROR_KERNEL, "starting a kernel: invalid configuration");
+    assert_int_equal(emulated_open_ranges(), 0);
+    close_problem(device, &p);
+}
+
+static void late_errors_say_so(void **state)
+{
+    backend *device = *state;
+    problem p;
+    open_problem(device, &p);
+    assert_int_equal(emulated_submit_failure(((cuda_backend *)device)->stream, cudaErrorIllegalAddress), cudaSuccess);
+    ok(device->ops->launch(device, p.add, &p.add_args)); /* nothing is known yet */
+    says(device->ops->synchronize(device), ERROR_KERNEL, "an earlier launch may be the cause: run.capture = no");
+    says(device->ops->launch(device, p.add, &p.add_args), ERROR_KERNEL, "CUDA_LAUNCH_BLOCKING=1");
+    assert_int_equal(cudaGetLastError(), cudaErrorIllegalAddress);
+    emulated_fail(1, cudaErrorInvalidValue);
+    assert_int_equal(device->ops->launch(device, p.add, &p.add_args), ERROR_KERNEL);
+    assert_null(strstr(error_message(), "CUDA_LAUNCH_BLOCKING"));
+    close_problem(device, &p);
+}
+
+/* ---- uploads ---- */
+
+typedef struct {
+    float *memory, *seen, *pinned;
+} lane_buffers;
+
+static lane_buffers open_lane(backend *device)
+{
+    float values[COUNT];
+    fill(values, COUNT, 1);
+    lane_buffers b = {.memory = device_floats(device, values, COUNT), .seen = device_floats(device, NULL, COUNT)};
+    b.pinned = device->ops->alloc_pinned(device, sizeof values);
+    assert_non_null(b.pinned);
+    fill(b.pinned, COUNT, 500);
+    return b;
+}
+
+static void close_lane(backend *device, const lane_buffers *b)
+{
+    device->ops->free(device, b->memory);
+    device->ops->free(device, b->seen);
+    device->ops->free_pinned(device, b->pinned);
+}
+
+static void upload(backend *device, int lane, const lane_buffers *b)
+{
+    ok(device->ops->upload(device, lane, b->memory, b->pinned, COUNT * sizeof(float)));
+}
+
+static void look(backend *device, const lane_buffers *b)
+{
+    ok(device->ops->copy(device, b->seen, b->memory, COUNT * sizeof(float)));
+}
+
+static void launches_after_use_see_the_upload(void **state)
+{
+    backend *device = *state;
+    lane_buffers b = open_lane(device);
+    ok(device->ops->synchronize(device));
+    upload(device, 1, &b);
+    look(device, &b);
+    expect(device, b.seen, COUNT, 1); /* without upload_use nothing holds a launch back */
+    ok(device->ops->upload_use(device, 1));
+    look(device, &b);
+    expect(device, b.seen, COUNT, 500);
+    close_lane(device, &b);
+}
+
+static void an_upload_waits_for_the_release(void **state)
+{
+    backend *device = *state;
+    for (int lane = 0; lane < UPLOAD_LANES; lane++)
+        for (int released = 0; released < 2; released++) {
+            lane_buffers b = open_lane(device);
+            look(device, &b);
+            if (released)
+                ok(device->ops->upload_release(device, lane));
+            upload(device, lane, &b);
+            ok(device->ops->upload_finish(device, lane));
+            fill(b.pinned, COUNT, 9000); /* finish: the host memory is free again */
+            ok(device->ops->upload_use(device, lane));
+            if (released)
+                expect(device, b.seen, COUNT, 1);
+            expect(device, b.memory, COUNT, released ? 500 : 1); /* unreleased, the first write comes after it */
+            close_lane(device, &b);
+        }
+}
+
+static void lanes_are_apart(void **state)
+{
+    backend *device = *state;
+    lane_buffers a = open_lane(device), b = open_lane(device);
+    ok(device->ops->synchronize(device));
+    fill(b.pinned, COUNT, 700);
+    upload(device, 0, &a);
+    upload(device, 3, &b);
+    ok(device->ops->upload_use(device, 0));
+    look(device, &a);
+    expect(device, a.seen, COUNT, 500);
+    look(device, &b);
+    expect(device, b.seen, COUNT, 1); /* not used yet */
+    ok(device->ops->upload_use(device, 3));
+    look(device, &b);
+    expect(device, b.seen, COUNT, 700);
+    close_lane(device, &a);
+    close_lane(device, &b);
+}
+
+static void synchronize_waits_for_uploads(void **state)
+{
+    backend *device = *state;
+    lane_buffers b = open_lane(device);
+    upload(device, 2, &b);
+    ok(device->ops->synchronize(device));
+    assert_int_equal(emulated_pending(), 0);
+    close_lane(device, &b);
+}
+
+/* ---- opening ---- */
+
+static int open_on(emulated_machine machine, cuda_options options)
+{
+    backend *device = NULL;
+    emulated_set_machine(&machine);
+    int code = backend_cuda_open(&device, &options);
+    if (code == 0)
+        device->ops->close(device);
+    else
+        assert_null(device);
+    assert_int_equal(emulated_used(), 0);
+    emulated_set_machine(NULL);
+    return code;
+}
+
+static void machines_that_cannot_be_used(void **state)
+{
+    (void)state;
+    emulated_machine m, usual = emulated_get_machine();
+    const cuda_options fp16 = {.precision = CUDA_FP16};
+
+    m = usual, m.gpus = 0, m.driver = 0, m.count = cudaErrorInsufficientDriver;
+    says(open_on(m, fp16), ERROR_KERNEL, "no GPU can be used: no NVIDIA driver is installed");
+    m = usual, m.driver = 12020, m.count = cudaErrorInsufficientDriver;
+    says(open_on(m, fp16), ERROR_KERNEL, "driver is made for CUDA 12.2 and this program for CUDA 13.0");
+    m = usual, m.gpus = 0, m.count = cudaErrorNoDevice;
+    says(open_on(m, fp16), ERROR_KERNEL, "the driver shows no GPU");
+    m = usual, m.gpus = 0;
+    says(open_on(m, fp16), ERROR_KERNEL, "the driver shows no GPU");
+    assert_int_equal(setenv("CUDA_VISIBLE_DEVICES", "9", 1), 0);
+    says(open_on(m, fp16), ERROR_KERNEL, "CUDA_VISIBLE_DEVICES is \"9\"");
+    unsetenv("CUDA_VISIBLE_DEVICES");
+    m = usual, m.count = cudaErrorSystemNotReady;
+    says(open_on(m, fp16), ERROR_KERNEL, "nvidia-fabricmanager");
+    m = usual, m.major = 7, m.minor = 0;
+    says(open_on(m, fp16), ERROR_KERNEL, "GPU 0: Emulated GPU has compute capability 7.0; 7.5 (Turing) or newer");
+    m = usual, m.compute_mode = cudaComputeModeProhibited;
+    says(open_on(m, fp16), ERROR_KERNEL, "compute mode \"prohibited\"");
+    m = usual, m.context = cudaErrorDevicesUnavailable;
+    says(open_on(m, fp16), ERROR_KERNEL, "another process has it for itself");
+    m = usual, m.context = cudaErrorMemoryAllocation;
+    says(open_on(m, fp16), ERROR_KERNEL, "other processes have taken its memory");
+    m = usual, m.context = cudaErrorECCUncorrectable;
+    says(open_on(m, fp16), ERROR_KERNEL, "it is broken");
+    m = usual, m.kernel = cudaErrorNoKernelImageForDevice;
+    says(open_on(m, fp16), ERROR_KERNEL, "a first kernel on Emulated GPU: starting a kernel: no kernel image");
+}
+
+static void precisions_need_a_capability(void **state)
+{
+    (void)state;
+    emulated_machine turing = emulated_get_machine(), ampere = turing;
+    turing.major = 7, turing.minor = 5;
+    ampere.major = 8, ampere.minor = 0;
+    ok(open_on(turing, (cuda_options){.precision = CUDA_FP16}));
+    ok(open_on(turing, (cuda_options){.precision = CUDA_FP32}));
+    says(open_on(turing, (cuda_options){.precision = CUDA_BF16}), ERROR_SETTINGS,
+         "run.precision: Emulated GPU has compute capability 7.5, and bf16 needs 8.0");
+    says(open_on(turing, (cuda_options){.precision = CUDA_TF32}), ERROR_SETTINGS, "tf32 needs 8.0");
+    ok(open_on(ampere, (cuda_options){.precision = CUDA_BF16}));
+    ok(open_on(ampere, (cuda_options){.precision = CUDA_TF32}));
+}
+
+static void tables_follow_the_precision(void **state)
+{
+    static const struct {
+        cuda_precision precision;
+        dtype activation;
+        double error;
+        const char *name;
+    } rows[] = {{CUDA_FP16, DTYPE_F16, 2e-3, ", fp16, "},
+                {CUDA_BF16, DTYPE_BF16, 1e-2, ", bf16, "},
+                {CUDA_TF32, DTYPE_F32, 1e-3, ", tf32, deterministic, "},
+                {CUDA_FP32, DTYPE_F32, 1e-5, ", fp32, "}};
+    (void)state;
+    backend *open[4];
+    for (int i = 0; i < 4; i++)
+        ok(backend_cuda_open(&open[i], &(cuda_options){.precision = rows[i].precision,
+                                                       .deterministic = rows[i].precision == CUDA_TF32}));
+    for (int i = 0; i < 4; i++) {
+        const backend_ops *ops = open[i]->ops;
+        assert_int_equal(ops->real, DTYPE_F32);
+        assert_int_equal(ops->activation, rows[i].activation);
+        assert_true(ops->op_error == rows[i].error && !ops->host_memory && ops->pads_pictures);
+        assert_non_null(strstr(ops->description(open[i]), rows[i].name));
+        assert_non_null(strstr(ops->description(open[i]), "cuda: Emulated GPU (sm_90), "));
+        assert_non_null(strstr(ops->description(open[i]), "CUDA runtime 13.0, driver 13.0"));
+        ops->close(open[i]);
+    }
+}
+
+static void ranks_take_gpus_in_turn(void **state)
+{
+    static const char *const ids[] = {"0000:10:00.0", "0000:11:00.0", "0000:12:00.0", "0000:10:00.0"};
+    (void)state;
+    emulated_machine three = emulated_get_machine();
+    three.gpus = 3;
+    emulated_set_machine(&three);
+    for (int rank = 0; rank < 4; rank++) {
+        backend *device;
+        ok(backend_cuda_open(&device, &(cuda_options){.precision = CUDA_FP16, .local_rank = rank}));
+        assert_string_equal(cuda_gpu_id(device), ids[rank]);
+        device->ops->close(device);
+    }
+    const backend_ops other_ops = {.name = "other"};
+    assert_null(cuda_gpu_id(&(backend){&other_ops}));
+}
+
+static void the_machine_is_described(void **state)
+{
+    (void)state;
+    char text[256];
+    ok(cuda_device_describe(0, text, sizeof text));
+    assert_string_equal(text, "Emulated GPU, compute capability 9.0, 4 multiprocessors, 1.0 GiB");
+    says(cuda_device_describe(1, text, sizeof text), ERROR_KERNEL, "GPU 1: invalid device ordinal");
+    assert_int_equal(cuda_device_count(), 1);
+    emulated_machine bare = emulated_get_machine();
+    bare.driver = bare.gpus = 0;
+    bare.count = cudaErrorInsufficientDriver;
+    emulated_set_machine(&bare);
+    assert_int_equal(cuda_device_count(), 0);
+    cuda_versions(text, sizeof text);
+    assert_string_equal(text, "CUDA runtime 13.0, driver none");
+}
+
+/* Whichever call fails, opening says so and leaves nothing behind. */
+static void every_failure_of_opening(void **state)
+{
+    (void)state;
+    int nth = 0, code;
+    bool came;
+    do {
+        backend *device = NULL;
+        emulated_fail(++nth, cudaErrorInvalidResourceHandle);
+        code = backend_cuda_open(&device, &(cuda_options){.precision = CUDA_FP16});
+        came = !emulated_failure_pending();
+        emulated_fail(0, cudaSuccess);
+        if (came)
+            says(code, ERROR_KERNEL, "invalid argument");
+        if (device)
+            device->ops->close(device);
+        assert_int_equal(emulated_used(), 0);
+        assert_true((device == NULL) == (code < 0));
+    } while (came && nth < 1000);
+    assert_int_equal(code, 0);
+    assert_true(nth > 80); /* the events of the writes' slots alone are 64 calls */
+}
+
+/* ---- the emulated device's own captures ---- */
+
+static void append(const void *args)
+{
+    int **place = *(int ***)(uintptr_t)args;
+    *(*place)++ = 1;
+}
+
+/* Two streams: what forks off a capture must join it again, and is done when the first stream waits for it. */
+static void captures_of_two_streams(void **state)
+{
+    (void)state;
+    int done[4] = {0}, *place = done, **argument = &place;
+    cudaStream_t a, b;
+    cudaEvent_t fork_event, join_event;
+    cudaGraph_t graph;
+    cudaGraphExec_t ready;
+    assert_int_equal(cudaStreamCreateWithFlags(&a, cudaStreamNonBlocking), cudaSuccess);
+    assert_int_equal(cudaStreamCreateWithFlags(&b, cudaStreamNonBlocking), cudaSuccess);
+    assert_int_equal(cudaEventCreate(&fork_event), cudaSuccess);
+    assert_int_equal(cudaEventCreate(&join_event), cudaSuccess);
+    for (int joined = 0; joined < 2; joined++) {
+        assert_int_equal(cudaStreamBeginCapture(a, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+        assert_int_equal(cudaEventRecord(fork_event, a), cudaSuccess);
+        assert_int_equal(cudaStreamWaitEvent(b, fork_event, 0), cudaSuccess);
+        assert_int_equal(emulated_submit(b, append, &argument, sizeof argument), cudaSuccess);
+        if (joined) {
+            assert_int_equal(cudaEventRecord(join_event, b), cudaSuccess);
+            assert_int_equal(cudaStreamWaitEvent(a, join_event, 0), cudaSuccess);
+        }
+        assert_int_equal(cudaStreamEndCapture(a, &graph), joined ? cudaSuccess : cudaErrorStreamCaptureUnjoined);
+    }
+    assert_int_equal(cudaEventSynchronize(join_event), cudaErrorCapturedEvent);
+    assert_int_equal(cudaGraphInstantiate(&ready, graph, 0), cudaSuccess);
+    assert_int_equal(cudaGraphDestroy(graph), cudaSuccess);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(cudaGraphLaunch(ready, a), cudaSuccess);
+    assert_int_equal(done[0], 0);
+    assert_int_equal(cudaStreamSynchronize(a), cudaSuccess);
+    assert_true(done[0] == 1 && done[1] == 1 && done[2] == 0);
+    cudaGraphExecDestroy(ready);
+    cudaEventDestroy(fork_event);
+    cudaEventDestroy(join_event);
+    cudaStreamDestroy(a);
+    cudaStreamDestroy(b);
+}
+
+#define ON_DEVICE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        ON_DEVICE(a_write_has_read_its_source),
+        ON_DEVICE(many_small_writes),
+        ON_DEVICE(small_writes_do_not_wait),
+        ON_DEVICE(copies_and_zeros),
+        ON_DEVICE(out_of_memory),
+        ON_DEVICE(the_host_is_kept_out),
+        ON_DEVICE(launches_are_done_in_order),
+        ON_DEVICE(a_recording_is_replayed),
+        ON_DEVICE(what_cannot_be_recorded),
+        ON_DEVICE(every_failure_of_a_recording),
+        ON_DEVICE(marks),
+        ON_DEVICE(launches_have_names),
+        ON_DEVICE(late_errors_say_so),
+        ON_DEVICE(launches_after_use_see_the_upload),
+        ON_DEVICE(an_upload_waits_for_the_release),
+        ON_DEVICE(lanes_are_apart),
+        ON_DEVICE(synchronize_waits_for_uploads),
+        ON_DEVICE(captures_of_two_streams),
+        ON_DEVICE(ranks_take_gpus_in_turn),
+        ON_DEVICE(the_machine_is_described),
+        cmocka_unit_test(machines_that_cannot_be_used),
+        cmocka_unit_test(precisions_need_a_capability),
+        cmocka_unit_test(tables_follow_the_precision),
+        cmocka_unit_test(every_failure_of_opening),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

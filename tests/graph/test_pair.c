@@ -1,0 +1,150 @@
+/* Operands side by side: which are, where the plan puts them, and that nothing else is put there meanwhile. */
+#include "graph/pair.h"
+#include "graph/plan.h"
+#include "model/step.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+/* cmocka.h needs the two above */
+#include <cmocka.h>
+
+static void build(graph *g, dtype activation)
+{
+    model m;
+    const step_options options = {.model = {.network = network_find("cifarresnet8"),
+                                            .teskd = true,
+                                            .students_on = {true, true, true},
+                                            .classes = 10,
+                                            .image_height = 32,
+                                            .image_width = 32,
+                                            .temperature = 4,
+                                            .ce_weight = 0.2,
+                                            .kd_weight = 0.8,
+                                            .teacher_weight = 1,
+                                            .student_weights = {1, 1, 1}},
+                                  .precision = {activation, false},
+                                  .rewrites = {.upsample = true, .fuse = true, .patch = true}};
+    const step_shape shape = {.training = true, .batch = 4, .global_batch = 4, .loss_batch = 4};
+    graph_init(g, DTYPE_F32);
+    assert_int_equal(step_build_training(g, &m, &options, &shape), 0);
+    model_free(&m);
+    graph_pair_operands(g);
+    assert_int_equal(graph_status(g), 0);
+}
+
+static void assert_side_by_side(const graph *g, const memory_plan *plan, value_id a, value_id b)
+{
+    const tensor_desc *first = graph_desc(g, a);
+    assert_int_not_equal(g->values[a].whole, VALUE_NONE);
+    assert_int_equal(g->values[a].whole, g->values[b].whole);
+    assert_int_equal(first->row_stride, first->dim[3] + graph_desc(g, b)->dim[3]);
+    assert_int_equal(plan->offset[b] - plan->offset[a], (size_t)first->dim[3] * dtype_bytes(first->dtype));
+    assert_int_equal(plan->offset[a], plan->offset[g->values[a].whole]);
+}
+
+static void every_fusion_is_one_product(void **state)
+{
+    (void)state;
+    graph g;
+    memory_plan plan;
+    int fusions = 0, gradients = 0;
+    build(&g, DTYPE_BF16);
+    assert_int_equal(plan_make(&plan, &g), 0);
+    for (uint32_t i = 0; i < g.n_nodes; i++) {
+        const graph_node *node = &g.nodes[i];
+        if (node->op == OP_CONCAT_LINEAR || node->op == OP_CONCAT_LINEAR_WGRAD) {
+            assert_side_by_side(&g, &plan, node->in[0], node->in[1]);
+            fusions++;
+        }
+        if (node->op == OP_CONCAT_LINEAR_DGRAD) {
+            assert_side_by_side(&g, &plan, node->out[0], node->out[1]);
+            gradients++;
+        }
+    }
+    assert_true(fusions > 0 && gradients > 0 && fusions == 2 * gradients);
+    plan_free(&plan);
+    graph_free(&g);
+}
+
+typedef struct {
+    uint32_t begin, end;
+} lifetime;
+
+static value_id buffer_of(const graph *g, value_id id)
+{
+    return g->values[id].whole ? g->values[id].whole : id;
+}
+
+static void touch(const graph *g, lifetime *lives, value_id id, uint32_t node)
+{
+    lifetime *life = &lives[buffer_of(g, id)];
+    life->begin = node < life->begin ? node : life->begin;
+    life->end = node > life->end ? node : life->end;
+}
+
+/* A whole is nobody else's from the first node that touches a part to the last. */
+static void a_whole_is_left_alone(void **state)
+{
+    (void)state;
+    graph g;
+    memory_plan plan;
+    build(&g, DTYPE_F32);
+    assert_int_equal(plan_make(&plan, &g), 0);
+    lifetime *lives = malloc(g.n_values * sizeof *lives);
+    for (value_id id = 0; id < g.n_values; id++)
+        lives[id] = (lifetime){UINT32_MAX, 0};
+    for (uint32_t i = 0; i < g.n_nodes; i++) {
+        for (int k = 0; k < g.nodes[i].n_in; k++)
+            touch(&g, lives, g.nodes[i].in[k], i);
+        for (int k = 0; k < g.nodes[i].n_out; k++)
+            touch(&g, lives, g.nodes[i].out[k], i);
+    }
+    int wholes = 0;
+    for (value_id part = 1; part < g.n_values; part++) {
+        value_id whole = g.values[part].whole;
+        if (whole == VALUE_NONE || g.values[part].whole_channel > 0)
+            continue;
+        size_t begin = plan.offset[whole], end = begin + tensor_bytes(graph_desc(&g, whole));
+        assert_true(end <= plan.arena_bytes[KIND_ACTIVATION]);
+        wholes++;
+        for (value_id id = 1; id < g.n_values; id++) {
+            bool meets = graph_desc(&g, id)->kind == KIND_ACTIVATION && buffer_of(&g, id) != whole &&
+                         lives[id].begin <= lives[whole].end && lives[whole].begin <= lives[id].end &&
+                         !g.values[id].whole;
+            if (meets && plan.offset[id] < end && begin < plan.offset[id] + tensor_bytes(graph_desc(&g, id)))
+                fail_msg("value %u lies in the whole %u", id, whole);
+        }
+    }
+    assert_true(wholes > 0);
+    free(lives);
+    plan_free(&plan);
+    graph_free(&g);
+}
+
+/* A value that the host reads, or that another op reads, stays dense. */
+static void others_stay_apart(void **state)
+{
+    (void)state;
+    graph g;
+    const int32_t map[4] = {2, 4, 4, 8}, weight[4] = {8, 1, 1, 16};
+    graph_init(&g, DTYPE_F32);
+    value_id x = graph_input(&g, "x", DTYPE_F32, map), w = graph_parameter(&g, "w", LAYOUT_OI, weight);
+    value_id a = graph_apply(&g, OP_RELU, NULL, 1, &x), b = graph_apply(&g, OP_RELU, NULL, 1, &x);
+    graph_apply(&g, OP_CONCAT_LINEAR, NULL, 3, (value_id[]){a, b, w});
+    graph_pair_operands(&g);
+    assert_int_equal(graph_status(&g), 0);
+    for (value_id id = 1; id < g.n_values; id++)
+        assert_int_equal(g.values[id].whole, VALUE_NONE);
+    graph_free(&g);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_fusion_is_one_product),
+        cmocka_unit_test(a_whole_is_left_alone),
+        cmocka_unit_test(others_stay_apart),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
