@@ -45,6 +45,9 @@ typedef struct {
      * done in the order of the calls, some time later, and an error may come from a later call. */
     bool host_memory;
 
+    /* Batch normalisation and concat_linear heed the row_stride of a tensor. */
+    bool strided_rows;
+
     /* The device would rather have pictures of 8 channels than of 3. */
     bool pads_pictures;
 

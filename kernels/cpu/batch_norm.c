@@ -2,13 +2,13 @@
  *
  * Statistics come from the (perhaps global) sums and attr.count, never from the local rows. The workspace
  * holds the tables of one launch, then the partial sums of each thread. */
+#include "batch_norm.h"
 #include "base/error.h"
-#include "cpu.h"
 
 #include <math.h>
 #include <string.h>
 
-enum { TABLES = 6, SLOT_TABLES = 0, SLOT_SUMS = 1 };
+enum { TABLES = 6 };
 
 /* Of one thread: float64 sums [2, C], then 3 rows of float32 scratch. */
 static size_t partial_bytes(int64_t channels)
@@ -22,17 +22,16 @@ size_t column_sums_bytes(const cpu_backend *self, int64_t channels)
     return partial_bytes(channels) * (size_t)self->threads;
 }
 
-static double *partial_sums(void *workspace, int thread, int64_t channels)
+double *bn_partial_sums(void *workspace, int thread, int64_t channels)
 {
     return (double *)(void *)((char *)workspace + partial_bytes(channels) * (size_t)thread);
 }
 
-/* In the order of the threads: the same bits every time. */
-static void combine(void *workspace, int threads, int64_t channels, int64_t count, double *sums)
+void bn_combine(void *workspace, int threads, int64_t channels, int64_t count, double *sums)
 {
-    memcpy(sums, partial_sums(workspace, 0, channels), (size_t)count * sizeof *sums);
+    memcpy(sums, bn_partial_sums(workspace, 0, channels), (size_t)count * sizeof *sums);
     for (int t = 1; t < threads; t++) {
-        const double *part = partial_sums(workspace, t, channels);
+        const double *part = bn_partial_sums(workspace, t, channels);
         for (int64_t c = 0; c < count; c++)
             sums[c] += part[c];
     }
@@ -45,19 +44,19 @@ void column_sums(const cpu_backend *self, const float *x, int64_t rows, int64_t 
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
         int64_t begin = part_begin(rows, t, threads), end = part_begin(rows, t + 1, threads);
-        double *part = partial_sums(workspace, t, channels);
+        double *part = bn_partial_sums(workspace, t, channels);
         memset(part, 0, 2 * (size_t)channels * sizeof *part);
         self->loops->channel_sums(x + begin * channels, end - begin, channels, squares, part,
                                   (float *)(part + 2 * channels));
     }
-    combine(workspace, threads, channels, squares ? 2 * channels : channels, sums);
+    bn_combine(workspace, threads, channels, squares ? 2 * channels : channels, sums);
 }
 
 int bn_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
 {
     int64_t channels = k->request.in[0].dim[3];
-    k->offset[SLOT_TABLES] = workspace_take(workspace, TABLES * (size_t)channels * sizeof(float));
-    k->offset[SLOT_SUMS] = workspace_take(workspace, column_sums_bytes(self, channels));
+    k->offset[BN_SLOT_TABLES] = workspace_take(workspace, TABLES * (size_t)channels * sizeof(float));
+    k->offset[BN_SLOT_SUMS] = workspace_take(workspace, column_sums_bytes(self, channels));
     return 0;
 }
 
@@ -65,24 +64,19 @@ int bn_sums_launch(const cpu_backend *self, const kernel *k, const kernel_args *
 {
     const tensor_desc *x = &k->request.in[0];
     column_sums(self, args->in[0], tensor_rows(x), x->dim[3], true, args->out[0],
-                workspace_at(args, k->offset[SLOT_SUMS]));
+                workspace_at(args, k->offset[BN_SLOT_SUMS]));
     return 0;
 }
 
-/* Which table of the workspace is which. */
-typedef struct {
-    float *scale, *shift, *mean, *from_g, *from_x, *constant;
-} table_memory;
-
-static table_memory tables_at(const kernel *k, const kernel_args *args)
+bn_table_memory bn_tables_at(const kernel *k, const kernel_args *args)
 {
     int64_t channels = k->request.in[0].dim[3];
-    float *base = workspace_at(args, k->offset[SLOT_TABLES]);
-    return (table_memory){
+    float *base = workspace_at(args, k->offset[BN_SLOT_TABLES]);
+    return (bn_table_memory){
         base, base + channels, base + 2 * channels, base + 3 * channels, base + 4 * channels, base + 5 * channels};
 }
 
-static bn_tables tables_for_loops(const table_memory *m)
+bn_tables bn_tables_for_loops(const bn_table_memory *m)
 {
     return (bn_tables){m->scale, m->shift, m->mean, m->from_g, m->from_x, m->constant};
 }
@@ -93,14 +87,13 @@ static double inverse_std(double variance, double eps)
     return 1.0 / sqrt((variance < 0 ? 0 : variance) + eps);
 }
 
-static double batch_inverse_std(const double *sums, int64_t channels, int64_t c, const op_attr *attr)
+double bn_batch_inverse_std(const double *sums, int64_t channels, int64_t c, const op_attr *attr)
 {
     double mean = sums[c] / attr->count;
     return inverse_std(sums[channels + c] / attr->count - mean * mean, attr->eps);
 }
 
-/* Tables of the forward from sums, gamma and beta at in[1..3]. */
-static void batch_tables(const kernel *k, const kernel_args *args, const table_memory *m)
+void bn_batch_tables(const kernel *k, const kernel_args *args, const bn_table_memory *m)
 {
     const double *sums = args->in[1];
     const float *gamma = args->in[2], *beta = args->in[3];
@@ -108,7 +101,7 @@ static void batch_tables(const kernel *k, const kernel_args *args, const table_m
     int64_t channels = k->request.in[0].dim[3];
     for (int64_t c = 0; c < channels; c++) {
         double mean = sums[c] / attr->count;
-        double scale = (double)gamma[c] * batch_inverse_std(sums, channels, c, attr);
+        double scale = (double)gamma[c] * bn_batch_inverse_std(sums, channels, c, attr);
         m->scale[c] = (float)scale;
         m->shift[c] = (float)((double)beta[c] - mean * scale);
         m->mean[c] = (float)mean;
@@ -134,23 +127,28 @@ static void normalize(const cpu_backend *self, const kernel *k, const kernel_arg
 
 int bn_normalize_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
-    table_memory m = tables_at(k, args);
-    bn_tables tables = tables_for_loops(&m);
-    batch_tables(k, args, &m);
+    bn_table_memory m = bn_tables_at(k, args);
+    bn_tables tables = bn_tables_for_loops(&m);
+    bn_batch_tables(k, args, &m);
     normalize(self, k, args, args->in[4], &tables);
     return 0;
 }
 
-int bn_inference_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+void bn_inference_tables(const kernel *k, const kernel_args *args, const bn_table_memory *m)
 {
     const float *mean = args->in[1], *variance = args->in[2], *gamma = args->in[3], *beta = args->in[4];
-    table_memory m = tables_at(k, args);
-    bn_tables tables = tables_for_loops(&m);
     for (int64_t c = 0; c < k->request.in[0].dim[3]; c++) {
         double scale = (double)gamma[c] * inverse_std((double)variance[c], k->request.node.attr.eps);
-        m.scale[c] = (float)scale;
-        m.shift[c] = (float)((double)beta[c] - (double)mean[c] * scale);
+        m->scale[c] = (float)scale;
+        m->shift[c] = (float)((double)beta[c] - (double)mean[c] * scale);
     }
+}
+
+int bn_inference_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    bn_table_memory m = bn_tables_at(k, args);
+    bn_tables tables = bn_tables_for_loops(&m);
+    bn_inference_tables(k, args, &m);
     normalize(self, k, args, args->in[5], &tables);
     return 0;
 }
@@ -176,29 +174,29 @@ int bn_grad_sums_launch(const cpu_backend *self, const kernel *k, const kernel_a
 {
     const kernel_request *request = &k->request;
     int64_t rows = tensor_rows(&request->in[0]), channels = request->in[0].dim[3];
-    table_memory m = tables_at(k, args);
-    bn_tables tables = tables_for_loops(&m);
+    bn_table_memory m = bn_tables_at(k, args);
+    bn_tables tables = bn_tables_for_loops(&m);
     bn_gradient gradient = {.x = args->in[0], .y = args->in[4], .relu = request->node.attr.relu, .g = args->out[1]};
     for (int i = 5; i < NODE_MAX_IN; i++)
         if (args->in[i])
             gradient.dy[gradient.dys++] = args->in[i];
-    batch_tables(k, args, &m);
+    bn_batch_tables(k, args, &m);
 
     bool stream = gradient.g && cpu_streams(self, &request->out[1], gradient.g);
-    void *workspace = workspace_at(args, k->offset[SLOT_SUMS]);
+    void *workspace = workspace_at(args, k->offset[BN_SLOT_SUMS]);
     int threads = self->threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
         int64_t begin = part_begin(rows, t, threads), end = part_begin(rows, t + 1, threads);
-        double *part = partial_sums(workspace, t, channels);
+        double *part = bn_partial_sums(workspace, t, channels);
         memset(part, 0, 2 * (size_t)channels * sizeof *part);
         self->loops->bn_grad_sums(&gradient, begin, end - begin, channels, &tables, part,
                                   (float *)(part + 2 * channels), stream);
     }
     double *sums = args->out[0];
-    combine(workspace, threads, channels, 2 * channels, sums);
+    bn_combine(workspace, threads, channels, 2 * channels, sums);
     for (int64_t c = 0; c < channels; c++)
-        sums[channels + c] *= batch_inverse_std(args->in[1], channels, c, &request->node.attr);
+        sums[channels + c] *= bn_batch_inverse_std(args->in[1], channels, c, &request->node.attr);
     return 0;
 }
 
@@ -209,11 +207,11 @@ int bn_grad_launch(const cpu_backend *self, const kernel *k, const kernel_args *
     const float *x = args->in[0], *dy = args->in[5];
     float *dx = args->out[0];
     int64_t rows = tensor_rows(&k->request.in[0]), channels = k->request.in[0].dim[3];
-    table_memory m = tables_at(k, args);
-    bn_tables tables = tables_for_loops(&m);
-    batch_tables(k, args, &m);
+    bn_table_memory m = bn_tables_at(k, args);
+    bn_tables tables = bn_tables_for_loops(&m);
+    bn_batch_tables(k, args, &m);
     for (int64_t c = 0; c < channels; c++) {
-        double std = batch_inverse_std(sums, channels, c, attr);
+        double std = bn_batch_inverse_std(sums, channels, c, attr);
         double from_g = (double)((const float *)args->in[2])[c] * std;
         m.from_g[c] = (float)from_g;
         m.from_x[c] = (float)(-from_g * std * gsums[channels + c] / attr->count);

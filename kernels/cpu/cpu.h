@@ -70,6 +70,11 @@ size_t column_sums_bytes(const cpu_backend *self, int64_t channels);
 void column_sums(const cpu_backend *self, const float *x, int64_t rows, int64_t channels, bool squares, double *sums,
                  void *workspace);
 
+/* resample.c: the bilinear upsample along an axis of n values: from which of them each of the 2n outputs comes, and to
+ * which outputs each of the n goes. */
+void upsample_taps(upsample_tap *tap, int32_t n);
+void upsample_readers(upsample_sources *source, int32_t n);
+
 cpu_prepare conv2d_prepare, conv2d_dgrad_prepare, conv2d_wgrad_prepare;                      /* convolution.c */
 cpu_prepare linear_prepare, linear_dgrad_prepare, linear_wgrad_prepare;                      /* linear.c */
 cpu_prepare concat_linear_prepare, concat_linear_dgrad_prepare, concat_linear_wgrad_prepare; /* linear.c */
@@ -78,6 +83,9 @@ cpu_launch bn_sums_launch, bn_normalize_launch, bn_inference_launch, bn_running_
 cpu_launch bn_grad_sums_launch, bn_grad_launch, bn_param_grad_launch;
 cpu_prepare upsample2x_prepare, pool_prepare; /* pointwise.c */
 cpu_launch add_launch, concat_launch, channel_slice_launch, upsample2x_launch, upsample2x_grad_launch;
+cpu_prepare upsample_bn_prepare; /* upsample_bn.c */
+cpu_launch upsample_bn_sums_launch, upsample_bn_launch, upsample_bn_inference_launch;
+cpu_launch upsample_bn_grad_sums_launch, upsample_bn_grad_launch;
 cpu_launch patchify_launch, unpatchify_launch, fold_fuse_weight_launch, fold_fuse_weight_grad_launch;
 cpu_launch global_average_pool_launch, global_average_pool_grad_launch;
 cpu_prepare max_pool_prepare; /* pooling.c */
@@ -86,6 +94,7 @@ cpu_prepare excite_prepare; /* activation.c */
 cpu_launch relu_launch, relu_grad_launch, excite_launch, excite_grad_launch;
 cpu_prepare sum_squares_prepare; /* update.c */
 cpu_launch sum_squares_launch, clip_factor_launch, sgd_update_launch, ema_update_launch;
+cpu_launch scale_launch, metric_add_launch;
 cpu_launch cross_entropy_launch, kd_loss_launch, feature_loss_launch, top_k_launch; /* losses.c */
 cpu_launch cross_entropy_grad_launch, kd_loss_grad_launch, feature_loss_grad_launch;
 

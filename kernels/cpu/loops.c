@@ -299,7 +299,6 @@ static void upsample_row(const float *top, const float *bottom, float weight, co
     stream_end(stream);
 }
 
-/* y = sum of weight[i] * x[i * stride ...] over the sources, block by block. */
 static void gather(const float *x, int64_t stride, const upsample_sources *sources, float *y, int64_t count)
 {
     for (int64_t at = 0; at < count; at += BLOCK) {
@@ -326,6 +325,54 @@ static void upsample_grad_row(const float *dy, const upsample_sources *row, cons
     gather(dy, columns * channels, row, scratch, columns * channels);
     for (int64_t i = 0; i < width; i++)
         gather(scratch, channels, &column[i], dx + i * channels, channels);
+}
+
+static void upsample_bn_sums(const float *z, const float *product, const float *share, int64_t pixels, int64_t channels,
+                             double *sums, float *scratch)
+{
+    float *restrict sum = scratch, *restrict square = scratch + channels;
+    memset(scratch, 0, 2 * (size_t)channels * sizeof *scratch);
+    for (int64_t p = 0; p < pixels; p++, z += channels, product += channels) {
+        float weight = share[p];
+#pragma omp simd
+        for (int64_t c = 0; c < channels; c++) {
+            sum[c] += weight * z[c];
+            square[c] += z[c] * product[c];
+        }
+        if (p % SUM_ROWS == SUM_ROWS - 1)
+            flush_sums(scratch, sums, 2 * channels);
+    }
+    flush_sums(scratch, sums, 2 * channels);
+}
+
+static void upsample_bn_grad_add(const upsample_bn_row *row, float weight, int64_t pixels, int64_t channels,
+                                 const bn_tables *tables, float *upper, float *lower)
+{
+    const float *scale = tables->scale, *shift = tables->shift;
+    float rest = 1.0F - weight;
+    for (int64_t p = 0; p < pixels; p++) {
+        const float *x = row->x + p * channels, *dy = row->dy + p * channels;
+        float *restrict above = upper + p * channels, *restrict below = lower + p * channels;
+        bool relu = row->relu;
+#pragma omp simd
+        for (int64_t c = 0; c < channels; c++) {
+            float g = relu ? where_positive(normalized(x[c], scale[c], shift[c]), dy[c]) : dy[c];
+            above[c] += rest * g;
+            below[c] += weight * g;
+        }
+    }
+}
+
+static void upsample_bn_grad(const float *product, const float *dg, float *dz, const float *share, int64_t pixels,
+                             int64_t channels, const bn_tables *tables)
+{
+    const float *from_g = tables->from_g, *from_x = tables->from_x, *constant = tables->constant;
+    for (int64_t p = 0; p < pixels; p++, product += channels, dg += channels, dz += channels) {
+        float weight = share[p];
+#pragma omp simd
+        for (int64_t c = 0; c < channels; c++)
+            dz[c] = from_g[c] * dg[c] + (from_x[c] * product[c] + weight * constant[c]);
+    }
 }
 
 static void relu(const float *x, float *y, int64_t count, bool stream)
@@ -514,6 +561,10 @@ const cpu_loops LOOPS_TABLE = {
     .copy = copy,
     .upsample_row = upsample_row,
     .upsample_grad_row = upsample_grad_row,
+    .gather = gather,
+    .upsample_bn_sums = upsample_bn_sums,
+    .upsample_bn_grad_add = upsample_bn_grad_add,
+    .upsample_bn_grad = upsample_bn_grad,
     .relu = relu,
     .relu_grad = relu_grad,
     .max_pool_row = max_pool_row,

@@ -41,6 +41,12 @@ typedef struct {
     float weight[UPSAMPLE_MAX_SOURCES];
 } upsample_sources;
 
+/* One row of an upsampled map: x, made from z, and the gradient of what batch normalisation makes of it. */
+typedef struct {
+    const float *x, *dy;
+    bool relu; /* g = dy where scale*x + shift > 0, else 0; otherwise g = dy */
+} upsample_bn_row;
+
 /* The windows of a pooling of a `height` x `width` map. */
 typedef struct {
     int64_t height, width, channels;
@@ -80,6 +86,21 @@ typedef struct {
      * scratch: columns*channels. */
     void (*upsample_grad_row)(const float *dy, const upsample_sources *row, const upsample_sources *column,
                               int64_t width, int64_t columns, int64_t channels, float *dx, float *scratch);
+
+    /* y = sum over the sources of weight * x[i * stride ...], `count` elements each. */
+    void (*gather)(const float *x, int64_t stride, const upsample_sources *sources, float *y, int64_t count);
+
+    /* sums[c] += sum over the pixels of share * z, sums[channels + c] += sum of z * product. scratch: 2*channels. */
+    void (*upsample_bn_sums)(const float *z, const float *product, const float *share, int64_t pixels, int64_t channels,
+                             double *sums, float *scratch);
+
+    /* upper += (1 - weight) * g, lower += weight * g. */
+    void (*upsample_bn_grad_add)(const upsample_bn_row *row, float weight, int64_t pixels, int64_t channels,
+                                 const bn_tables *tables, float *upper, float *lower);
+
+    /* dz = from_g*dg + from_x*product + share*constant. dz may be dg. */
+    void (*upsample_bn_grad)(const float *product, const float *dg, float *dz, const float *share, int64_t pixels,
+                             int64_t channels, const bn_tables *tables);
 
     /* y = max(x, 0); dx = dy where y > 0, else 0. y may be x, dx may be dy. */
     void (*relu)(const float *x, float *y, int64_t count, bool stream);

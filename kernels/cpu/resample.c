@@ -5,8 +5,7 @@
 
 enum { ROWS, COLUMNS, BUFFER };
 
-/* Fills the taps of the 2n outputs over n inputs. */
-static void taps(upsample_tap *tap, int32_t n)
+void upsample_taps(upsample_tap *tap, int32_t n)
 {
     int32_t span = 2 * n - 1;
     for (int32_t i = 0; i < 2 * n; i++) {
@@ -17,8 +16,8 @@ static void taps(upsample_tap *tap, int32_t n)
     }
 }
 
-/* Fills the sources of the n inputs: the outputs less than one input pixel away. */
-static void sources(upsample_sources *source, int32_t n)
+/* The outputs less than one input pixel away. */
+void upsample_readers(upsample_sources *source, int32_t n)
 {
     int32_t span = 2 * n - 1;
     for (int32_t j = 0, first = 0; j < n; j++) {
@@ -63,8 +62,8 @@ int upsample2x_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     const float *x = args->in[0];
     bool stream = cpu_streams(self, out, y);
     int threads = self->threads;
-    taps(row, in->dim[1]);
-    taps(column, in->dim[2]);
+    upsample_taps(row, in->dim[1]);
+    upsample_taps(column, in->dim[2]);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++)
         for (int64_t line = part_begin(lines, t, threads); line < part_begin(lines, t + 1, threads); line++) {
@@ -85,8 +84,8 @@ int upsample2x_grad_launch(const cpu_backend *self, const kernel *k, const kerne
     const float *dy = args->in[0];
     int64_t picture = (int64_t)in->dim[1] * in->dim[2] * c;
     int threads = self->threads;
-    sources(row, out->dim[1]);
-    sources(column, out->dim[2]);
+    upsample_readers(row, out->dim[1]);
+    upsample_readers(column, out->dim[2]);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++)
         for (int64_t line = part_begin(lines, t, threads); line < part_begin(lines, t + 1, threads); line++)

@@ -67,3 +67,23 @@ int ema_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     }
     return 0;
 }
+
+int scale_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    float *x = kernel_in_out(args, 0), weight = (float)k->request.node.attr.weight;
+    int64_t count = tensor_count(&k->request.in[0]);
+#pragma omp parallel for num_threads(self->threads) schedule(static) if (count > PARALLEL_ELEMENTS)
+    for (int64_t i = 0; i < count; i++)
+        x[i] *= weight;
+    return 0;
+}
+
+int metric_add_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    const double *x = args->in[0];
+    double *sums = (double *)kernel_in_out(args, 1) + k->request.node.attr.channel_offset;
+    for (int64_t i = 0; i < tensor_count(&k->request.in[0]); i++)
+        sums[i] += k->request.node.attr.weight * x[i];
+    return 0;
+}

@@ -3,69 +3,8 @@
  * Mean and variance always come from the two float64 sums and attr.count, never from the local rows. A block computes
  * the tables of its channels once, in double, and its threads walk the rows. Forward and backward compute y with the
  * same expression (affine), so that a ReLU's mask has the same sign in both. */
+#include "bn_statistics.cuh"
 #include "reduce.cuh"
-
-/* Where the mean and the variance of a channel come from: the sums of a batch, or when those are NULL the running
- * statistics. */
-struct bn_statistics {
-    const double *sums;
-    const float *mean, *variance, *gamma, *beta;
-    double count, eps;
-};
-
-struct bn_moments {
-    double mean, inverse_std;
-};
-
-__device__ static inline bn_moments moments_of(const bn_statistics &s, int channels, int c)
-{
-    double mean = s.sums ? s.sums[c] / s.count : (double)s.mean[c];
-    double variance = s.sums ? s.sums[channels + c] / s.count - mean * mean : (double)s.variance[c];
-    if (variance < 0) /* rounding can leave that of a constant channel just below zero */
-        variance = 0;
-    return bn_moments{mean, 1.0 / sqrt(variance + s.eps)};
-}
-
-__device__ static inline float affine(float x, float scale, float shift)
-{
-    return fmaf(x, scale, shift);
-}
-
-static bn_statistics batch_statistics(const kernel *k, const kernel_args *args)
-{
-    bn_statistics s = {};
-    s.sums = (const double *)args->in[1];
-    s.gamma = (const float *)args->in[2];
-    s.beta = (const float *)args->in[3];
-    s.count = k->request.node.attr.count;
-    s.eps = k->request.node.attr.eps;
-    return s;
-}
-
-/* ---- tables: a block fills those of its channels, a thread keeps its own in registers ---- */
-
-template <int V> struct bn_affine {
-    float scale[V], shift[V];
-};
-
-/* table[row * LANES * V + i] of channel i of the tile, for V channels of a thread. */
-template <int V> __device__ static inline void take_table(const float *table, int row, float (&to)[V])
-{
-#pragma unroll
-    for (int v = 0; v < V; v++)
-        to[v] = table[row * LANES * V + (int)threadIdx.x * V + v];
-}
-
-template <int V> __device__ static inline void fill_affine(const bn_statistics &s, int channels, float *table)
-{
-    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS) {
-        int c = tile_first<V>() + i;
-        bn_moments m = moments_of(s, channels, c);
-        double scale = (double)s.gamma[c] * m.inverse_std;
-        table[i] = (float)scale;
-        table[LANES * V + i] = (float)((double)s.beta[c] - m.mean * scale);
-    }
-}
 
 /* ---- sums ---- */
 
@@ -79,7 +18,7 @@ template <typename T, int V, bool SQUARES> struct sums_of {
     {
     }
 
-    __device__ void add(const state &, int64_t at, float (&run)[KINDS][V]) const
+    __device__ void add(const state &, int64_t, int64_t at, float (&run)[KINDS][V]) const
     {
         float value[V];
         load(x + at, value);
@@ -133,8 +72,8 @@ int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int6
 /* ---- forward ---- */
 
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS)
-    bn_normalize_kernel(const T *x, const T *residual, T *y, bn_statistics s, int64_t rows, int channels, bool relu)
+__global__ void __launch_bounds__(THREADS) bn_normalize_kernel(const T *x, const T *residual, T *y, int y_gap,
+                                                               bn_statistics s, int64_t rows, int channels, bool relu)
 {
     __shared__ float table[2 * LANES * V];
     fill_affine<V>(s, channels, table);
@@ -157,7 +96,7 @@ __global__ void __launch_bounds__(THREADS)
             value[v] = affine(value[v], affine_of.scale[v], affine_of.shift[v]) + added[v];
             value[v] = relu ? rectify(value[v]) : value[v];
         }
-        store(y + at, value);
+        store(y + at + row * y_gap, value);
     }
 }
 
@@ -170,8 +109,8 @@ static int normalize(const cuda_backend *self, const kernel *k, const kernel_arg
         constexpr int V = decltype(width)::value;
         tile_shape tile = tile_of(x->dim[3], V);
         return launch(bn_normalize_kernel<T, V>, tile_grid(self, tile, tensor_rows(x)), tile_block(tile), 0,
-                      self->stream, (const T *)args->in[0], (const T *)residual, (T *)args->out[0], s, tensor_rows(x),
-                      x->dim[3], k->request.node.attr.relu);
+                      self->stream, (const T *)args->in[0], (const T *)residual, (T *)args->out[0],
+                      row_gap(k->request.out[0]), s, tensor_rows(x), x->dim[3], k->request.node.attr.relu);
     });
 }
 
@@ -182,13 +121,7 @@ int cuda_bn_normalize(const cuda_backend *self, const kernel *k, const kernel_ar
 
 int cuda_bn_inference(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
-    bn_statistics s = {};
-    s.mean = (const float *)args->in[1];
-    s.variance = (const float *)args->in[2];
-    s.gamma = (const float *)args->in[3];
-    s.beta = (const float *)args->in[4];
-    s.eps = k->request.node.attr.eps;
-    return normalize(self, k, args, s, args->in[5]);
+    return normalize(self, k, args, running_statistics(k, args), args->in[5]);
 }
 
 static __global__ void bn_running_kernel(const double *sums, float *mean, float *variance, int channels, double count,
@@ -223,6 +156,7 @@ template <typename T, int V> struct gradient_sums {
         float scale[V], shift[V], mean[V];
     };
     const T *x, *y, *dy[MAX_GRADIENTS];
+    int dy_gap[MAX_GRADIENTS];
     T *g;
     bn_statistics statistics;
     int gradients;
@@ -253,16 +187,16 @@ template <typename T, int V> struct gradient_sums {
         }
     }
 
-    __device__ void add(const state &s, int64_t at, float (&run)[2][V]) const
+    __device__ void add(const state &s, int64_t row, int64_t at, float (&run)[2][V]) const
     {
         float value[V], sum[V];
         load(x + at, value);
-        load(dy[0] + at, sum);
+        load(dy[0] + at + row * dy_gap[0], sum);
 #pragma unroll
         for (int i = 1; i < MAX_GRADIENTS; i++)
             if (i < gradients) {
                 float more[V];
-                load(dy[i] + at, more);
+                load(dy[i] + at + row * dy_gap[i], more);
 #pragma unroll
                 for (int v = 0; v < V; v++)
                     sum[v] += more[v];
@@ -279,16 +213,6 @@ template <typename T, int V> struct gradient_sums {
     }
 };
 
-struct by_inverse_std {
-    bn_statistics statistics;
-    int channels;
-
-    __device__ double operator()(int i, double total) const
-    {
-        return i < channels ? total : total * moments_of(statistics, channels, i - channels).inverse_std;
-    }
-};
-
 int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *x = &k->request.in[0];
@@ -300,8 +224,10 @@ int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_ar
         source.x = (const T *)args->in[0];
         source.y = (const T *)args->in[4];
         for (int i = FIRST_GRADIENT; i < NODE_MAX_IN; i++)
-            if (args->in[i])
+            if (args->in[i]) {
+                source.dy_gap[source.gradients] = row_gap(k->request.in[i]);
                 source.dy[source.gradients++] = (const T *)args->in[i];
+            }
         source.g = (T *)args->out[1];
         source.statistics = s;
         source.relu = k->request.node.attr.relu;
@@ -312,7 +238,7 @@ int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_ar
 
 /* dx = from_g * g + from_x * x + constant: the formula of ops.def with xhat = (x - mean)/std multiplied out. */
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) bn_grad_kernel(const T *x, const T *dy, T *dx, bn_statistics s,
+__global__ void __launch_bounds__(THREADS) bn_grad_kernel(const T *x, const T *dy, int dy_gap, T *dx, bn_statistics s,
                                                           const double *gsums, int64_t rows, int channels, bool relu)
 {
     __shared__ float table[5 * LANES * V];
@@ -342,7 +268,7 @@ __global__ void __launch_bounds__(THREADS) bn_grad_kernel(const T *x, const T *d
         const int64_t at = row * channels + column;
         float value[V], g[V];
         load(x + at, value);
-        load(dy + at, g);
+        load(dy + at + row * dy_gap, g);
 #pragma unroll
         for (int v = 0; v < V; v++) {
             if (relu && !(affine(value[v], affine_of.scale[v], affine_of.shift[v]) > 0))
@@ -361,8 +287,9 @@ int cuda_bn_grad(const cuda_backend *self, const kernel *k, const kernel_args *a
         constexpr int V = decltype(width)::value;
         tile_shape tile = tile_of(x->dim[3], V);
         return launch(bn_grad_kernel<T, V>, tile_grid(self, tile, tensor_rows(x)), tile_block(tile), 0, self->stream,
-                      (const T *)args->in[0], (const T *)args->in[5], (T *)args->out[0], batch_statistics(k, args),
-                      (const double *)args->in[4], tensor_rows(x), x->dim[3], k->request.node.attr.relu);
+                      (const T *)args->in[0], (const T *)args->in[5], row_gap(k->request.in[5]), (T *)args->out[0],
+                      batch_statistics(k, args), (const double *)args->in[4], tensor_rows(x), x->dim[3],
+                      k->request.node.attr.relu);
     });
 }
 

@@ -132,13 +132,20 @@ void cuda_libraries_detach(cuda_backend *self);
 void cuda_libraries_text(const cuda_backend *self, char *text, size_t bytes);
 
 /* Own kernels, one pair or launch an op of graph/ops.def; in .cu files by topic. The prepare ones say the workspace. */
-cuda_prepare cuda_bn_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare;
+cuda_prepare cuda_bn_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare,
+    cuda_upsample_bn_sums_prepare, cuda_upsample_bn_grad_sums_prepare;
 cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference, cuda_bn_grad_sums, cuda_bn_grad,
-    cuda_bn_param_grad, cuda_add, cuda_concat, cuda_channel_slice, cuda_upsample2x, cuda_upsample2x_grad, cuda_patchify,
-    cuda_unpatchify, cuda_fold_fuse_weight, cuda_fold_fuse_weight_grad, cuda_global_average_pool,
-    cuda_global_average_pool_grad, cuda_relu, cuda_relu_grad, cuda_max_pool, cuda_max_pool_grad, cuda_excite,
-    cuda_excite_grad, cuda_cross_entropy, cuda_cross_entropy_grad, cuda_kd_loss, cuda_kd_loss_grad, cuda_feature_loss,
-    cuda_feature_loss_grad, cuda_top_k, cuda_sum_squares, cuda_clip_factor, cuda_sgd_update, cuda_ema_update;
+    cuda_bn_param_grad, cuda_add, cuda_concat, cuda_channel_slice, cuda_upsample2x, cuda_upsample2x_grad,
+    cuda_upsample_bn_sums, cuda_upsample_bn, cuda_upsample_bn_inference, cuda_upsample_bn_grad_sums,
+    cuda_upsample_bn_grad, cuda_patchify, cuda_unpatchify, cuda_fold_fuse_weight, cuda_fold_fuse_weight_grad,
+    cuda_global_average_pool, cuda_global_average_pool_grad, cuda_relu, cuda_relu_grad, cuda_max_pool,
+    cuda_max_pool_grad, cuda_excite, cuda_excite_grad, cuda_cross_entropy, cuda_cross_entropy_grad, cuda_kd_loss,
+    cuda_kd_loss_grad, cuda_feature_loss, cuda_feature_loss_grad, cuda_top_k, cuda_sum_squares, cuda_clip_factor,
+    cuda_sgd_update, cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_pictures, cuda_pad_channels,
+    cuda_convert_op;
+
+/* kernels/backend.h: join. For sgd_update, ema_update, sum_squares and metric_add. */
+int cuda_join(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
 
 /* float32 column sums of a [rows, columns] matrix of the given dtype: the gradient of a bias. Deterministic. */
 size_t cuda_column_sums_bytes(int64_t rows, int64_t columns);

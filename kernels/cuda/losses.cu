@@ -27,6 +27,12 @@ __device__ static inline bool is_class(int target, int classes)
     return target >= 0 && target < classes;
 }
 
+/* The weight of a gradient, times the loss scale where there is one. */
+__device__ static inline double scaled(double weight, const float *scaling)
+{
+    return scaling ? weight * (double)*scaling : weight;
+}
+
 /* ---- cross entropy ---- */
 
 template <typename T>
@@ -47,13 +53,14 @@ __global__ void __launch_bounds__(LOSS_THREADS, 8)
 
 template <typename T>
 __global__ void __launch_bounds__(LOSS_THREADS, 8)
-    cross_entropy_grad_kernel(const T *logits, const int32_t *target, int classes, double smoothing, double scale,
-                              T *grad)
+    cross_entropy_grad_kernel(const T *logits, const int32_t *target, const float *scaling, int classes,
+                              double smoothing, double weight, T *grad)
 {
     const int64_t first = (int64_t)blockIdx.x * classes;
     const int right = target[blockIdx.x];
     const double partition = log_partition(logits + first, classes, 1);
-    const double everywhere = smoothing / classes, own_scale = is_class(right, classes) ? scale : (double)NAN;
+    const double everywhere = smoothing / classes;
+    const double own_scale = is_class(right, classes) ? scaled(weight, scaling) : (double)NAN;
     for (int j = (int)threadIdx.x; j < classes; j += LOSS_THREADS) {
         double t = (j == right ? 1 - smoothing : 0) + everywhere;
         double value = own_scale * (exp((double)to_float(logits[first + j]) - partition) - t);
@@ -103,8 +110,8 @@ int cuda_cross_entropy_grad(const cuda_backend *self, const kernel *k, const ker
     return with_type(x->dtype, [&](auto t) {
         using T = typename decltype(t)::type;
         return launch(cross_entropy_grad_kernel<T>, dim3((unsigned)tensor_rows(x)), dim3(LOSS_THREADS), 0, self->stream,
-                      (const T *)args->in[0], (const int32_t *)args->in[1], x->dim[3], attr->smoothing,
-                      attr->weight / attr->count, (T *)args->out[0]);
+                      (const T *)args->in[0], (const int32_t *)args->in[1], (const float *)args->in[2], x->dim[3],
+                      attr->smoothing, attr->weight / attr->count, (T *)args->out[0]);
     });
 }
 
@@ -131,9 +138,10 @@ __global__ void __launch_bounds__(LOSS_THREADS, 8)
  * d/dz_student = (p * sum q - q)/T and, with a = log q - log p + 1, d/dz_teacher = s (a - sum s a)/T. */
 template <typename T>
 __global__ void __launch_bounds__(LOSS_THREADS, 8)
-    kd_loss_grad_kernel(const T *student, const T *teacher, int classes, double temperature, double scale, T *dstudent,
-                        T *dteacher)
+    kd_loss_grad_kernel(const T *student, const T *teacher, const float *scaling, int classes, double temperature,
+                        double weight, T *dstudent, T *dteacher)
 {
+    const double scale = scaled(weight, scaling);
     const int64_t first = (int64_t)blockIdx.x * classes;
     const double of_student = log_partition(student + first, classes, temperature);
     const double of_teacher = log_partition(teacher + first, classes, temperature);
@@ -173,12 +181,12 @@ int cuda_kd_loss_grad(const cuda_backend *self, const kernel *k, const kernel_ar
 {
     const tensor_desc *x = &k->request.in[0];
     const op_attr *attr = &k->request.node.attr;
-    double scale = attr->weight * attr->temperature / attr->count; /* T^2 of the loss, 1/T of the logits */
+    double weight = attr->weight * attr->temperature / attr->count; /* T^2 of the loss, 1/T of the logits */
     return with_type(x->dtype, [&](auto t) {
         using T = typename decltype(t)::type;
         return launch(kd_loss_grad_kernel<T>, dim3((unsigned)tensor_rows(x)), dim3(LOSS_THREADS), 0, self->stream,
-                      (const T *)args->in[0], (const T *)args->in[1], x->dim[3], attr->temperature, scale,
-                      (T *)args->out[0], (T *)args->out[1]);
+                      (const T *)args->in[0], (const T *)args->in[1], (const float *)args->in[2], x->dim[3],
+                      attr->temperature, weight, (T *)args->out[0], (T *)args->out[1]);
     });
 }
 
@@ -200,8 +208,10 @@ __global__ void __launch_bounds__(THREADS)
 
 template <typename T>
 __global__ void __launch_bounds__(THREADS)
-    feature_loss_grad_kernel(const T *student, const T *teacher, int64_t count, float scale, T *grad)
+    feature_loss_grad_kernel(const T *student, const T *teacher, const float *scaling, int64_t count, double weight,
+                             T *grad)
 {
+    const float scale = (float)scaled(weight, scaling);
     for (int64_t i = flat_index(); i < count; i += flat_stride())
         from_float(scale * (to_float(student[i]) - to_float(teacher[i])), grad[i]);
 }
@@ -226,8 +236,8 @@ int cuda_feature_loss_grad(const cuda_backend *self, const kernel *k, const kern
     return with_type(x->dtype, [&](auto t) {
         using T = typename decltype(t)::type;
         return launch(feature_loss_grad_kernel<T>, flat_grid(self, tensor_count(x)), dim3(THREADS), 0, self->stream,
-                      (const T *)args->in[0], (const T *)args->in[1], tensor_count(x),
-                      (float)(2 * k->request.node.attr.weight), (T *)args->out[0]);
+                      (const T *)args->in[0], (const T *)args->in[1], (const float *)args->in[2], tensor_count(x),
+                      2 * k->request.node.attr.weight, (T *)args->out[0]);
     });
 }
 

@@ -79,7 +79,7 @@ template <typename S, int V> __device__ inline void sum_tile_rows(const S (&valu
  *   KINDS                             how many sums a column has
  *   struct state                      what a thread keeps in registers
  *   begin(state, columns)             called by all threads, may hold barriers
- *   add(state, at, run[KINDS][V])     adds the elements at `at`, those of one row */
+ *   add(state, row, at, run[KINDS][V])     adds the elements of a row, at `at` in a dense matrix */
 template <typename Source, int V>
 __global__ void __launch_bounds__(THREADS, 2)
     column_sums_kernel(Source source, int64_t rows, int columns, double *partial)
@@ -97,7 +97,7 @@ __global__ void __launch_bounds__(THREADS, 2)
 #pragma unroll 4
             for (int i = 0; i < RUN; i++)
                 if (row + i * step < rows)
-                    source.add(state, (row + i * step) * columns + column, run);
+                    source.add(state, row + i * step, (row + i * step) * columns + column, run);
 #pragma unroll
             for (int kind = 0; kind < KINDS; kind++)
 #pragma unroll

@@ -1,6 +1,7 @@
 /* The optimiser on float32 masters: SGD with momentum, the norm of all gradients, averages of the weights. Learning
  * rate and clipping factor are read on the device, so that a captured step follows the schedule. */
 #include "reduce.cuh"
+#include "sgd.cuh"
 
 static constexpr int64_t SQUARE_PARTS = 1024;
 
@@ -9,42 +10,33 @@ template <typename F> static int with_floats(int64_t count, F function)
     return count % 4 == 0 ? function(width_is<4>()) : function(width_is<1>());
 }
 
-struct sgd_constants {
-    float momentum, decay;
-    bool nesterov;
-};
-
-template <int V>
-__global__ void __launch_bounds__(THREADS) sgd_update_kernel(float *w, float *v, const float *dw, const double *lr,
-                                                             const double *factor, sgd_constants s, int64_t vectors)
+template <typename C, int V>
+__global__ void __launch_bounds__(THREADS)
+    sgd_update_kernel(float *w, float *v, const float *dw, C *copy, float decay, const double *lr, const double *factor,
+                      sgd_constants s, int64_t vectors)
 {
-    const float rate = (float)*lr, scale = factor ? (float)*factor : 1.0f;
-    for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
-        float weight[V], velocity[V], g[V];
-        load(w + i * V, weight);
-        load(v + i * V, velocity);
-        load(dw + i * V, g);
-#pragma unroll
-        for (int j = 0; j < V; j++) {
-            g[j] = fmaf(scale, g[j], s.decay * weight[j]);
-            velocity[j] = fmaf(s.momentum, velocity[j], g[j]);
-            weight[j] -= rate * (s.nesterov ? fmaf(s.momentum, velocity[j], g[j]) : velocity[j]);
-        }
-        store(w + i * V, weight);
-        store(v + i * V, velocity);
-    }
+    const sgd_step step = read_step(lr, factor);
+    if (isnan(step.factor))
+        return;
+    for (int64_t i = flat_index(); i < vectors; i += flat_stride())
+        sgd_elements<C, V>(w + i * V, v + i * V, dw + i * V, copy ? copy + i * V : NULL, decay, step, s);
 }
 
 int cuda_sgd_update(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const op_attr *attr = &k->request.node.attr;
     int64_t count = tensor_count(&k->request.in[0]);
-    sgd_constants s = {(float)attr->momentum, attr->decay ? (float)attr->weight_decay : 0.0f, attr->nesterov};
-    return with_floats(count, [&](auto width) {
-        constexpr int V = decltype(width)::value;
-        return launch(sgd_update_kernel<V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream,
-                      (float *)kernel_in_out(args, 0), (float *)kernel_in_out(args, 1), (const float *)args->in[2],
-                      (const double *)args->in[3], (const double *)args->in[4], s, count / V);
+    const sgd_constants s = {(float)attr->momentum, attr->nesterov};
+    const float decay = attr->decay ? (float)attr->weight_decay : 0.0f;
+    return with_type(args->in[5] ? k->request.in[5].dtype : (uint8_t)DTYPE_F32, [&](auto t) {
+        using C = typename decltype(t)::type;
+        return with_floats(count, [&](auto width) {
+            constexpr int V = decltype(width)::value;
+            return launch(sgd_update_kernel<C, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream,
+                          (float *)kernel_in_out(args, 0), (float *)kernel_in_out(args, 1), (const float *)args->in[2],
+                          (C *)kernel_in_out(args, 5), decay, (const double *)args->in[3], (const double *)args->in[4],
+                          s, count / V);
+        });
     });
 }
 
@@ -121,4 +113,67 @@ int cuda_clip_factor(const cuda_backend *self, const kernel *k, const kernel_arg
 {
     return launch(clip_factor_kernel, dim3(1), dim3(1), 0, self->stream, (const double *)args->in[0],
                   k->request.node.attr.max_norm, (double *)args->out[0]);
+}
+
+/* The rules of op loss_scale. */
+static constexpr float SMALLEST_SCALE = 1, LARGEST_SCALE = 1 << 24, GOOD_STEPS_TO_GROW = 2000;
+
+static __global__ void loss_scale_kernel(const double *sum, float *scaling, double max_norm, double *factor)
+{
+    const double scale = scaling[0], norm = sqrt(*sum) / scale;
+    if (!isfinite(norm)) {
+        *factor = (double)NAN;
+        scaling[0] = fmaxf(scaling[0] / 2, SMALLEST_SCALE);
+        scaling[1] = 0;
+        scaling[2] += 1;
+        return;
+    }
+    *factor = (max_norm > 0 ? fmin(1.0, max_norm / norm) : 1.0) / scale;
+    scaling[1] += 1;
+    if (scaling[1] == GOOD_STEPS_TO_GROW) {
+        scaling[0] = fminf(2 * scaling[0], LARGEST_SCALE);
+        scaling[1] = 0;
+    }
+}
+
+int cuda_loss_scale(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return launch(loss_scale_kernel, dim3(1), dim3(1), 0, self->stream, (const double *)args->in[0],
+                  (float *)kernel_in_out(args, 1), k->request.node.attr.max_norm, (double *)args->out[0]);
+}
+
+template <int V> __global__ void __launch_bounds__(THREADS) scale_kernel(float *x, float weight, int64_t vectors)
+{
+    for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
+        float value[V];
+        load(x + i * V, value);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            value[j] *= weight;
+        store(x + i * V, value);
+    }
+}
+
+int cuda_scale(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    int64_t count = tensor_count(&k->request.in[0]);
+    return with_floats(count, [&](auto width) {
+        constexpr int V = decltype(width)::value;
+        return launch(scale_kernel<V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream,
+                      (float *)kernel_in_out(args, 0), (float)k->request.node.attr.weight, count / V);
+    });
+}
+
+static __global__ void metric_add_kernel(const double *x, double *sums, double weight, int count)
+{
+    for (int i = (int)threadIdx.x; i < count; i += (int)blockDim.x)
+        sums[i] += weight * x[i];
+}
+
+int cuda_metric_add(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const op_attr *attr = &k->request.node.attr;
+    return launch(metric_add_kernel, dim3(1), dim3(LANES), 0, self->stream, (const double *)args->in[0],
+                  (double *)kernel_in_out(args, 1) + attr->channel_offset, attr->weight,
+                  (int)tensor_count(&k->request.in[0]));
 }

@@ -52,6 +52,13 @@ int reference_cross_entropy(const reference *self, const kernel_request *request
     return 0;
 }
 
+/* Of the loss whose gradient is made, times the loss scale where there is one. */
+static double scaled_weight(const kernel_request *request, const kernel_args *args)
+{
+    const double *scaling = args->in[2];
+    return request->node.attr.weight * (scaling ? scaling[0] : 1);
+}
+
 int reference_cross_entropy_grad(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
@@ -65,7 +72,7 @@ int reference_cross_entropy_grad(const reference *self, const kernel_request *re
         double total = log_sum_exp(logits, classes, 1);
         for (int k = 0; k < classes; k++) {
             double t = (k == target[n] ? 1 - attr->smoothing : 0) + attr->smoothing / classes;
-            grad[k] = attr->weight / attr->count * (exp(logits[k] - total) - t);
+            grad[k] = scaled_weight(request, args) / attr->count * (exp(logits[k] - total) - t);
         }
     }
     return 0;
@@ -118,7 +125,7 @@ int reference_kd_loss_grad(const reference *self, const kernel_request *request,
     const double *student = args->in[0], *teacher = args->in[1];
     double *student_grad = args->out[0], *teacher_grad = args->out[1];
     const op_attr *attr = &request->node.attr;
-    double t = attr->temperature, scale = attr->weight * t * t / attr->count;
+    double t = attr->temperature, scale = scaled_weight(request, args) * t * t / attr->count;
     int classes = request->in[0].dim[3];
     for (int64_t n = 0; n < tensor_rows(&request->in[0]); n++)
         kd_picture_grad(student + n * classes, teacher + n * classes, classes, t, scale,
@@ -144,7 +151,7 @@ int reference_feature_loss_grad(const reference *self, const kernel_request *req
     const double *student = args->in[0], *teacher = args->in[1];
     double *grad = args->out[0];
     for (int64_t i = 0; i < tensor_count(&request->in[0]); i++)
-        grad[i] = request->node.attr.weight * 2 * (student[i] - teacher[i]);
+        grad[i] = scaled_weight(request, args) * 2 * (student[i] - teacher[i]);
     return 0;
 }
 

@@ -23,6 +23,49 @@ int reference_clip_factor(const reference *self, const kernel_request *request, 
     return 0;
 }
 
+static const double smallest_scale = 1, largest_scale = 0x1p24, good_steps_to_grow = 2000;
+
+/* scaling: the scale, good steps since it changed, steps skipped. */
+int reference_loss_scale(const reference *self, const kernel_request *request, const kernel_args *args)
+{
+    (void)self;
+    double *scaling = kernel_in_out(args, 1), *factor = args->out[0];
+    double norm = sqrt(*(const double *)args->in[0]) / scaling[0], max_norm = request->node.attr.max_norm;
+    if (!isfinite(norm)) {
+        *factor = NAN;
+        scaling[0] = fmax(scaling[0] / 2, smallest_scale);
+        scaling[1] = 0;
+        scaling[2]++;
+        return 0;
+    }
+    *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / scaling[0];
+    scaling[1]++;
+    if (scaling[1] == good_steps_to_grow) {
+        scaling[0] = fmin(2 * scaling[0], largest_scale);
+        scaling[1] = 0;
+    }
+    return 0;
+}
+
+int reference_scale(const reference *self, const kernel_request *request, const kernel_args *args)
+{
+    (void)self;
+    double *x = kernel_in_out(args, 0);
+    for (int64_t i = 0; i < tensor_count(&request->in[0]); i++)
+        x[i] *= request->node.attr.weight;
+    return 0;
+}
+
+int reference_metric_add(const reference *self, const kernel_request *request, const kernel_args *args)
+{
+    (void)self;
+    const double *x = args->in[0];
+    double *sums = (double *)kernel_in_out(args, 1) + request->node.attr.channel_offset;
+    for (int64_t i = 0; i < tensor_count(&request->in[0]); i++)
+        sums[i] += request->node.attr.weight * x[i];
+    return 0;
+}
+
 int reference_sgd_update(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
@@ -30,10 +73,15 @@ int reference_sgd_update(const reference *self, const kernel_request *request, c
     const double *dw = args->in[2], *lr = args->in[3];
     const op_attr *attr = &request->node.attr;
     double decay = attr->decay ? attr->weight_decay : 0, factor = args->in[4] ? *(const double *)args->in[4] : 1;
+    double *copy = kernel_in_out(args, 5);
+    if (isnan(factor))
+        return 0;
     for (int64_t i = 0; i < tensor_count(&request->in[0]); i++) {
         double g = factor * dw[i] + decay * w[i];
         v[i] = attr->momentum * v[i] + g;
         w[i] -= *lr * (attr->nesterov ? g + attr->momentum * v[i] : v[i]);
+        if (copy)
+            copy[i] = w[i];
     }
     return 0;
 }

@@ -73,8 +73,8 @@ int reference_upsample_bn_grad_sums(const reference *self, const kernel_request 
     r.in[0] = large_of(&request->in[0]);
     r.node.n_in = 6;
     TRY(upsample(self, request, args));
-    TRY(reference_bn_grad_sums(
-        self, &r, &(kernel_args){.in = {x, in[1], in[2], in[3], NULL, in[4]}, .out = {args->out[0], g}}));
+    TRY(reference_bn_grad_sums(self, &r,
+                               &(kernel_args){.in = {x, in[1], in[2], in[3], NULL, in[4]}, .out = {args->out[0], g}}));
     return args->out[1] ? upsample_grad(self, request, g, args->out[1]) : 0;
 }
 

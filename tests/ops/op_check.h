@@ -35,6 +35,11 @@ void op_result_free(op_result *result);
 void op_launch(backend *b, kernel *k, const kernel_request *request, size_t workspace_bytes,
                const test_tensor in[NODE_MAX_IN], int in_place, const char *name, op_result *result);
 
+/* Runs one op on both backends twice (other data, same kernel) and compares: relative L2 of each output below `bound`.
+ * The requests differ in dtypes only. in_place as above. */
+void op_check_request(backend *tested, backend *reference, const kernel_request *tested_request,
+                      const kernel_request *reference_request, int in_place, double bound, const char *name);
+
 /* Runs every op of every layer case on `tested` twice (other data, same kernel), each also in place where ops.def
  * allows it, and compares with `reference`: relative L2 of each output below `bound`. */
 void op_check_all(backend *tested, backend *reference, double bound);

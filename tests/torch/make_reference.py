@@ -1,4 +1,5 @@
-"""Writes a reference file: one training problem in float64, and what PyTorch itself loses in float32.
+"""Writes a reference file: one training problem in float64, and what PyTorch itself loses in float32, float16 and
+bfloat16 (autocast).
 
 tests/data/cifarresnet8.h5 is made with the default options:  make_reference.py tests/data/cifarresnet8.h5
 """
@@ -55,7 +56,8 @@ def write_summaries(parent, summaries):
         write_dataset(group, "value", s["value"])
 
 
-def write_reference(path, settings, result, float32_error):
+def write_reference(path, settings, result, errors):
+    """`errors`: by precision, what PyTorch itself loses in it."""
     # Version 1.8 of the format keeps small groups in one block and is read by every HDF5 in use.
     with h5py.File(path, "w", libver=("v108", "v108")) as f:
         f.attrs["format"], f.attrs["version"], f.attrs["heads"] = "teskd-reference", 1, ",".join(HEADS)
@@ -70,9 +72,10 @@ def write_reference(path, settings, result, float32_error):
         write_summaries(after, result["after"])
         for name, value in result["running"].items():
             write_dataset(after, name, value)
-        group = f.create_group("float32_error")
-        for key, value in float32_error.items():
-            write_dataset(group, key, value)
+        for precision, error in errors.items():
+            group = f.create_group(f"{precision}_error")
+            for key, value in error.items():
+                write_dataset(group, key, value)
 
 
 def main():
@@ -80,13 +83,15 @@ def main():
     torch.set_num_threads(args.threads)
     settings = settings_from(args)
     result = problem.run(settings, args.samples)
-    float32 = problem.run(settings, args.samples, torch.float32)
-    error = problem.errors(float32, result)
-    write_reference(args.file, settings, result, error)
+    ways = {"float32": None, "float16": torch.float16, "bfloat16": torch.bfloat16}
+    errors = {name: problem.errors(problem.run(settings, args.samples, torch.float32, autocast), result)
+              for name, autocast in ways.items()}
+    write_reference(args.file, settings, result, errors)
     weights = sum(math.prod(s["shape"]) for s in result["after"].values())
     print(f"{args.file}: {args.network}, {len(result['parameters'])} tensors, {weights} weights")
-    for key, value in error.items():
-        print(f"float32 {key:12} relative error {np.max(value):.3g}")
+    for precision, error in errors.items():
+        for key, value in error.items():
+            print(f"{precision:8} {key:12} relative error {np.max(value):.3g}")
 
 
 if __name__ == "__main__":

@@ -77,9 +77,16 @@ def stack(tensors):
     return np.stack([t.detach().double().numpy() for t in tensors])
 
 
-def run(settings, samples, dtype=torch.float64):
-    """Trains for the given steps on one batch; returns the contents of a reference file as a dictionary."""
+LOSS_SCALE = 4096  # keeps small gradients of float16 from vanishing, and overflows in none of these problems
+
+
+def run(settings, samples, dtype=torch.float64, autocast=None):
+    """Trains for the given steps on one batch; returns the contents of a reference file as a dictionary.
+
+    With `autocast`, a 16-bit dtype, PyTorch chooses what it computes in it.
+    """
     s = settings
+    scale = LOSS_SCALE if autocast == torch.float16 else 1
     network = Network(s["network"], s["classes"], base_width=s.get("base_width"), student_width=s.get("student_width"))
     generate_weights(network, s["seed"])
     network.to(dtype).train()
@@ -97,10 +104,14 @@ def run(settings, samples, dtype=torch.float64):
     result = {"parameters": [n for n, _ in network.named_parameters()], "target": target,
               "input_head": data[:16].astype(np.float64), "losses": []}
     for step in range(s["steps"]):
-        logits, features = network(x)
+        with torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
+            logits, features = network(x)
+        logits, features = [v.to(dtype) for v in logits], [v.to(dtype) for v in features]
         total, parts = joint_loss(logits, features, y, loss_settings)
         optimiser.zero_grad()
-        total.backward()
+        (scale * total).backward()
+        for p in network.parameters():
+            p.grad /= scale
         if step == 0:
             result["logits"], result["features"] = stack(logits), stack(features)
             result["gradients"] = summaries(lambda p: p.grad)
@@ -110,7 +121,7 @@ def run(settings, samples, dtype=torch.float64):
     result["after"] = summaries(lambda p: p)
     result["running"] = {n: b.double().numpy() for n, b in network.named_buffers() if "running_" in n}
     network.eval()
-    with torch.no_grad():
+    with torch.no_grad(), torch.autocast("cpu", dtype=autocast, enabled=autocast is not None):
         result["eval_logits"] = stack(network(x)[0])
     return result
 
@@ -132,7 +143,7 @@ def sampled_error(got, want):
 
 
 def errors(got, want):
-    """The relative errors of one result against another, under the names of a file's float32_error group."""
+    """The relative errors of one result against another, under the names of a file's error groups."""
     error = {k: np.array([relative(g, w) for g, w in zip(got[k], want[k])])
              for k in ("logits", "features", "losses", "eval_logits")}
     error["gradients"] = sampled_error(got["gradients"], want["gradients"])

@@ -1,0 +1,98 @@
+/* What batch normalisation knows of its channels, and the tables that a block makes of it: its threads fill those of
+ * the block's channels once, in double, and each keeps its own in registers. */
+#ifndef TESKD_KERNELS_CUDA_BN_STATISTICS_CUH
+#define TESKD_KERNELS_CUDA_BN_STATISTICS_CUH
+
+#include "vector.cuh"
+
+/* Elements between the rows of a tensor that is a part of a wider one (graph/pair.h). */
+static inline int row_gap(const tensor_desc &t)
+{
+    return (int)(tensor_row_stride(&t) - t.dim[3]);
+}
+
+/* Where the mean and the variance of a channel come from: the sums of a batch, or when those are NULL the running
+ * statistics. */
+struct bn_statistics {
+    const double *sums;
+    const float *mean, *variance, *gamma, *beta;
+    double count, eps;
+};
+
+struct bn_moments {
+    double mean, inverse_std;
+};
+
+__device__ static inline bn_moments moments_of(const bn_statistics &s, int channels, int c)
+{
+    double mean = s.sums ? s.sums[c] / s.count : (double)s.mean[c];
+    double variance = s.sums ? s.sums[channels + c] / s.count - mean * mean : (double)s.variance[c];
+    if (variance < 0) /* rounding can leave that of a constant channel just below zero */
+        variance = 0;
+    return bn_moments{mean, 1.0 / sqrt(variance + s.eps)};
+}
+
+__device__ static inline float affine(float x, float scale, float shift)
+{
+    return fmaf(x, scale, shift);
+}
+
+static inline bn_statistics batch_statistics(const kernel *k, const kernel_args *args)
+{
+    bn_statistics s = {};
+    s.sums = (const double *)args->in[1];
+    s.gamma = (const float *)args->in[2];
+    s.beta = (const float *)args->in[3];
+    s.count = k->request.node.attr.count;
+    s.eps = k->request.node.attr.eps;
+    return s;
+}
+
+static inline bn_statistics running_statistics(const kernel *k, const kernel_args *args)
+{
+    bn_statistics s = {};
+    s.mean = (const float *)args->in[1];
+    s.variance = (const float *)args->in[2];
+    s.gamma = (const float *)args->in[3];
+    s.beta = (const float *)args->in[4];
+    s.eps = k->request.node.attr.eps;
+    return s;
+}
+
+/* ---- tables: a block fills those of its channels, a thread keeps its own in registers ---- */
+
+template <int V> struct bn_affine {
+    float scale[V], shift[V];
+};
+
+/* table[row * LANES * V + i] of channel i of the tile, for V channels of a thread. */
+template <int V> __device__ static inline void take_table(const float *table, int row, float (&to)[V])
+{
+#pragma unroll
+    for (int v = 0; v < V; v++)
+        to[v] = table[row * LANES * V + (int)threadIdx.x * V + v];
+}
+
+template <int V> __device__ static inline void fill_affine(const bn_statistics &s, int channels, float *table)
+{
+    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS) {
+        int c = tile_first<V>() + i;
+        bn_moments m = moments_of(s, channels, c);
+        double scale = (double)s.gamma[c] * m.inverse_std;
+        table[i] = (float)scale;
+        table[LANES * V + i] = (float)((double)s.beta[c] - m.mean * scale);
+    }
+}
+
+/* Makes the second sum that of g * xhat. */
+struct by_inverse_std {
+    bn_statistics statistics;
+    int channels;
+
+    __device__ double operator()(int i, double total) const
+    {
+        return i < channels ? total : total * moments_of(statistics, channels, i - channels).inverse_std;
+    }
+};
+
+#endif

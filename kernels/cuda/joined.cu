@@ -1,0 +1,323 @@
+/* One launch for many small nodes of one op: the updates of a network's hundreds of tensors. Each has an entry in a
+ * table on the device, written when the nodes are joined; results are bit for bit those of separate launches (a sum of
+ * squares over all tensors has an order of its own, always the same). Owns the tables. One thread. */
+#include "reduce.cuh"
+#include "sgd.cuh"
+
+extern "C" {
+#include "graph/node.h"
+}
+
+#include <stdlib.h>
+
+enum { ELEMENTS = 4, CHUNK = THREADS * ELEMENTS * 4 /* elements of a tensor that a block does at a time */ };
+
+/* One node. Which members mean something depends on the op. */
+struct joined_entry {
+    void *p[4];
+    int64_t count;
+    int64_t first_chunk; /* of all entries before this one */
+    double a, b;
+    int c;
+};
+
+struct joined_plan {
+    backend *owner;
+    joined_entry *entries; /* device memory */
+    double *parts;         /* device memory: of a sum over all entries */
+    int n;
+    int64_t chunks;
+    op_attr attr;
+    uint8_t copy_type;
+    const double *lr, *factor, *before;
+    double *sum;
+};
+
+/* The entry that a chunk belongs to. */
+__device__ static inline const joined_entry *find_entry(const joined_entry *entries, int n, int64_t chunk)
+{
+    int low = 0, high = n - 1;
+    while (low < high) {
+        const int middle = (low + high + 1) / 2;
+        if (entries[middle].first_chunk <= chunk)
+            low = middle;
+        else
+            high = middle - 1;
+    }
+    return entries + low;
+}
+
+/* Calls whole(i) for every four elements that this thread has of the chunk, one(i) for the rest, one by one. */
+template <typename Whole, typename One>
+__device__ static inline void over_chunk(const joined_entry *e, int64_t chunk, Whole whole, One one)
+{
+    const int64_t begin = (chunk - e->first_chunk) * CHUNK, end = begin + CHUNK < e->count ? begin + CHUNK : e->count;
+#pragma unroll 1
+    for (int64_t i = begin + (int64_t)threadIdx.x * ELEMENTS; i < end; i += (int64_t)blockDim.x * ELEMENTS)
+        if (i + ELEMENTS <= end)
+            whole(i);
+        else
+#pragma unroll 1
+            for (int64_t k = i; k < end; k++)
+                one(k);
+}
+
+/* ---- sgd_update: w, v, dw, copy; a: decay ---- */
+
+template <typename C>
+__global__ void __launch_bounds__(THREADS) joined_sgd_kernel(const joined_entry *entries, int n, int64_t chunks,
+                                                             const double *lr, const double *factor, sgd_constants s)
+{
+    const sgd_step step = read_step(lr, factor);
+    if (isnan(step.factor))
+        return;
+    for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
+        const joined_entry *e = find_entry(entries, n, chunk);
+        float *w = (float *)e->p[0], *v = (float *)e->p[1];
+        const float *dw = (const float *)e->p[2], decay = (float)e->a;
+        C *copy = (C *)e->p[3];
+        over_chunk(
+            e, chunk,
+            [&](int64_t i) { sgd_elements<C, ELEMENTS>(w + i, v + i, dw + i, copy ? copy + i : NULL, decay, step, s); },
+            [&](int64_t i) { sgd_elements<C, 1>(w + i, v + i, dw + i, copy ? copy + i : NULL, decay, step, s); });
+    }
+}
+
+static int64_t chunk_blocks(const cuda_backend *self, int64_t chunks)
+{
+    int64_t most = (int64_t)self->multiprocessors * BLOCKS_A_PROCESSOR;
+    return chunks < most ? chunks : most;
+}
+
+static int launch_sgd(const cuda_backend *self, const kernel *k, const kernel_args *)
+{
+    const joined_plan *p = (const joined_plan *)k->plan;
+    const sgd_constants s = {(float)p->attr.momentum, p->attr.nesterov};
+    return with_type(p->copy_type, [&](auto t) {
+        using C = typename decltype(t)::type;
+        return launch(joined_sgd_kernel<C>, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0,
+                      self->stream, p->entries, p->n, p->chunks, p->lr, p->factor, s);
+    });
+}
+
+/* ---- ema_update: x, average; a: share ---- */
+
+static __global__ void __launch_bounds__(THREADS) joined_ema_kernel(const joined_entry *entries, int n, int64_t chunks)
+{
+    for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
+        const joined_entry *e = find_entry(entries, n, chunk);
+        const float *x = (const float *)e->p[0], share = (float)e->a;
+        float *average = (float *)e->p[1];
+        over_chunk(
+            e, chunk,
+            [&](int64_t i) {
+                float value[ELEMENTS], mean[ELEMENTS];
+                load(x + i, value);
+                load(average + i, mean);
+#pragma unroll
+                for (int j = 0; j < ELEMENTS; j++)
+                    mean[j] = fmaf(share, value[j] - mean[j], mean[j]);
+                store(average + i, mean);
+            },
+            [&](int64_t i) { average[i] = fmaf(share, x[i] - average[i], average[i]); });
+    }
+}
+
+static int launch_ema(const cuda_backend *self, const kernel *k, const kernel_args *)
+{
+    const joined_plan *p = (const joined_plan *)k->plan;
+    return launch(joined_ema_kernel, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0, self->stream,
+                  p->entries, p->n, p->chunks);
+}
+
+/* ---- sum_squares: dw ---- */
+
+static constexpr int64_t SQUARE_PARTS = 1024;
+
+static __global__ void __launch_bounds__(THREADS)
+    joined_squares_kernel(const joined_entry *entries, int n, int64_t chunks, double *part)
+{
+    double total = 0;
+    for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
+        const joined_entry *e = find_entry(entries, n, chunk);
+        const float *x = (const float *)e->p[0];
+        over_chunk(
+            e, chunk,
+            [&](int64_t i) {
+                float value[ELEMENTS], sum = 0;
+                load(x + i, value);
+#pragma unroll
+                for (int j = 0; j < ELEMENTS; j++)
+                    sum = fmaf(value[j], value[j], sum);
+                total += (double)sum;
+            },
+            [&](int64_t i) { total += (double)(x[i] * x[i]); });
+    }
+    total = block_sum(total);
+    if (threadIdx.x == 0)
+        part[blockIdx.x] = total;
+}
+
+/* The number of parts, and so the order of the sum, does not depend on the GPU. */
+static int launch_squares(const cuda_backend *self, const kernel *k, const kernel_args *)
+{
+    const joined_plan *p = (const joined_plan *)k->plan;
+    int64_t blocks = p->chunks < SQUARE_PARTS ? p->chunks : SQUARE_PARTS;
+    TRY(launch(joined_squares_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, self->stream, p->entries, p->n,
+               p->chunks, p->parts));
+    return sum_lists(self, 1, p->parts, blocks, 1, p->before, p->sum);
+}
+
+/* ---- metric_add: x, sums; a: weight, c: first sum ---- */
+
+/* A thread a sum, so that what goes to one sum is added in the order of the nodes. */
+static __global__ void joined_metrics_kernel(const joined_entry *entries, int n)
+{
+    const int own = (int)threadIdx.x;
+    for (int k = 0; k < n; k++) {
+        const int i = own - entries[k].c;
+        if (i >= 0 && i < entries[k].count)
+            ((double *)entries[k].p[1])[own] += entries[k].a * ((const double *)entries[k].p[0])[i];
+    }
+}
+
+static int launch_metrics(const cuda_backend *self, const kernel *k, const kernel_args *)
+{
+    const joined_plan *p = (const joined_plan *)k->plan;
+    return launch(joined_metrics_kernel, dim3(1), dim3(THREADS), 0, self->stream, p->entries, p->n);
+}
+
+/* ---- joining ---- */
+
+static void release_joined(void *plan)
+{
+    joined_plan *p = (joined_plan *)plan;
+    if (p->entries)
+        p->owner->ops->free(p->owner, p->entries);
+    if (p->parts)
+        p->owner->ops->free(p->owner, p->parts);
+    free(p);
+}
+
+static void describe_entry(const kernel *k, const kernel_args *args, joined_entry *e)
+{
+    const op_attr *attr = &k->request.node.attr;
+    static const int operands[] = {0, 1, 2, 5};
+    for (int i = 0; i < 4; i++)
+        e->p[i] = kernel_in_out(args, operands[i]);
+    e->count = tensor_count(&k->request.in[0]);
+    if (k->request.node.op == OP_SGD_UPDATE)
+        e->a = attr->decay ? attr->weight_decay : 0;
+    else if (k->request.node.op == OP_EMA_UPDATE)
+        e->a = 1 - attr->momentum;
+    else
+        e->a = attr->weight;
+    e->c = attr->channel_offset;
+}
+
+/* What all entries have in common; false where they have not. */
+static bool share_step(uint32_t n, kernel *const *kernels, const kernel_args *args, joined_plan *p)
+{
+    p->attr = kernels[0]->request.node.attr;
+    p->lr = (const double *)args[0].in[3];
+    p->factor = (const double *)args[0].in[4];
+    p->copy_type = DTYPE_F32;
+    for (uint32_t i = 0; i < n; i++) {
+        const op_attr *attr = &kernels[i]->request.node.attr;
+        uint8_t type = args[i].in[5] ? kernels[i]->request.in[5].dtype : (uint8_t)DTYPE_F32;
+        bool same = attr->momentum == p->attr.momentum && attr->nesterov == p->attr.nesterov &&
+                    args[i].in[3] == p->lr && args[i].in[4] == p->factor;
+        if (!same || (type != DTYPE_F32 && p->copy_type != DTYPE_F32 && type != p->copy_type))
+            return false;
+        if (type != DTYPE_F32)
+            p->copy_type = type;
+    }
+    return true;
+}
+
+/* Each adds to the sum of the one before. */
+static bool share_chain(uint32_t n, const kernel_args *args, joined_plan *p)
+{
+    for (uint32_t i = 1; i < n; i++)
+        if (args[i].in[1] != args[i - 1].out[0])
+            return false;
+    p->before = (const double *)args[0].in[1];
+    p->sum = (double *)args[n - 1].out[0];
+    return true;
+}
+
+static bool share_sums(uint32_t n, kernel *const *kernels, const kernel_args *args)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        int64_t end = kernels[i]->request.node.attr.channel_offset + tensor_count(&kernels[i]->request.in[0]);
+        if (args[i].in[1] != args[0].in[1] || end > THREADS)
+            return false;
+    }
+    return true;
+}
+
+static cuda_launch *launch_of(uint32_t n, kernel *const *kernels, const kernel_args *args, joined_plan *p)
+{
+    switch (kernels[0]->request.node.op) {
+    case OP_SGD_UPDATE:
+        return share_step(n, kernels, args, p) ? launch_sgd : NULL;
+    case OP_EMA_UPDATE:
+        return launch_ema;
+    case OP_SUM_SQUARES:
+        return share_chain(n, args, p) ? launch_squares : NULL;
+    case OP_METRIC_ADD:
+        return share_sums(n, kernels, args) ? launch_metrics : NULL;
+    default:
+        return NULL;
+    }
+}
+
+static int write_table(joined_plan *p, uint32_t n, kernel *const *kernels, const kernel_args *args)
+{
+    backend *b = p->owner;
+    size_t bytes = n * sizeof(joined_entry);
+    joined_entry *entries = (joined_entry *)calloc(n, sizeof *entries);
+    CHECK(entries, ERROR_MEMORY, "no memory to join %u nodes", n);
+    for (uint32_t i = 0; i < n; i++) {
+        describe_entry(kernels[i], &args[i], &entries[i]);
+        entries[i].first_chunk = p->chunks;
+        p->chunks += divide_up(entries[i].count, CHUNK);
+    }
+    p->n = (int)n;
+    p->entries = (joined_entry *)b->ops->alloc(b, bytes);
+    p->parts = (double *)b->ops->alloc(b, (size_t)SQUARE_PARTS * sizeof(double));
+    int code = p->entries && p->parts ? b->ops->write(b, p->entries, entries, bytes)
+                                      : error_set(ERROR_MEMORY, "no memory on the GPU to join %u nodes", n);
+    free(entries);
+    return code;
+}
+
+int cuda_join(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out)
+{
+    joined_plan wanted = {};
+    cuda_launch *start = launch_of(n, kernels, args, &wanted);
+    *out = NULL;
+    if (!start)
+        return 0;
+    kernel *k = (kernel *)calloc(1, sizeof *k);
+    joined_plan *p = (joined_plan *)calloc(1, sizeof *p);
+    if (!k || !p) {
+        free(k);
+        free(p);
+        return error_set(ERROR_MEMORY, "no memory to join %u nodes", n);
+    }
+    *p = wanted;
+    p->owner = self;
+    k->request.node.op = kernels[0]->request.node.op;
+    memcpy(k->name, kernels[0]->name, sizeof k->name);
+    k->plan = p;
+    k->release_plan = release_joined;
+    k->launch = start;
+    int code = write_table(p, n, kernels, args);
+    if (code < 0) {
+        cuda_kernel_release(self, k);
+        return code;
+    }
+    *out = k;
+    return 0;
+}

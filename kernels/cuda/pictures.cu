@@ -1,0 +1,94 @@
+/* From bytes to the network's input, and what changes the width or the type of elements. */
+#include "vector.cuh"
+
+enum { PICTURE_CHANNELS = 3, CHOICE_NUMBERS = 4 };
+
+struct picture_shape {
+    int pictures, height, width, pad, channels;
+};
+
+/* The normalised channels of one place of a picture; a picture that is not in the set is NaN. */
+__device__ static inline void read_pixel(const uint8_t *set, const int32_t *choice, const float *table,
+                                         const picture_shape &s, int i, int j, float (&value)[PICTURE_CHANNELS])
+{
+    const int row = i + choice[1] - s.pad, column = (choice[3] ? s.width - 1 - j : j) + choice[2] - s.pad;
+    const bool exists = choice[0] >= 0 && choice[0] < s.pictures;
+    const bool inside = exists && row >= 0 && row < s.height && column >= 0 && column < s.width;
+    const int64_t at = (((int64_t)choice[0] * s.height + row) * s.width + column) * PICTURE_CHANNELS;
+#pragma unroll
+    for (int c = 0; c < PICTURE_CHANNELS; c++) {
+        const int byte = inside ? set[at + c] : 0;
+        value[c] = exists ? table[byte * PICTURE_CHANNELS + c] : NAN;
+    }
+}
+
+/* A thread a place; V channels, or as many as there are where V is 1. */
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS) pictures_kernel(const uint8_t *set, const int32_t *choice,
+                                                           const float *table, T *y, picture_shape s, int64_t places)
+{
+    const int plane = s.height * s.width;
+    for (int64_t p = flat_index(); p < places; p += flat_stride()) {
+        const int64_t n = p / plane;
+        const int place = (int)(p - n * plane), i = place / s.width, j = place - i * s.width;
+        float value[PICTURE_CHANNELS];
+        read_pixel(set, choice + n * CHOICE_NUMBERS, table, s, i, j, value);
+        if constexpr (V > 1) {
+            float padded[V] = {value[0], value[1], value[2]};
+            store(y + p * V, padded);
+        } else {
+            for (int c = 0; c < s.channels; c++)
+                from_float(c == 0 ? value[0] : c == 1 ? value[1] : c == 2 ? value[2] : 0.0f, y[p * s.channels + c]);
+        }
+    }
+}
+
+template <typename T, int V>
+static int launch_pictures(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *set = &k->request.in[0], *y = &k->request.out[0];
+    picture_shape s = {set->dim[0], set->dim[1], set->dim[2], k->request.node.attr.pad, y->dim[3]};
+    return launch(pictures_kernel<T, V>, flat_grid(self, tensor_rows(y)), dim3(THREADS), 0, self->stream,
+                  (const uint8_t *)args->in[0], (const int32_t *)args->in[1], (const float *)args->in[2],
+                  (T *)args->out[0], s, tensor_rows(y));
+}
+
+int cuda_pictures(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    constexpr int WIDE = 8; /* what convolutions like */
+    return with_type(k->request.out[0].dtype, [&](auto t) {
+        using T = typename decltype(t)::type;
+        return k->request.out[0].dim[3] == WIDE ? launch_pictures<T, WIDE>(self, k, args)
+                                                : launch_pictures<T, 1>(self, k, args);
+    });
+}
+
+template <typename T>
+__global__ void __launch_bounds__(THREADS) pad_channels_kernel(const T *x, T *y, int64_t rows, int from, int to)
+{
+    for (int64_t i = flat_index(); i < rows * to; i += flat_stride()) {
+        const int64_t row = i / to;
+        const int c = (int)(i - row * to);
+        from_float(c < from ? to_float(x[row * from + c]) : 0.0f, y[i]);
+    }
+}
+
+int cuda_pad_channels(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *x = &k->request.in[0], *y = &k->request.out[0];
+    return with_type(x->dtype, [&](auto t) {
+        using T = typename decltype(t)::type;
+        return launch(pad_channels_kernel<T>, flat_grid(self, tensor_count(y)), dim3(THREADS), 0, self->stream,
+                      (const T *)args->in[0], (T *)args->out[0], tensor_rows(x), (int)x->dim[3], (int)y->dim[3]);
+    });
+}
+
+int cuda_convert_op(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *x = &k->request.in[0], *y = &k->request.out[0];
+    if (y->dtype == DTYPE_F32)
+        return cuda_convert_to_float(self, args->in[0], x->dtype, tensor_count(x), (float *)args->out[0]);
+    if (x->dtype == DTYPE_F32)
+        return cuda_convert(self, (const float *)args->in[0], y->dtype, tensor_count(x), args->out[0]);
+    return error_set(ERROR_KERNEL, "conversions on the GPU are from float32 or to it");
+}

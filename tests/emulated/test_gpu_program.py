@@ -1,0 +1,83 @@
+"""The whole program on the emulated GPU: trainings that agree with the CPU's, whatever is recorded and however late the
+GPU does its work."""
+
+import os
+import pathlib
+import sys
+import unittest
+from unittest import mock
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "program"))
+
+from program import ProgramTest, events, relative_l2, run  # noqa: E402
+
+FEW = {"data.train_images": 60, "data.test_images": 20, "data.augment": "no", "train.lr": 5e-4}
+GPU = {**FEW, "run.device": "cuda", "run.precision": "fp32", "run.deterministic": "yes"}
+LATE = {"EMULATED_DEFER": "1"}
+
+
+class Training(ProgramTest):
+    def weights(self, name, changes, ranks=1, **environment):
+        with mock.patch.dict(os.environ, environment):
+            self.train(name, changes, ranks=ranks)
+        return self.last(name).weights()
+
+    def check_losses(self, name, expected, bound):
+        for a, b in zip(events(self.path(name), "epoch"), events(self.path(expected), "epoch"), strict=True):
+            for group in ("train_cross_entropy", "train_kd", "test_cross_entropy"):
+                for x, y in zip(a[group], b[group], strict=True):
+                    self.assertAlmostEqual(x / y, 1, delta=bound, msg=group)
+
+    def check(self, precision, bound, loss_bound):
+        cpu = self.weights("cpu", {**FEW, "run.device": "cpu"})
+        gpu = self.weights("gpu", {**GPU, "run.precision": precision})
+        error = relative_l2(gpu, cpu)
+        print(f"{precision}: weights and statistics of the GPU against the CPU: {error:.1e}")
+        self.assertLess(error, bound)
+        self.check_losses("gpu", "cpu", loss_bound)
+
+    def test_float32(self):
+        self.check("fp32", 1e-4, 1e-2)
+
+    def test_float16(self):
+        self.check("fp16", 1e-2, 5e-2)
+
+    def test_bfloat16(self):
+        self.check("bf16", 3e-2, 1e-1)
+
+    def test_recording_changes_nothing(self):
+        for precision in ("fp32", "fp16"):
+            expected = self.weights("plain", {**GPU, "run.precision": precision, "run.capture": "no"})
+            for name, capture, environment in (("recorded", "yes", {}), ("late", "no", LATE), ("both", "yes", LATE)):
+                got = self.weights(name, {**GPU, "run.precision": precision, "run.capture": capture}, **environment)
+                self.assertEqual(got.tobytes(), expected.tobytes(), name)
+
+    def test_ranks_share_a_gpu(self):
+        changes = {**GPU, "run.sync_bn": "yes"}
+        one = self.weights("1", changes)
+        for name, gpus in (("shared", "1"), ("apart", "2")):
+            two = self.weights(name, {**changes, "run.reduction": "mpi"}, ranks=2, EMULATED_GPUS=gpus, **LATE)
+            self.assertLess(relative_l2(two, one), 1e-4)
+
+    def test_resumes_bit_for_bit(self):
+        straight = self.weights("straight", GPU)
+        self.weights("part", {**GPU, "train.epochs": 1})
+        self.train("part", GPU, resume="auto")
+        self.assertEqual(self.last("part").weights().tobytes(), straight.tobytes())
+
+
+class Reports(ProgramTest):
+    def test_info(self):
+        with mock.patch.dict(os.environ, {"EMULATED_GPUS": "2"}):
+            text = self.run_code(0, "info").out
+        self.assertIn("GPU 1: Emulated GPU, compute capability 9.0", text)
+        self.assertIn("CUDA runtime 13.0, driver 13.0", text)
+
+    def test_out_of_memory_is_told(self):
+        result = self.train("large", {"run.device": "cuda", "train.batch": 100000, "data.kind": "synthetic",
+                                      "model.width": 64, "data.train_images": 100000}, code=1)
+        self.assertIn("memory", result.messages()[0])
+
+
+if __name__ == "__main__":
+    unittest.main()
