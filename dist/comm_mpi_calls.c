@@ -9,14 +9,10 @@
 #include "clock.h"
 
 #include <limits.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
 enum {
-    SPINS = 200,               /* polls at full speed, then */
-    YIELDS = 2000,             /* polls that let other processes go first, then */
-    SLEEP_US = 50,             /* polls with a pause */
     GATHERED_SUM_BYTES = 4096, /* sums up to this size take one exchange of everything */
     PIECE_BYTES = 1 << 30,     /* MPI counts are ints */
     BLAME_MS = 1000            /* how long the control channel may take to explain an MPI error */
@@ -46,15 +42,6 @@ static int mpi_status(const comm_mpi *m, const char *what, int mpi_code)
         return 0;
     TRY(control_await_failure(m->channel, BLAME_MS));
     return comm_mpi_status(what, mpi_code);
-}
-
-/* Ranks may share cores: one that waits must not take time from one that computes. */
-static void pause_between_polls(int *polls)
-{
-    if (*polls >= SPINS + YIELDS)
-        clock_sleep_us(SLEEP_US);
-    else if ((*polls)++ >= SPINS)
-        sched_yield();
 }
 
 /* MPI only carries the elements; what they are matters to add_parts alone. */
@@ -231,7 +218,7 @@ int comm_mpi_wait(comm *c, comm_request *request)
 {
     comm_mpi *m = (comm_mpi *)c;
     started_sum *s = (started_sum *)request->handle[0];
-    for (int polls = 0;; pause_between_polls(&polls)) {
+    for (int polls = 0;; clock_pause(&polls)) {
         TRY(advance_sums(m));
         TRY(control_check(m->channel)); /* first: MPI may complete a call on what a dead peer left */
         if (s->stage == SUM_DONE)
@@ -251,7 +238,7 @@ int comm_mpi_wait(comm *c, comm_request *request)
 static int finish(comm_mpi *m, const char *what, int mpi_code, MPI_Request *request)
 {
     TRY(mpi_status(m, what, mpi_code));
-    for (int polls = 0;; pause_between_polls(&polls)) {
+    for (int polls = 0;; clock_pause(&polls)) {
         int done = 0;
         TRY(advance_sums(m));
         TRY(mpi_status(m, what, MPI_Test(request, &done, MPI_STATUS_IGNORE)));

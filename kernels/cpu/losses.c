@@ -53,11 +53,18 @@ int cross_entropy_launch(const cpu_backend *self, const kernel *k, const kernel_
     return 0;
 }
 
+/* Of the loss whose gradient is made, times the loss scale where there is one. */
+static double scaled_weight(const kernel *k, const kernel_args *args)
+{
+    const float *scaling = args->in[2];
+    return k->request.node.attr.weight * (scaling ? (double)scaling[0] : 1);
+}
+
 int cross_entropy_grad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const int32_t *target = args->in[1];
     int64_t pictures = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
-    double scale = k->request.node.attr.weight / k->request.node.attr.count;
+    double scale = scaled_weight(k, args) / k->request.node.attr.count;
     double smoothing = k->request.node.attr.smoothing;
     TRY(check_targets(k, args));
 #pragma omp parallel for num_threads(self->threads) schedule(static)
@@ -120,7 +127,7 @@ int kd_loss_grad_launch(const cpu_backend *self, const kernel *k, const kernel_a
 {
     const op_attr *attr = &k->request.node.attr;
     int64_t pictures = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
-    double scale = attr->weight * attr->temperature * attr->temperature / attr->count;
+    double scale = scaled_weight(k, args) * attr->temperature * attr->temperature / attr->count;
     const float *student = args->in[0], *teacher = args->in[1];
     float *dstudent = args->out[0], *dteacher = args->out[1];
 #pragma omp parallel for num_threads(self->threads) schedule(static)
@@ -149,7 +156,7 @@ int feature_loss_grad_launch(const cpu_backend *self, const kernel *k, const ker
     const float *student = args->in[0], *teacher = args->in[1];
     float *dstudent = args->out[0];
     for (int64_t i = 0; i < tensor_count(&k->request.in[0]); i++)
-        dstudent[i] = (float)(2 * k->request.node.attr.weight * ((double)student[i] - (double)teacher[i]));
+        dstudent[i] = (float)(2 * scaled_weight(k, args) * ((double)student[i] - (double)teacher[i]));
     return 0;
 }
 

@@ -3,6 +3,7 @@
 #include "cpu.h"
 
 #include <math.h>
+#include <string.h>
 
 int sum_squares_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
 {
@@ -43,13 +44,18 @@ int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     const float *dw = args->in[2];
     float lr = (float)*(const double *)args->in[3], decay = attr->decay ? (float)attr->weight_decay : 0.0F;
     float factor = args->in[4] ? (float)*(const double *)args->in[4] : 1.0F;
+    float *copy = kernel_in_out(args, 5);
     int64_t count = tensor_count(&k->request.in[0]);
     int threads = self->threads;
+    if (isnan(factor))
+        return 0;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
     for (int t = 0; t < threads; t++) {
         int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
         self->loops->sgd_update(w + begin, v + begin, dw + begin, end - begin, lr, factor, (float)attr->momentum, decay,
                                 attr->nesterov);
+        if (copy)
+            memcpy(copy + begin, w + begin, (size_t)(end - begin) * sizeof *copy);
     }
     return 0;
 }
@@ -64,6 +70,31 @@ int ema_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     for (int t = 0; t < threads; t++) {
         int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
         self->loops->ema_update(x + begin, average + begin, end - begin, share);
+    }
+    return 0;
+}
+
+static const float smallest_scale = 1, largest_scale = 0x1p24F, good_steps_to_grow = 2000;
+
+/* scaling: the scale, good steps since it changed, steps skipped. */
+int loss_scale_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    float *scaling = kernel_in_out(args, 1);
+    double *factor = args->out[0], max_norm = k->request.node.attr.max_norm;
+    double norm = sqrt(*(const double *)args->in[0]) / (double)scaling[0];
+    if (!isfinite(norm)) {
+        *factor = NAN;
+        scaling[0] = fmaxf(scaling[0] / 2, smallest_scale);
+        scaling[1] = 0;
+        scaling[2]++;
+        return 0;
+    }
+    *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / (double)scaling[0];
+    scaling[1]++;
+    if (scaling[1] == good_steps_to_grow) {
+        scaling[0] = fminf(2 * scaling[0], largest_scale);
+        scaling[1] = 0;
     }
     return 0;
 }

@@ -12,9 +12,8 @@
 #include <nvrtc.h>
 #include <stddef.h>
 
-#if __has_include(<nccl.h>)
+#ifdef TESKD_HAVE_NCCL
 #include <nccl.h>
-#define TESKD_HAVE_NCCL
 #endif
 
 typedef enum {

@@ -43,6 +43,9 @@ bool emulated_failure_pending(void);
 /* Does, or records, what a library would do on the stream: `work` with a copy of `args`. */
 cudaError_t emulated_submit(cudaStream_t stream, void (*work)(const void *args), const void *args, size_t bytes);
 
+/* Work that waits for another process: it is called again, with the same state, until it returns true. */
+cudaError_t emulated_submit_until(cudaStream_t stream, bool (*work)(void *state), void *state);
+
 /* Work that fails when it is done. */
 cudaError_t emulated_submit_failure(cudaStream_t stream, cudaError_t status);
 

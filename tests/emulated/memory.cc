@@ -37,6 +37,7 @@ struct region {
             std::abort();
         }
         base = static_cast<char *>(memory);
+        madvise(base, REGION_BYTES, MADV_HUGEPAGE); /* fewer pages to open and close */
     }
 
     void set_access()
@@ -157,6 +158,8 @@ cudaError_t cudaFree(void *memory)
     ASAN_POISON_MEMORY_REGION(memory, block->second);
     r.used -= block->second;
     r.blocks.erase(block);
+    if (r.blocks.empty()) /* fewer pages to open and close */
+        madvise(r.base, REGION_BYTES, MADV_DONTNEED);
     return cudaSuccess;
 }
 

@@ -7,6 +7,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <sched.h>
 #include <set>
 #include <vector>
 
@@ -83,14 +84,17 @@ cudaError_t invalidate(capture &c, cudaError_t status)
     return status;
 }
 
-/* Does the oldest piece of work. After a failure nothing more is done. */
+/* Does the oldest piece of work. cudaErrorNotReady: it waits for another process, and stays the oldest. After a failure
+ * nothing more is done. */
 cudaError_t step(cudaStream_t stream)
 {
     emulated_work work = std::move(stream->queue.front());
     stream->queue.pop_front();
     emulated_access access;
     cudaError_t status = work();
-    if (status != cudaSuccess) {
+    if (status == cudaErrorNotReady) {
+        stream->queue.push_front(std::move(work));
+    } else if (status != cudaSuccess) {
         emulated_note(status);
         for (cudaStream_t s : streams)
             s->queue.clear();
@@ -98,11 +102,20 @@ cudaError_t step(cudaStream_t stream)
     return status;
 }
 
-cudaError_t finish(cudaStream_t stream)
+/* As far as it goes without waiting for another process. */
+cudaError_t advance(cudaStream_t stream)
 {
     while (!stream->queue.empty())
         RETURN_ERROR(step(stream));
     return cudaSuccess;
+}
+
+cudaError_t finish(cudaStream_t stream)
+{
+    cudaError_t status;
+    while ((status = advance(stream)) == cudaErrorNotReady)
+        sched_yield();
+    return status;
 }
 
 cudaError_t finish_until(const moment &m)
@@ -114,13 +127,13 @@ cudaError_t finish_until(const moment &m)
 
 /* A run of a graph: each stream goes on when another waits for it. */
 struct replay {
-    const CUgraph_st &graph;
+    std::shared_ptr<const CUgraph_st> graph;
     std::map<cudaStream_t, size_t> next;
 
     cudaError_t advance(cudaStream_t stream, size_t up_to)
     {
-        for (size_t &i = next[stream]; i < up_to;) {
-            const captured_work &w = graph.works[i++];
+        for (size_t &i = next[stream]; i < up_to; i++) {
+            const captured_work &w = graph->works[i];
             if (w.on == stream)
                 RETURN_ERROR(w.waits_for ? advance(w.waits_for, w.up_to) : w.work());
         }
@@ -207,7 +220,8 @@ cudaError_t emulated_enqueue(cudaStream_t stream, emulated_work work)
     }
     RETURN_ERROR(emulated_noted());
     stream->queue.push_back(std::move(work));
-    return deferred ? cudaSuccess : finish(stream);
+    cudaError_t status = deferred ? cudaSuccess : advance(stream);
+    return status == cudaErrorNotReady ? cudaSuccess : status;
 }
 
 cudaError_t emulated_submit(cudaStream_t stream, void (*work)(const void *args), const void *args, size_t bytes)
@@ -218,6 +232,11 @@ cudaError_t emulated_submit(cudaStream_t stream, void (*work)(const void *args),
         work(copy.data());
         return cudaSuccess;
     });
+}
+
+cudaError_t emulated_submit_until(cudaStream_t stream, bool (*work)(void *state), void *state)
+{
+    return emulated_enqueue(stream, [=] { return work(state) ? cudaSuccess : cudaErrorNotReady; });
 }
 
 cudaError_t emulated_submit_failure(cudaStream_t stream, cudaError_t status)
@@ -238,6 +257,19 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
     RETURN_ERROR(emulated_call());
     *stream = new CUstream_st;
     streams.insert(*stream);
+    return cudaSuccess;
+}
+
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int)
+{
+    return cudaStreamCreateWithFlags(stream, flags);
+}
+
+cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
+{
+    RETURN_ERROR(emulated_call());
+    *least = 0;
+    *greatest = -5;
     return cudaSuccess;
 }
 
@@ -330,8 +362,8 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event)
 {
     RETURN_ERROR(emulated_call());
     RETURN_ERROR(check_event(event));
-    if (event->last)
-        finish_until(*event->last);
+    while (event->last && finish_until(*event->last) == cudaErrorNotReady)
+        sched_yield();
     return emulated_noted();
 }
 
@@ -417,9 +449,8 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t)
 cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream)
 {
     RETURN_ERROR(emulated_call_outside_capture());
-    return emulated_enqueue(stream, [graph = ready->graph] {
-        return replay{*graph, {}}.advance(graph->origin, graph->works.size());
-    });
+    std::shared_ptr<replay> run = std::make_shared<replay>(replay{ready->graph, {}});
+    return emulated_enqueue(stream, [run] { return run->advance(run->graph->origin, run->graph->works.size()); });
 }
 
 cudaError_t cudaGraphDestroy(cudaGraph_t graph)

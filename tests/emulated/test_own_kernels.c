@@ -10,9 +10,10 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "base/sixteen_bit.h"
 #include "emulated_backend.h"
 #include "op_check.h"
-#include "base/sixteen_bit.h"
+#include "skip_check.h"
 
 /* Products and convolutions are the libraries': test_lowering has those. */
 static bool is_own(unsigned op)
@@ -258,12 +259,29 @@ static void unknown_types_are_refused(void **state)
     b->base.ops->close(&b->base);
 }
 
+static void skipped_steps_change_nothing(void **state)
+{
+    (void)state;
+    for (dtype type = DTYPE_F16; type <= DTYPE_BF16; type++) {
+        cuda_backend *b = open_backend(type, 1);
+        check_skipped_steps(&b->base);
+        b->base.ops->close(&b->base);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rounding),    cmocka_unit_test(float32),     cmocka_unit_test(float16),
-        cmocka_unit_test(bfloat16),    cmocka_unit_test(column_sums), cmocka_unit_test(class_out_of_range),
-        cmocka_unit_test(conversions), cmocka_unit_test(bias),        cmocka_unit_test(unknown_types_are_refused),
+        cmocka_unit_test(rounding),
+        cmocka_unit_test(float32),
+        cmocka_unit_test(float16),
+        cmocka_unit_test(bfloat16),
+        cmocka_unit_test(column_sums),
+        cmocka_unit_test(class_out_of_range),
+        cmocka_unit_test(conversions),
+        cmocka_unit_test(bias),
+        cmocka_unit_test(unknown_types_are_refused),
+        cmocka_unit_test(skipped_steps_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

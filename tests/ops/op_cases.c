@@ -124,6 +124,18 @@ const layer_case layer_cases[] = {
     {LAYER_SGD, 0, 0, 0, 100, 64, 1, 0, 0, 0, 0, NESTEROV | DECAY},
     {LAYER_SGD, 0, 0, 0, 17, 5, 1, 0, 0, 0, 0, DECAY | CLIPPED},
     {LAYER_SGD, 0, 0, 0, 100, 200, 1, 0, 0, 0, 0, NESTEROV | DECAY | CLIPPED},
+    {LAYER_SGD, 0, 0, 0, 17, 5, 1, 0, 0, 0, 0, NESTEROV | DECAY | CLIPPED | COPIED},
+    {LAYER_SGD, 0, 0, 0, 64, 200, 1, 0, 0, 0, 0, COPIED},
+    {LAYER_CROSS_ENTROPY, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SCALED},
+    {LAYER_KD_LOSS, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SCALED},
+    {LAYER_FEATURE_LOSS, 7, 0, 0, 100, 0, 0, 0, 0, 0, 0, SCALED},
+    {LAYER_PICTURES, 3, 5, 7, 3, 4, 0, 0, 2, 0, 0, 0},
+    {LAYER_PICTURES, 5, 8, 6, 8, 3, 0, 0, 4, 0, 0, 0},
+    {LAYER_PICTURES, 1, 1, 3, 5, 1, 0, 0, 0, 0, 0, 0},
+    {LAYER_LOSS_SCALE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
+    {LAYER_LOSS_SCALE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, CLIPPED},
+    {LAYER_METRIC, 0, 0, 0, 17, 2, 0, 0, 0, 0, 0, 0},
+    {LAYER_METRIC, 0, 0, 0, 200, 1, 0, 0, 0, 0, 0, 0},
     {LAYER_EMA, 0, 0, 0, 17, 5, 1, 0, 0, 0, 0, 0},
     {LAYER_EMA, 0, 0, 0, 100, 200, 1, 0, 0, 0, 0, 0},
 };
@@ -354,18 +366,19 @@ static int loss_requests(const layer_case *row, dtype real, kernel_request *r)
     op_attr attr = {.count = 2 * row->n, .weight = 0.8, .temperature = 4};
     attr.smoothing = row->options & SMOOTHED ? 0.1 : 0;
     tensor_desc a = desc(LAYOUT_NHWC, real, row->n, 1, 1, row->c), loss = vector(DTYPE_F64, 1);
+    tensor_desc scaling = row->options & SCALED ? vector(parameter_type(real), 4) : absent;
     tensor_desc target = desc(LAYOUT_NHWC, DTYPE_I32, row->n, 1, 1, 1), counts = vector(DTYPE_F64, 2);
     if (row->kind == LAYER_CROSS_ENTROPY) {
         request_init(&r[0], OP_CROSS_ENTROPY, &attr, 2, (tensor_desc[]){a, target}, 1, &loss);
-        request_init(&r[1], OP_CROSS_ENTROPY_GRAD, &attr, 2, (tensor_desc[]){a, target}, 1, &a);
+        request_init(&r[1], OP_CROSS_ENTROPY_GRAD, &attr, 3, (tensor_desc[]){a, target, scaling}, 1, &a);
         request_init(&r[2], OP_TOP_K, &attr, 2, (tensor_desc[]){a, target}, 1, &counts);
         return 3;
     }
     bool kd = row->kind == LAYER_KD_LOSS;
     tensor_desc teacher_grad = row->options & NO_TEACHER_GRAD ? absent : a;
     request_init(&r[0], kd ? OP_KD_LOSS : OP_FEATURE_LOSS, &attr, 2, (tensor_desc[]){a, a}, 1, &loss);
-    request_init(&r[1], kd ? OP_KD_LOSS_GRAD : OP_FEATURE_LOSS_GRAD, &attr, 2, (tensor_desc[]){a, a}, kd ? 2 : 1,
-                 (tensor_desc[]){a, teacher_grad});
+    request_init(&r[1], kd ? OP_KD_LOSS_GRAD : OP_FEATURE_LOSS_GRAD, &attr, 3, (tensor_desc[]){a, a, scaling},
+                 kd ? 2 : 1, (tensor_desc[]){a, teacher_grad});
     return 2;
 }
 
@@ -403,7 +416,8 @@ static int sgd_requests(const layer_case *row, dtype real, kernel_request *r)
                     .decay = (row->options & DECAY) != 0};
     tensor_desc w = weight_desc(row, real), lr = vector(DTYPE_F64, 1);
     tensor_desc factor = row->options & CLIPPED ? lr : absent;
-    request_init(&r[0], OP_SGD_UPDATE, &attr, 5, (tensor_desc[]){w, w, w, lr, factor}, 0, NULL);
+    tensor_desc copy = row->options & COPIED ? with_type(w, real) : absent;
+    request_init(&r[0], OP_SGD_UPDATE, &attr, 6, (tensor_desc[]){w, w, w, lr, factor, copy}, 0, NULL);
     return 1;
 }
 
@@ -413,6 +427,40 @@ static int ema_requests(const layer_case *row, dtype real, kernel_request *r)
     tensor_desc w = weight_desc(row, real);
     request_init(&r[0], OP_EMA_UPDATE, &attr, 2, (tensor_desc[]){w, w}, 0, NULL);
     return 1;
+}
+
+static int pictures_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    op_attr attr = {.pad = row->pad, .channels = row->c};
+    dtype wide = parameter_type(real);
+    tensor_desc set = desc(LAYOUT_NHWC, DTYPE_U8, row->o, row->h, row->w, 3);
+    tensor_desc choice = desc(LAYOUT_NHWC, DTYPE_I32, row->n, 1, 1, 4), table = desc(LAYOUT_NHWC, wide, 1, 256, 1, 3);
+    tensor_desc three = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, 3), y = three;
+    y.dim[3] = row->c;
+    request_init(&r[0], OP_PICTURES, &attr, 3, (tensor_desc[]){set, choice, table}, 1, &y);
+    request_init(&r[1], OP_PAD_CHANNELS, &attr, 1, &three, 1, &y);
+    tensor_desc exact = with_type(y, wide);
+    request_init(&r[2], OP_CONVERT, &attr, 1, &exact, 1, &y);
+    request_init(&r[3], OP_CONVERT, &attr, 1, &y, 1, &exact);
+    return 4;
+}
+
+static int loss_scale_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    op_attr attr = {.max_norm = row->options & CLIPPED ? 0.3 : 0};
+    tensor_desc sum = vector(DTYPE_F64, 1), scaling = vector(parameter_type(real), 4);
+    request_init(&r[0], OP_LOSS_SCALE, &attr, 2, (tensor_desc[]){sum, scaling}, 1, &sum);
+    return 1;
+}
+
+static int metric_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    op_attr attr = {.weight = 0.7, .channel_offset = row->o};
+    tensor_desc x = vector(parameter_type(real), row->c), some = vector(DTYPE_F64, 2);
+    tensor_desc sums = vector(DTYPE_F64, row->o + 3);
+    request_init(&r[0], OP_SCALE, &attr, 1, &x, 0, NULL);
+    request_init(&r[1], OP_METRIC_ADD, &attr, 2, (tensor_desc[]){some, sums}, 0, NULL);
+    return 2;
 }
 
 int layer_requests(const layer_case *row, dtype real, kernel_request requests[LAYER_MAX_OPS])
@@ -445,6 +493,12 @@ int layer_requests(const layer_case *row, dtype real, kernel_request requests[LA
     case LAYER_KD_LOSS:
     case LAYER_FEATURE_LOSS:
         return loss_requests(row, real, requests);
+    case LAYER_PICTURES:
+        return pictures_requests(row, real, requests);
+    case LAYER_LOSS_SCALE:
+        return loss_scale_requests(row, real, requests);
+    case LAYER_METRIC:
+        return metric_requests(row, real, requests);
     case LAYER_SGD:
         return sgd_requests(row, real, requests);
     case LAYER_EMA:

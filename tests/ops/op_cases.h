@@ -27,7 +27,10 @@ typedef enum {
     LAYER_FEATURE_LOSS,  /* feature_loss, feature_loss_grad */
     LAYER_CLIP,          /* sum_squares, sum_squares added to another, clip_factor */
     LAYER_SGD,           /* sgd_update */
-    LAYER_EMA            /* ema_update */
+    LAYER_EMA,           /* ema_update */
+    LAYER_PICTURES,      /* pictures: of `o` pictures `n` with `c` channels; pad_channels, convert there and back */
+    LAYER_LOSS_SCALE,    /* loss_scale */
+    LAYER_METRIC         /* scale, metric_add */
 } layer_kind;
 
 enum {
@@ -40,7 +43,9 @@ enum {
     NESTEROV = 64,        /* sgd */
     DECAY = 128,          /* sgd */
     CLIPPED = 256,        /* sgd: with a factor */
-    SMOOTHED = 512        /* cross entropy: label smoothing 0.1 */
+    SMOOTHED = 512,       /* cross entropy: label smoothing 0.1 */
+    SCALED = 1024,        /* gradients of losses: times a loss scale */
+    COPIED = 2048         /* sgd: with a copy */
 };
 
 /* One row. `n h w c` is the map that enters; `o` is channels out, or the channels of the second input. */

@@ -12,8 +12,8 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "op_cases.h"
 #include "base/sixteen_bit.h"
+#include "op_cases.h"
 
 enum { GUARD = 64, GUARD_BYTE = 0xA5, POISON_BYTE = 0xFF /* all ones is a NaN */ };
 
@@ -77,7 +77,10 @@ static bool is_scale(const kernel_request *r, int index)
     bool variance = (op == OP_BN_RUNNING && index == 2) || (op == OP_BN_INFERENCE && index == 2) ||
                     (op == OP_UPSAMPLE_BN_INFERENCE && index == 2);
     bool gamma = (op == OP_BN_GRAD_SUMS || op == OP_BN_GRAD || op == OP_UPSAMPLE_BN_GRAD_SUMS) && index == 2;
-    bool factor = (op == OP_SGD_UPDATE && index >= 3) || (op == OP_SUM_SQUARES && index == 1) || op == OP_CLIP_FACTOR;
+    bool scaling = (op == OP_LOSS_SCALE) ||
+                   ((op == OP_CROSS_ENTROPY_GRAD || op == OP_KD_LOSS_GRAD || op == OP_FEATURE_LOSS_GRAD) && index == 2);
+    bool factor = scaling || (op == OP_SGD_UPDATE && (index == 3 || index == 4)) ||
+                  (op == OP_SUM_SQUARES && index == 1) || op == OP_CLIP_FACTOR;
     return variance || gamma || factor;
 }
 
@@ -148,8 +151,7 @@ static void fill_input(test_tensor *t, const kernel_request *r, int index, uint6
         t->real[i] = 0.5 + uniform(seed, (uint64_t)i);
     if (is_sums(r, index))
         fill_sums(t, r->node.attr.count, seed + 1);
-    bool gradient_sums =
-        (r->node.op == OP_BN_GRAD && index == 4) || (r->node.op == OP_UPSAMPLE_BN_GRAD && index == 3);
+    bool gradient_sums = (r->node.op == OP_BN_GRAD && index == 4) || (r->node.op == OP_UPSAMPLE_BN_GRAD && index == 3);
     bool ties = r->node.op == OP_TOP_K || (r->node.op == OP_MAX_POOL_GRAD && index == 0);
     for (int64_t i = 0; i < count && gradient_sums; i++)
         t->real[i] *= 0.1 * r->node.attr.count;
@@ -180,6 +182,15 @@ static void round_inputs(test_tensor in[NODE_MAX_IN], const kernel_request *r)
             in[i].real[k] = rounded(in[i].real[k], in[i].desc.dtype);
 }
 
+/* How many values element `k` of an integer input may have, from 0 on: bytes, classes, choices of pictures. */
+static int32_t integers(const kernel_request *r, int index, int64_t k)
+{
+    const int32_t choices[4] = {r->in[0].dim[0], 2 * r->node.attr.pad + 1, 2 * r->node.attr.pad + 1, 2};
+    if (r->in[index].dtype == DTYPE_U8)
+        return 256;
+    return r->node.op == OP_PICTURES ? choices[k % 4] : r->in[0].dim[3];
+}
+
 void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64_t seed)
 {
     memset(in, 0, NODE_MAX_IN * sizeof *in);
@@ -188,10 +199,10 @@ void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64
         in[i].desc = r->in[i];
         if (count == 0)
             continue;
-        if (r->in[i].dtype == DTYPE_I32) {
+        if (r->in[i].dtype == DTYPE_I32 || r->in[i].dtype == DTYPE_U8) {
             in[i].integer = test_alloc((size_t)count * sizeof(int32_t));
             for (int64_t k = 0; k < count; k++)
-                in[i].integer[k] = (int32_t)(uniform(seed, (uint64_t)k) * r->in[0].dim[3]);
+                in[i].integer[k] = (int32_t)(uniform(seed, (uint64_t)k) * integers(r, i, k));
         } else {
             in[i].real = test_alloc((size_t)count * sizeof(double));
             fill_input(&in[i], r, i, seed * 1000 + (uint64_t)i * 10);
@@ -294,6 +305,9 @@ static void store(const test_tensor *t, const guarded *g)
         case DTYPE_BF16:
             ((uint16_t *)guarded_data(g))[i] = bfloat16_from((float)t->real[i]);
             break;
+        case DTYPE_U8:
+            ((uint8_t *)guarded_data(g))[i] = (uint8_t)t->integer[i];
+            break;
         default:
             ((int32_t *)guarded_data(g))[i] = t->integer[i];
         }
@@ -330,8 +344,9 @@ static double *load(const tensor_desc *desc, const guarded *g, const char *name,
 
 static bool is_in_out(unsigned op, int index)
 {
-    return (op == OP_SGD_UPDATE && index < 2) || (op == OP_BN_RUNNING && (index == 1 || index == 2)) ||
-           (op == OP_EMA_UPDATE && index == 1);
+    return (op == OP_SGD_UPDATE && (index < 2 || index == 5)) || (op == OP_LOSS_SCALE && index == 1) ||
+           (op == OP_SCALE && index == 0) || (op == OP_METRIC_ADD && index == 1) ||
+           (op == OP_BN_RUNNING && (index == 1 || index == 2)) || (op == OP_EMA_UPDATE && index == 1);
 }
 
 void op_launch(backend *b, kernel *k, const kernel_request *r, size_t workspace_bytes,

@@ -8,6 +8,7 @@
 
 #include "base/error.h"
 #include "op_check.h"
+#include "skip_check.h"
 
 static bool processor_has(cpu_isa isa)
 {
@@ -86,12 +87,27 @@ static void avx512_2_threads(void **state)
     check(CPU_ISA_AVX512, 2);
 }
 
+static void skipped_steps_change_nothing(void **state)
+{
+    (void)state;
+    backend *b = NULL;
+    assert_int_equal(backend_cpu_open(&b, 2, CPU_ISA_AUTO), 0);
+    check_skipped_steps(b);
+    b->ops->close(b);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(auto_1_thread),      cmocka_unit_test(auto_2_threads),   cmocka_unit_test(baseline_1_thread),
-        cmocka_unit_test(baseline_2_threads), cmocka_unit_test(avx2_1_thread),    cmocka_unit_test(avx2_2_threads),
-        cmocka_unit_test(avx512_1_thread),    cmocka_unit_test(avx512_2_threads),
+        cmocka_unit_test(auto_1_thread),
+        cmocka_unit_test(auto_2_threads),
+        cmocka_unit_test(baseline_1_thread),
+        cmocka_unit_test(baseline_2_threads),
+        cmocka_unit_test(avx2_1_thread),
+        cmocka_unit_test(avx2_2_threads),
+        cmocka_unit_test(avx512_1_thread),
+        cmocka_unit_test(avx512_2_threads),
+        cmocka_unit_test(skipped_steps_change_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "op_cases.h"
 #include "op_check.h"
+#include "skip_check.h"
 
 static int launch(backend *b, const kernel_request *r, const void *const *in, void *const *out)
 {
@@ -353,6 +354,11 @@ static void sgd_matches_hand_values(void **state)
     }
 }
 
+static void skipped_steps_change_nothing(void **state)
+{
+    check_skipped_steps(*state);
+}
+
 static void what_it_cannot_run_is_refused(void **state)
 {
     backend *b = *state;
@@ -414,6 +420,7 @@ int main(void)
         cmocka_unit_test(max_pool_gives_its_gradient_to_the_first_of_the_largest),
         cmocka_unit_test(clip_and_average_match_hand_values),
         cmocka_unit_test(sgd_matches_hand_values),
+        cmocka_unit_test(skipped_steps_change_nothing),
         cmocka_unit_test(what_it_cannot_run_is_refused),
         cmocka_unit_test(the_environment_is_left_alone),
     };

@@ -1,0 +1,378 @@
+/* Owns the communicator of NCCL, its stream, and the two events that order it with the launches.
+ *
+ * The communicator is non-blocking: a call of NCCL that is not done yet answers ncclInProgress, and is asked for while
+ * the control channel and a clock are looked at. The GPU is only ever queried. Invariant: after the first failure NCCL
+ * is being aborted, and nothing more is started. Main thread; ending has one of its own (nccl_ending.h). */
+#include "nccl_reduction.h"
+
+#include "base/error.h"
+#include "clock.h"
+#include "kernels/libraries.h"
+#include "nccl_ending.h"
+
+#include <cuda_runtime_api.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum {
+    /* Blocks of a sum's kernel. Each takes a multiprocessor from the backward pass that goes on beside it; left alone,
+     * NCCL takes twice as many and more where links are fast. NCCL_MAX_CTAS in the environment overrules it. */
+    MAX_CTAS = 16,
+    POLL_US = 1000 /* while opening, which takes long */
+};
+
+/* How long the control channel may take to explain an error of NCCL or the GPU; an orderly end; an abort. */
+static const double BLAME_SECONDS = 1.0, FINALIZE_SECONDS = 5.0, GRACE_SECONDS = 3.0;
+
+typedef struct {
+    reduction base;
+    reduction_ops table; /* has the name */
+    char name[48];
+    const cuda_libraries *nccl;
+    comm *ranks;
+    double deadline; /* seconds */
+    cudaStream_t compute, sums;
+    cudaEvent_t ready, summed; /* the launches so far are done; so are the sums so far */
+    ncclComm_t communicator;
+    bool unfinished; /* a sum was started that launches do not wait for yet */
+    int failed;      /* the first failure's code and message */
+    char failure[2048];
+    nccl_ending *ending;
+} nccl_reduction;
+
+/* An error of NCCL or of the GPU is often only the trace of a peer's death, which the control channel can put a name to.
+ */
+static int blame_peer(const nccl_reduction *self)
+{
+    double limit = clock_seconds() + BLAME_SECONDS;
+    do {
+        TRY(comm_progress(self->ranks));
+        clock_sleep_us(POLL_US);
+    } while (comm_describe(self->ranks)->size > 1 && clock_seconds() < limit);
+    return 0;
+}
+
+static int check_cuda(const nccl_reduction *self, cudaError_t status, const char *what)
+{
+    if (status == cudaSuccess)
+        return 0;
+    TRY(blame_peer(self));
+    return error_set(ERROR_KERNEL, "%s: %s", what, cudaGetErrorString(status));
+}
+
+/* ncclInProgress is no error. */
+static int check_nccl(const nccl_reduction *self, ncclResult_t result, const char *what)
+{
+    if (result == ncclSuccess || result == ncclInProgress)
+        return 0;
+    TRY(blame_peer(self));
+    const char *detail = self->nccl->ncclGetLastError(self->communicator);
+    bool more = detail && *detail;
+    return error_set(ERROR_COMM, "%s: %s: %s%s%s (NCCL_DEBUG=INFO in the environment shows more)", what, self->name,
+                     self->nccl->ncclGetErrorString(result), more ? ": " : "", more ? detail : "");
+}
+
+/* What the communicator is at, or the error it has met since. */
+static ncclResult_t communicator_state(const nccl_reduction *self)
+{
+    ncclResult_t state = ncclSuccess, asked = self->nccl->ncclCommGetAsyncError(self->communicator, &state);
+    return asked == ncclSuccess ? state : asked;
+}
+
+/* Waits for what a call answered `result` to. */
+static int await_call(const nccl_reduction *self, ncclResult_t result, double seconds, const char *what)
+{
+    double limit = clock_seconds() + seconds;
+    for (int polls = 0; result == ncclInProgress; clock_pause(&polls)) {
+        TRY(comm_progress(self->ranks));
+        CHECK(clock_seconds() < limit, ERROR_COMM,
+              "%s: %s has taken %g s, while every rank is alive (NCCL_DEBUG=INFO in the environment shows where)", what,
+              self->name, seconds);
+        result = communicator_state(self);
+    }
+    return check_nccl(self, result, what);
+}
+
+/* ---- sums ---- */
+
+/* Keeps the first failure and lets NCCL's kernels leave the GPU. */
+static int fail(nccl_reduction *self, int code)
+{
+    self->failed = code;
+    snprintf(self->failure, sizeof self->failure, "%s", error_message());
+    if (self->communicator)
+        self->ending = nccl_ending_start(self->nccl->ncclCommAbort, self->communicator);
+    return code;
+}
+
+static int check_works(const nccl_reduction *self)
+{
+    return self->failed < 0 ? error_set(self->failed, "%s", self->failure) : 0;
+}
+
+static ncclDataType_t nccl_type(comm_dtype type)
+{
+    static const ncclDataType_t types[] = {[COMM_F32] = ncclFloat32,
+                                           [COMM_F64] = ncclFloat64,
+                                           [COMM_I64] = ncclInt64,
+                                           [COMM_F16] = ncclFloat16,
+                                           [COMM_BF16] = ncclBfloat16};
+    return types[type];
+}
+
+/* The kernel is launched by a thread of NCCL, perhaps after the call: what comes after it on the stream must wait until
+ * that is done. */
+static int start_sum(nccl_reduction *self, void *data, size_t count, comm_dtype type)
+{
+    const char *what = "starting a sum over the ranks";
+    TRY(check_cuda(self, cudaEventRecord(self->ready, self->compute), what));
+    TRY(check_cuda(self, cudaStreamWaitEvent(self->sums, self->ready, 0), what));
+    self->unfinished = true;
+    return await_call(
+        self,
+        self->nccl->ncclAllReduce(data, data, count, nccl_type(type), ncclSum, self->communicator, self->sums),
+        self->deadline, what);
+}
+
+static int start(reduction *base, void *data, size_t count, comm_dtype type)
+{
+    nccl_reduction *self = (nccl_reduction *)base;
+    TRY(check_works(self));
+    if (count == 0)
+        return 0;
+    int code = start_sum(self, data, count, type);
+    return code < 0 ? fail(self, code) : 0;
+}
+
+/* With nothing started there is nothing to wait for; inside a recording a wait for what came before it would be refused.
+ */
+static int finish(reduction *base)
+{
+    nccl_reduction *self = (nccl_reduction *)base;
+    const char *what = "finishing a sum over the ranks";
+    TRY(check_works(self));
+    if (!self->unfinished)
+        return 0;
+    self->unfinished = false;
+    int code = check_cuda(self, cudaEventRecord(self->summed, self->sums), what);
+    if (code == 0)
+        code = check_cuda(self, cudaStreamWaitEvent(self->compute, self->summed, 0), what);
+    return code < 0 ? fail(self, code) : 0;
+}
+
+static int look_around(const nccl_reduction *self)
+{
+    TRY(comm_progress(self->ranks));
+    return check_nccl(self, communicator_state(self), "sums over the ranks");
+}
+
+static int progress(reduction *base)
+{
+    nccl_reduction *self = (nccl_reduction *)base;
+    TRY(check_works(self));
+    int code = look_around(self);
+    return code < 0 ? fail(self, code) : 0;
+}
+
+/* "Not ready" would otherwise be kept as the last error, and be found by whoever asks next. */
+static cudaError_t query(cudaStream_t stream, bool *idle)
+{
+    cudaError_t status = cudaStreamQuery(stream);
+    *idle = status == cudaSuccess;
+    if (status != cudaErrorNotReady)
+        return status;
+    cudaGetLastError();
+    return cudaSuccess;
+}
+
+/* The one thing that the host can see of a GPU's progress is a stream that runs empty. */
+static int await_streams(const nccl_reduction *self)
+{
+    const char *what = "waiting for the GPU";
+    double limit = clock_seconds() + self->deadline;
+    bool idle[2] = {false, false}, had_idle = false;
+    for (int polls = 0;; clock_pause(&polls)) {
+        TRY(check_cuda(self, query(self->compute, &idle[0]), what));
+        TRY(check_cuda(self, query(self->sums, &idle[1]), what));
+        if (idle[0] && idle[1])
+            return look_around(self); /* an aborted sum ends, too */
+        TRY(look_around(self));
+        if ((idle[0] || idle[1]) && !had_idle) {
+            had_idle = true;
+            limit = clock_seconds() + self->deadline;
+        }
+        CHECK(clock_seconds() < limit, ERROR_COMM,
+              "%s: no progress for %g s%s, while every rank is alive; %s may have lost a connection without noticing "
+              "(NCCL_DEBUG=INFO in the environment shows more)",
+              what, self->deadline, idle[0] ? " in sums over the ranks" : "", self->name);
+    }
+}
+
+static int synchronize(reduction *base)
+{
+    nccl_reduction *self = (nccl_reduction *)base;
+    TRY(check_works(self));
+    int code = await_streams(self);
+    return code < 0 ? fail(self, code) : 0;
+}
+
+/* ---- opening and closing ---- */
+
+/* In good order: everything is done, and the peers end too. */
+static int finalize(const nccl_reduction *self)
+{
+    const char *what = "ending the sums over the ranks";
+    bool idle[2];
+    TRY(check_cuda(self, query(self->compute, &idle[0]), what));
+    TRY(check_cuda(self, query(self->sums, &idle[1]), what));
+    CHECK(idle[0] && idle[1], ERROR_COMM, "%s: the GPU is still at work", what);
+    return await_call(self, self->nccl->ncclCommFinalize(self->communicator), FINALIZE_SECONDS, what);
+}
+
+static void end_communicator(nccl_reduction *self)
+{
+    if (self->failed < 0 || !self->communicator)
+        return;
+    int code = finalize(self);
+    if (code < 0)
+        fail(self, code);
+    else
+        self->ending = nccl_ending_start(self->nccl->ncclCommDestroy, self->communicator);
+}
+
+static void destroy(nccl_reduction *self)
+{
+    if (self->ready)
+        cudaEventDestroy(self->ready);
+    if (self->summed)
+        cudaEventDestroy(self->summed);
+    if (self->sums)
+        cudaStreamDestroy(self->sums);
+}
+
+/* The message of what led here is still to be reported. */
+static void close_reduction(reduction *base)
+{
+    nccl_reduction *self = (nccl_reduction *)base;
+    char message[2048];
+    if (!self)
+        return;
+    snprintf(message, sizeof message, "%s", error_message());
+    end_communicator(self);
+    if (!self->communicator || nccl_ending_wait(self->ending, GRACE_SECONDS))
+        destroy(self);
+    free(self);
+    error_set(0, "%s", message);
+}
+
+static const reduction_ops nccl_ops = {.recordable = true,
+                                       .start = start,
+                                       .finish = finish,
+                                       .progress = progress,
+                                       .synchronize = synchronize,
+                                       .close = close_reduction};
+
+/* NCCL reads the environment once in a process. A name that is set already is the user's wish. */
+static void set_environment(const nccl_options *options)
+{
+    if (!options->deterministic)
+        return;
+    setenv("NCCL_ALGO", "Ring", 0);
+    setenv("NCCL_PROTO", "Simple", 0);
+}
+
+/* Before the launches in urgency: a sum that waits behind a queue of the backward's blocks would hold up all ranks. */
+static int make_stream(nccl_reduction *self)
+{
+    int least, greatest;
+    TRY(check_cuda(self, cudaDeviceGetStreamPriorityRange(&least, &greatest), "priorities of the GPU's streams"));
+    TRY(check_cuda(self, cudaStreamCreateWithPriority(&self->sums, cudaStreamNonBlocking, greatest),
+                   "a stream of the GPU"));
+    TRY(check_cuda(self, cudaEventCreateWithFlags(&self->ready, cudaEventDisableTiming), "an event"));
+    return check_cuda(self, cudaEventCreateWithFlags(&self->summed, cudaEventDisableTiming), "an event");
+}
+
+/* What each rank does alone. */
+static int prepare(nccl_reduction *self, const nccl_options *options)
+{
+    char version[32];
+    TRY(cuda_library_check(self->nccl, CUDA_NCCL));
+    cuda_library_version(self->nccl, CUDA_NCCL, version);
+    snprintf(self->name, sizeof self->name, "NCCL %s", version);
+    set_environment(options);
+    return make_stream(self);
+}
+
+static int share_id(const nccl_reduction *self, ncclUniqueId *id)
+{
+    bool first = comm_describe(self->ranks)->rank == 0;
+    int code = first ? check_nccl(self, self->nccl->ncclGetUniqueId(id), "preparing sums between GPUs") : 0;
+    TRY(comm_agree(self->ranks, code));
+    return comm_broadcast(self->ranks, id, sizeof *id, 0);
+}
+
+static int say_not_connected(const nccl_reduction *self)
+{
+    return error_set(ERROR_COMM,
+                     "%s has not connected the %d ranks within %g s. It needs TCP between all of them, on any port (a "
+                     "firewall?), on the network interface that NCCL_SOCKET_IFNAME names; NCCL_DEBUG=INFO in the "
+                     "environment shows how far it came",
+                     self->name, comm_describe(self->ranks)->size, self->deadline);
+}
+
+/* Connecting takes all ranks, so each round of polling ends with a vote: when one rank gives up, all do, at once. */
+static int connect_ranks(nccl_reduction *self, const ncclUniqueId *id)
+{
+    enum { GAVE_UP, CONNECTED, VOTES };
+    const comm_info *info = comm_describe(self->ranks);
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    config.maxCTAs = MAX_CTAS;
+    double limit = clock_seconds() + self->deadline;
+    ncclResult_t state =
+        self->nccl->ncclCommInitRankConfig(&self->communicator, info->size, *id, info->rank, &config);
+    for (;; clock_sleep_us(POLL_US)) {
+        int code = check_nccl(self, state, "connecting the GPUs");
+        if (state == ncclInProgress && clock_seconds() > limit)
+            code = say_not_connected(self);
+        int64_t votes[VOTES] = {[GAVE_UP] = code < 0, [CONNECTED] = state == ncclSuccess};
+        TRY(comm_all_reduce(self->ranks, votes, VOTES, COMM_I64));
+        if (votes[GAVE_UP] > 0 || votes[CONNECTED] == info->size)
+            return code;
+        state = communicator_state(self);
+    }
+}
+
+static int open_parts(nccl_reduction *self, const nccl_options *options)
+{
+    ncclUniqueId id = {0};
+    TRY(comm_agree(self->ranks, prepare(self, options)));
+    TRY(share_id(self, &id));
+    return comm_agree(self->ranks, connect_ranks(self, &id));
+}
+
+int nccl_reduction_open(reduction **out, const cuda_libraries *libraries, comm *ranks, cudaStream_t compute,
+                        const nccl_options *options)
+{
+    nccl_reduction *self = calloc(1, sizeof *self);
+    int code = comm_agree(ranks, self ? 0 : error_set(ERROR_MEMORY, "no memory for the sums over the ranks"));
+    if (code < 0) {
+        free(self);
+        return code;
+    }
+    *self = (nccl_reduction){.base.ops = &self->table,
+                             .table = nccl_ops,
+                             .nccl = libraries,
+                             .ranks = ranks,
+                             .compute = compute,
+                             .deadline = options->deadline_seconds};
+    self->table.name = self->name;
+    code = open_parts(self, options);
+    if (code < 0) {
+        fail(self, code);
+        close_reduction(&self->base);
+        return code;
+    }
+    *out = &self->base;
+    return 0;
+}

@@ -1,0 +1,37 @@
+/* Sums between GPUs by NCCL, on a stream of their own beside the launches.
+ *
+ * The sums are ncclSum; a mean is the caller's division. Numbers of 16 bits are rounded wherever NCCL adds two of them.
+ * The control channel of `ranks` is what ends a wait for a dead peer: NCCL itself may never notice one. Needs no header
+ * of CUDA or NCCL. One thread, the one that uses `ranks`; the GPU is the one that is current on it. */
+#ifndef TESKD_DIST_NCCL_REDUCTION_H
+#define TESKD_DIST_NCCL_REDUCTION_H
+
+#include "dist/reduction.h"
+
+struct cuda_libraries; /* kernels/libraries.h */
+struct CUstream_st;    /* what a cudaStream_t points to */
+
+typedef struct {
+    /* How long opening, starting a sum, and a wait without any progress may take while every rank is alive. Longer than
+     * what is launched between two waits, and than a peer's longest pause (a checkpoint that only rank 0 writes). */
+    double deadline_seconds;
+
+    /* Sums in a fixed order: NCCL_ALGO=Ring and NCCL_PROTO=Simple, unless the environment says otherwise. */
+    bool deterministic;
+} nccl_options;
+
+/* Every rank calls it, on a GPU of its own; after a failure of any rank all return the same error. `compute` is the
+ * stream of the launches. `libraries`, `ranks` and `compute` must outlive the reduction.
+ *
+ * After a failure NCCL is aborted at once, in the background, so that its kernels leave the GPU; every later call
+ * returns the same error. What waits for the GPU without a limit (freeing its memory, say) should not be called then:
+ * NCCL may be unable to end. `close` waits a few seconds for it and leaves behind what has not ended by then.
+ * Recordings that hold sums must be released before an orderly close: NCCL waits for them. */
+int nccl_reduction_open(reduction **out, const struct cuda_libraries *libraries, comm *ranks,
+                        struct CUstream_st *compute, const nccl_options *options);
+
+/* Whether each rank has a GPU that no other one has, which NCCL insists on. Every rank calls it, with the PCI bus id of
+ * its GPU ("0000:1b:00.0"). Parts of one GPU (MIG) have the same id and count as one. */
+int nccl_gpus_are_distinct(comm *ranks, const char *gpu_id, bool *distinct);
+
+#endif

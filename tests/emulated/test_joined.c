@@ -1,0 +1,259 @@
+/* Joined nodes on the emulated device: bit for bit what the separate launches give, from one tensor of one element to
+ * tensors of several chunks; and what is not alike is not joined. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/error.h"
+#include "emulated_backend.h"
+#include "op_check.h"
+
+enum { TENSORS = 7, SUMS = 20 };
+
+static const int32_t sizes[TENSORS] = {1, 64, 3, 5000, 4096, 12345, 17};
+
+#define MUST(call)                                                                                                     \
+    do {                                                                                                               \
+        if ((call) < 0)                                                                                                \
+            fail_msg("%s: %s", #call, error_message());                                                                \
+    } while (0)
+
+/* Device memory with known random contents. */
+static void *filled(backend *b, int64_t count, dtype type, uint64_t seed)
+{
+    double *values = test_alloc((size_t)count * sizeof *values);
+    size_t bytes = (size_t)count * dtype_bytes((uint8_t)type);
+    float *narrow = test_alloc((size_t)count * sizeof *narrow);
+    fill_random(values, count, seed);
+    for (int64_t i = 0; i < count; i++)
+        narrow[i] = (float)values[i];
+    void *memory = b->ops->alloc(b, bytes);
+    assert_non_null(memory);
+    MUST(b->ops->write(b, memory, type == DTYPE_F64 ? (const void *)values : narrow, bytes));
+    free(values);
+    free(narrow);
+    return memory;
+}
+
+static void assert_same(backend *b, const void *one, const void *other, size_t bytes)
+{
+    char *x = test_alloc(bytes), *y = test_alloc(bytes);
+    MUST(b->ops->read(b, x, one, bytes));
+    MUST(b->ops->read(b, y, other, bytes));
+    assert_memory_equal(x, y, bytes);
+    free(x);
+    free(y);
+}
+
+static tensor_desc vector(dtype type, int32_t size)
+{
+    return (tensor_desc){.dim = {1, 1, 1, size}, .dtype = (uint8_t)type, .layout = LAYOUT_C, .kind = KIND_PARAMETER};
+}
+
+typedef struct {
+    backend *b;
+    kernel_request requests[TENSORS];
+    kernel *kernels[TENSORS];
+    kernel_args args[2][TENSORS]; /* for the joined launch, and the same contents for the separate ones */
+    void *memory[128];
+    int n_memory;
+} nodes;
+
+/* The same contents twice. */
+static void operand(nodes *t, int node, int input, dtype type, int32_t count)
+{
+    t->requests[node].in[input] = vector(type, count);
+    for (int copy = 0; copy < 2; copy++) {
+        void *memory = filled(t->b, count, type, (uint64_t)(node * 16 + input + 1));
+        t->args[copy][node].in[input] = t->memory[t->n_memory++] = memory;
+    }
+}
+
+/* An operand of the first node for all of them. */
+static void share(nodes *t, int node, int input)
+{
+    t->requests[node].in[input] = t->requests[0].in[input];
+    for (int copy = 0; copy < 2; copy++)
+        t->args[copy][node].in[input] = t->args[copy][0].in[input];
+}
+
+static void begin(nodes *t, dtype activation)
+{
+    cuda_backend *device;
+    *t = (nodes){0};
+    MUST(emulated_backend_open(&device, activation, 3));
+    t->b = &device->base;
+}
+
+static void end(nodes *t)
+{
+    for (int i = 0; i < TENSORS; i++)
+        if (t->kernels[i])
+            t->b->ops->release(t->b, t->kernels[i]);
+    for (int i = 0; i < t->n_memory; i++)
+        t->b->ops->free(t->b, t->memory[i]);
+    t->b->ops->close(t->b);
+}
+
+static void prepare(nodes *t, unsigned op, int n_in)
+{
+    for (int i = 0; i < TENSORS; i++) {
+        size_t bytes = 0;
+        t->requests[i].node.op = (uint16_t)op;
+        t->requests[i].node.n_in = (uint8_t)n_in;
+        t->requests[i].label = "test";
+        MUST(t->b->ops->prepare(t->b, &t->requests[i], &t->kernels[i], &bytes));
+    }
+}
+
+static void run_both(nodes *t)
+{
+    kernel *joined = NULL;
+    MUST(t->b->ops->join(t->b, TENSORS, t->kernels, t->args[0], &joined));
+    assert_non_null(joined);
+    MUST(t->b->ops->launch(t->b, joined, NULL));
+    for (int i = 0; i < TENSORS; i++)
+        MUST(t->b->ops->launch(t->b, t->kernels[i], &t->args[1][i]));
+    MUST(t->b->ops->synchronize(t->b));
+    t->b->ops->release(t->b, joined);
+}
+
+static void compare(nodes *t, int input)
+{
+    for (int i = 0; i < TENSORS; i++)
+        if (t->args[0][i].in[input])
+            assert_same(t->b, t->args[0][i].in[input], t->args[1][i].in[input],
+                        tensor_bytes(&t->requests[i].in[input]));
+}
+
+static void set_up_sgd(nodes *t, dtype activation)
+{
+    begin(t, activation);
+    for (int i = 0; i < TENSORS; i++) {
+        t->requests[i].node.attr =
+            (op_attr){.momentum = 0.9, .weight_decay = 0.1, .decay = i % 2 == 0, .nesterov = true};
+        for (int input = 0; input < 3; input++)
+            operand(t, i, input, DTYPE_F32, sizes[i]);
+        if (i == 0) {
+            operand(t, 0, 3, DTYPE_F64, 1);
+            operand(t, 0, 4, DTYPE_F64, 1);
+        }
+        share(t, i, 3);
+        share(t, i, 4);
+        if (activation != DTYPE_F32 && i % 3 != 1) /* not every tensor has a copy */
+            operand(t, i, 5, activation, sizes[i]);
+    }
+    prepare(t, OP_SGD_UPDATE, 6);
+}
+
+static void sgd_updates(void **state)
+{
+    (void)state;
+    static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    static const int changed[] = {0, 1, 5};
+    for (int k = 0; k < 3; k++) {
+        nodes t;
+        set_up_sgd(&t, types[k]);
+        run_both(&t);
+        for (int i = 0; i < 3; i++)
+            compare(&t, changed[i]);
+        end(&t);
+    }
+}
+
+static void updates_that_differ_stay_apart(void **state)
+{
+    (void)state;
+    nodes t;
+    kernel *joined = NULL;
+    set_up_sgd(&t, DTYPE_F32);
+    t.args[0][3].in[4] = t.args[1][0].in[4]; /* another factor */
+    MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
+    assert_null(joined);
+    end(&t);
+}
+
+static void averages(void **state)
+{
+    (void)state;
+    nodes t;
+    begin(&t, DTYPE_F16);
+    for (int i = 0; i < TENSORS; i++) {
+        t.requests[i].node.attr.momentum = 0.99;
+        operand(&t, i, 0, DTYPE_F32, sizes[i]);
+        operand(&t, i, 1, DTYPE_F32, sizes[i]);
+    }
+    prepare(&t, OP_EMA_UPDATE, 2);
+    run_both(&t);
+    compare(&t, 1);
+    end(&t);
+}
+
+/* Several nodes add to one sum, and the order matters. */
+static void metrics(void **state)
+{
+    (void)state;
+    nodes t;
+    begin(&t, DTYPE_F16);
+    for (int i = 0; i < TENSORS; i++) {
+        t.requests[i].node.attr = (op_attr){.channel_offset = i * 3 % 7, .weight = 0.3 + i};
+        operand(&t, i, 0, DTYPE_F64, 1 + i % 2);
+        if (i == 0)
+            operand(&t, 0, 1, DTYPE_F64, SUMS);
+        share(&t, i, 1);
+    }
+    prepare(&t, OP_METRIC_ADD, 2);
+    run_both(&t);
+    compare(&t, 1);
+    end(&t);
+}
+
+/* The joined sum has an order of its own, the same in every run; it is right to rounding. */
+static void sums_of_squares(void **state)
+{
+    (void)state;
+    nodes t;
+    kernel *joined = NULL;
+    double expected = 0, got[2];
+    begin(&t, DTYPE_F16);
+    double *sums = t.b->ops->alloc(t.b, (TENSORS + 1) * sizeof *sums);
+    for (int i = 0; i < TENSORS; i++) {
+        operand(&t, i, 0, DTYPE_F32, sizes[i]);
+        t.requests[i].in[1] = t.requests[i].out[0] = vector(DTYPE_F64, 1);
+        t.args[0][i].in[1] = i ? sums + i - 1 : NULL;
+        t.args[0][i].out[0] = sums + i;
+    }
+    prepare(&t, OP_SUM_SQUARES, 2);
+    for (int i = 0; i < TENSORS; i++) {
+        float *values = test_alloc((size_t)sizes[i] * sizeof *values);
+        MUST(t.b->ops->read(t.b, values, t.args[0][i].in[0], (size_t)sizes[i] * sizeof *values));
+        for (int32_t k = 0; k < sizes[i]; k++)
+            expected += (double)values[k] * (double)values[k];
+        free(values);
+    }
+    MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
+    assert_non_null(joined);
+    for (int run = 0; run < 2; run++) {
+        MUST(t.b->ops->launch(t.b, joined, NULL));
+        MUST(t.b->ops->read(t.b, &got[run], sums + TENSORS - 1, sizeof got[run]));
+    }
+    assert_true(got[0] == got[1]);
+    assert_true(got[0] > expected * (1 - 1e-6) && got[0] < expected * (1 + 1e-6));
+    t.b->ops->release(t.b, joined);
+    t.b->ops->free(t.b, sums);
+    end(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sgd_updates),     cmocka_unit_test(updates_that_differ_stay_apart),
+        cmocka_unit_test(averages),        cmocka_unit_test(metrics),
+        cmocka_unit_test(sums_of_squares),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

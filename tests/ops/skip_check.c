@@ -1,0 +1,148 @@
+/* Owns the check of skipped steps. Values live on the device and are read back after each launch. */
+#include "skip_check.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+/* cmocka.h needs the four above */
+#include <cmocka.h>
+
+#include "base/error.h"
+
+#define MUST(call)                                                                                                     \
+    do {                                                                                                               \
+        if ((call) < 0)                                                                                                \
+            fail_msg("%s: %s", #call, error_message());                                                                \
+    } while (0)
+
+enum { SLOT_BYTES = 256, SLOTS = 8, WEIGHTS = 5 };
+
+typedef struct {
+    backend *b;
+    char *memory; /* SLOTS of SLOT_BYTES */
+} bench;
+
+static void *slot(const bench *t, int index)
+{
+    return t->memory + (size_t)index * SLOT_BYTES;
+}
+
+static void put_double(const bench *t, int index, double value)
+{
+    MUST(t->b->ops->write(t->b, slot(t, index), &value, sizeof value));
+}
+
+static double get_double(const bench *t, int index)
+{
+    double value;
+    MUST(t->b->ops->read(t->b, &value, slot(t, index), sizeof value));
+    return value;
+}
+
+/* Reals of the backend. */
+static void put_reals(const bench *t, int index, const double *values, int count)
+{
+    float narrow[16];
+    bool wide = t->b->ops->real == DTYPE_F64;
+    for (int i = 0; i < count; i++)
+        narrow[i] = (float)values[i];
+    MUST(t->b->ops->write(t->b, slot(t, index), wide ? (const void *)values : narrow,
+                          (size_t)count * (wide ? sizeof *values : sizeof *narrow)));
+}
+
+static void get_reals(const bench *t, int index, double *values, int count)
+{
+    float narrow[16];
+    bool wide = t->b->ops->real == DTYPE_F64;
+    MUST(t->b->ops->read(t->b, wide ? (void *)values : narrow, slot(t, index),
+                         (size_t)count * (wide ? sizeof *values : sizeof *narrow)));
+    for (int i = 0; i < count && !wide; i++)
+        values[i] = (double)narrow[i];
+}
+
+static tensor_desc vector(uint8_t type, int32_t size)
+{
+    return (tensor_desc){.dim = {1, 1, 1, size}, .dtype = type, .layout = LAYOUT_C, .kind = KIND_ACTIVATION};
+}
+
+static void launch(const bench *t, const kernel_request *r, const kernel_args *args)
+{
+    kernel *k = NULL;
+    size_t bytes = 0;
+    MUST(t->b->ops->prepare(t->b, r, &k, &bytes));
+    assert_int_equal(bytes, 0);
+    MUST(t->b->ops->launch(t->b, k, args));
+    MUST(t->b->ops->synchronize(t->b));
+    t->b->ops->release(t->b, k);
+}
+
+/* Sum in slot 0, scaling in 1, factor in 2. */
+static double scale_step(const bench *t, double sum, const double before[4], double after[4])
+{
+    uint8_t real = (uint8_t)t->b->ops->real;
+    kernel_request r = {.node = {.op = OP_LOSS_SCALE, .n_in = 2, .n_out = 1}, .label = "test"};
+    r.in[0] = r.out[0] = vector(DTYPE_F64, 1);
+    r.in[1] = vector(real, 4);
+    put_double(t, 0, sum);
+    put_reals(t, 1, before, 4);
+    launch(t, &r, &(kernel_args){.in = {slot(t, 0), slot(t, 1)}, .out = {slot(t, 2)}});
+    get_reals(t, 1, after, 4);
+    return get_double(t, 2);
+}
+
+static void check_scale(const bench *t)
+{
+    static const struct {
+        double sum, before[4], after[4], factor;
+    } steps[] = {
+        {9, {1024, 7, 3, 0}, {1024, 8, 3, 0}, 1.0 / 1024},    {INFINITY, {1024, 7, 3, 0}, {512, 0, 4, 0}, NAN},
+        {NAN, {1024, 0, 0, 0}, {512, 0, 1, 0}, NAN},          {INFINITY, {1, 7, 3, 0}, {1, 0, 4, 0}, NAN},
+        {9, {1024, 1999, 3, 0}, {2048, 0, 3, 0}, 1.0 / 1024}, {9, {0x1p24, 1999, 3, 0}, {0x1p24, 0, 3, 0}, 0x1p-24},
+    };
+    for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
+        double after[4], factor = scale_step(t, steps[i].sum, steps[i].before, after);
+        assert_memory_equal(after, steps[i].after, sizeof after);
+        assert_true(isnan(steps[i].factor) ? isnan(factor) : factor == steps[i].factor);
+    }
+}
+
+/* Weight, momentum, gradient and copy in slots 3 to 6, rate in 0, factor in 2. */
+static void check_update(const bench *t)
+{
+    static const double w[WEIGHTS] = {1, 2, -3, 4, 5}, v[WEIGHTS] = {1, 0, 0, -1, 2}, dw[WEIGHTS] = {NAN, INFINITY};
+    uint8_t real = (uint8_t)t->b->ops->real, activation = (uint8_t)t->b->ops->activation;
+    unsigned char pattern[WEIGHTS * sizeof(double)], copy[sizeof pattern];
+    double after[WEIGHTS];
+    kernel_request r = {
+        .node = {.op = OP_SGD_UPDATE, .n_in = 6, .attr = {.momentum = 0.9, .weight_decay = 0.1, .decay = true}},
+        .label = "test"};
+    r.in[0] = r.in[1] = r.in[2] = vector(real, WEIGHTS);
+    r.in[3] = r.in[4] = vector(DTYPE_F64, 1);
+    r.in[5] = vector(activation, WEIGHTS);
+    put_double(t, 0, 0.5);
+    put_double(t, 2, NAN);
+    put_reals(t, 3, w, WEIGHTS);
+    put_reals(t, 4, v, WEIGHTS);
+    put_reals(t, 5, dw, WEIGHTS);
+    memset(pattern, 0x5A, sizeof pattern);
+    MUST(t->b->ops->write(t->b, slot(t, 6), pattern, sizeof pattern));
+    launch(t, &r, &(kernel_args){.in = {slot(t, 3), slot(t, 4), slot(t, 5), slot(t, 0), slot(t, 2), slot(t, 6)}});
+    get_reals(t, 3, after, WEIGHTS);
+    assert_memory_equal(after, w, sizeof w);
+    get_reals(t, 4, after, WEIGHTS);
+    assert_memory_equal(after, v, sizeof v);
+    MUST(t->b->ops->read(t->b, copy, slot(t, 6), sizeof copy));
+    assert_memory_equal(copy, pattern, sizeof pattern);
+}
+
+void check_skipped_steps(backend *b)
+{
+    bench t = {b, b->ops->alloc(b, (size_t)SLOTS * SLOT_BYTES)};
+    assert_non_null(t.memory);
+    check_scale(&t);
+    check_update(&t);
+    b->ops->free(b, t.memory);
+}
