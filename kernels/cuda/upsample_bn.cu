@@ -10,7 +10,7 @@
 
 enum {
     MOST_BETWEEN = 3, /* large rows between two small rows, at most */
-    MOST_READERS = 5  /* large columns that read one small column, at most */
+    MOST_READERS = 4  /* large columns that read one small column: a fifth would do so with weight 0 */
 };
 
 /* ---- the normalised large map ---- */

@@ -120,8 +120,8 @@ static int run_step(timing *t, loader *batches, double *launch_seconds)
     const double lr = 1e-3;
     runtime *run = &t->e->run;
     TRY(loader_next(batches, &batch));
-    const sized_program *sized = experiment_feed_training(t->e, &batch);
-    CHECK(sized, ERROR_INTERNAL, "no program for a batch of %d pictures", batch.images);
+    const sized_program *sized = NULL;
+    TRY(experiment_feed_training(t->e, &batch, &sized));
     TRY(program_write(sized->program, run, "lr", &lr, sizeof lr));
     return launch_seconds ? program_run_timed(run, sized->program, launch_seconds) : program_run(run, sized->program);
 }

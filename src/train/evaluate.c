@@ -53,14 +53,14 @@ static void evaluation_close(evaluation *ev)
         free(ev->log_probabilities[head]);
 }
 
-/* Turns every picture left to right. */
-static void mirror_input(const program *p, const runtime *r)
+/* Turns every picture of the batch left to right, in the loader's memory, which is the caller's until the next batch.
+ */
+static void mirror(const loader_batch *batch, const tensor_desc *input)
 {
-    const tensor_desc *desc;
-    char *row = program_value(p, r, "input", &desc), kept[DATASET_CHANNELS * sizeof(double)];
-    int32_t width = desc->dim[2];
-    size_t pixel = (size_t)desc->dim[3] * dtype_bytes(desc->dtype), row_bytes = (size_t)width * pixel;
-    for (int64_t i = 0; i < (int64_t)desc->dim[0] * desc->dim[1]; i++, row += row_bytes)
+    int32_t width = input->dim[2];
+    size_t pixel = (size_t)input->dim[3] * dtype_bytes(input->dtype), row_bytes = (size_t)width * pixel;
+    char *row = (char *)(uintptr_t)batch->pixels, kept[DATASET_CHANNELS * sizeof(double)];
+    for (int64_t i = 0; i < (int64_t)input->dim[0] * input->dim[1]; i++, row += row_bytes)
         for (int32_t k = 0; k < width / 2; k++) {
             char *left = row + (size_t)k * pixel, *right = row + (size_t)(width - 1 - k) * pixel;
             memcpy(kept, left, pixel);
@@ -111,10 +111,14 @@ static int32_t count_ahead(const double *scores, int32_t classes, int32_t label)
 static int run_view(evaluation *ev, const loader_batch *batch, bool mirrored)
 {
     experiment *e = ev->e;
-    program *p = experiment_feed_evaluation(e, batch);
-    CHECK(p, ERROR_INTERNAL, "no program for an evaluation batch of %d pictures", batch->images);
-    if (mirrored)
-        mirror_input(p, &e->run);
+    program *p = NULL;
+    TRY(experiment_feed_evaluation(e, batch, &p));
+    if (mirrored) {
+        const tensor_desc *input;
+        program_value(p, &e->run, "input", &input);
+        mirror(batch, input);
+        TRY(experiment_feed_evaluation(e, batch, &p));
+    }
     TRY(program_run(&e->run, p));
     for (int head = HEADS - 1; head >= 0; head--) { /* the teacher last: its logits stay in the buffer */
         if (!ev->log_probabilities[head])

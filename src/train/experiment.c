@@ -322,14 +322,13 @@ int experiment_open_loader(const experiment *e, bool training, loader **out)
     return comm_agree(e->ranks, loader_open(out, &options));
 }
 
-static program *fill_inputs(experiment *e, const sized_program *sized, const loader_batch *batch)
+static int fill_inputs(experiment *e, const sized_program *sized, const loader_batch *batch)
 {
     const tensor_desc *desc;
-    void *input = program_value(sized->program, &e->run, "input", &desc);
-    memcpy(input, batch->pixels, tensor_bytes(desc));
-    memcpy(program_value(sized->program, &e->run, "target", NULL), batch->labels,
-           (size_t)batch->images * sizeof *batch->labels);
-    return sized->program;
+    program_value(sized->program, &e->run, "input", &desc);
+    TRY(program_write(sized->program, &e->run, "input", batch->pixels, tensor_bytes(desc)));
+    return program_write(sized->program, &e->run, "target", batch->labels,
+                         (size_t)batch->images * sizeof *batch->labels);
 }
 
 static bool fits(const sized_program *sized, const loader_batch *batch)
@@ -346,7 +345,7 @@ static batch_part part_of(const experiment *e, const loader_batch *batch, int64_
     return part == 0 ? PART_FIRST : part == parts - 1 ? PART_LAST : PART_MIDDLE;
 }
 
-const sized_program *experiment_feed_training(experiment *e, const loader_batch *batch)
+int experiment_feed_training(experiment *e, const loader_batch *batch, const sized_program **out)
 {
     int64_t step = batch->step / e->config.train.accumulate;
     batch_part part = part_of(e, batch, step);
@@ -354,16 +353,18 @@ const sized_program *experiment_feed_training(experiment *e, const loader_batch 
         const sized_program *sized = &e->training[i];
         if (!fits(sized, batch) || sized->part != part || sized->loss_images != step_images(e, step))
             continue;
-        fill_inputs(e, sized, batch);
-        return sized;
+        *out = sized;
+        return fill_inputs(e, sized, batch);
     }
-    return NULL;
+    return error_set(ERROR_INTERNAL, "no program for a batch of %d pictures", batch->images);
 }
 
-program *experiment_feed_evaluation(experiment *e, const loader_batch *batch)
+int experiment_feed_evaluation(experiment *e, const loader_batch *batch, program **out)
 {
     for (int i = 0; i < EVALUATION_SIZES; i++)
-        if (fits(&e->evaluation[i], batch))
+        if (fits(&e->evaluation[i], batch)) {
+            *out = e->evaluation[i].program;
             return fill_inputs(e, &e->evaluation[i], batch);
-    return NULL;
+        }
+    return error_set(ERROR_INTERNAL, "no program for an evaluation batch of %d pictures", batch->images);
 }

@@ -62,9 +62,9 @@ int64_t experiment_parts(const experiment *e, int64_t step);
 /* The loader of one of the data sets; the caller closes it. */
 int experiment_open_loader(const experiment *e, bool training, loader **out);
 
-/* The program for the batch, with the batch copied into its inputs; NULL when there is none. The loader of the training
- * set hands out the parts of batches. */
-const sized_program *experiment_feed_training(experiment *e, const loader_batch *batch);
-program *experiment_feed_evaluation(experiment *e, const loader_batch *batch);
+/* The program for the batch, with the batch copied into its inputs. The loader of the training set hands out the parts
+ * of batches. */
+int experiment_feed_training(experiment *e, const loader_batch *batch, const sized_program **out);
+int experiment_feed_evaluation(experiment *e, const loader_batch *batch, program **out);
 
 #endif

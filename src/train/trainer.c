@@ -81,8 +81,8 @@ static int run_part(trainer *t, double lr)
     experiment *e = t->e;
     loader_batch batch;
     TRY(loader_next(t->batches, &batch));
-    const sized_program *sized = experiment_feed_training(e, &batch);
-    CHECK(sized, ERROR_INTERNAL, "no program for a batch of %d pictures", batch.images);
+    const sized_program *sized = NULL;
+    TRY(experiment_feed_training(e, &batch, &sized));
     TRY(program_write(sized->program, &e->run, "lr", &lr, sizeof lr));
     TRY(program_run(&e->run, sized->program));
     t->line_images += batch.images;

@@ -138,6 +138,9 @@ static void upsample_bn_backward(layer *l)
     free(dg);
 }
 
+/* The loss scale of a gradient that is one of the loss itself. */
+static const double unscaled[4] = {1};
+
 /* Fills `gradient` with the backward ops; false when the layer has none. */
 static bool backward(layer *l)
 {
@@ -187,17 +190,17 @@ static bool backward(layer *l)
         return true;
     case LAYER_CROSS_ENTROPY:
         want(l, 0);
-        apply(l, &l->r[1], (const void *[]){in0, l->in[1].integer}, (void *[]){gradient[0]});
+        apply(l, &l->r[1], (const void *[]){in0, l->in[1].integer, unscaled}, (void *[]){gradient[0]});
         return true;
     case LAYER_KD_LOSS:
         want(l, 0);
         if (l->r[1].node.n_out == 2)
             want(l, 1);
-        apply(l, &l->r[1], (const void *[]){in0, in1}, (void *[]){gradient[0], gradient[1]});
+        apply(l, &l->r[1], (const void *[]){in0, in1, unscaled}, (void *[]){gradient[0], gradient[1]});
         return true;
     case LAYER_FEATURE_LOSS:
         want(l, 0);
-        apply(l, &l->r[1], (const void *[]){in0, in1}, (void *[]){gradient[0]});
+        apply(l, &l->r[1], (const void *[]){in0, in1, unscaled}, (void *[]){gradient[0]});
         return true;
     case LAYER_ADD:
     case LAYER_CLIP:
