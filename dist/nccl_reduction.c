@@ -21,8 +21,9 @@ enum {
     POLL_US = 1000 /* while opening, which takes long */
 };
 
-/* How long the control channel may take to explain an error of NCCL or the GPU; an orderly end; an abort. */
-static const double BLAME_SECONDS = 1.0, FINALIZE_SECONDS = 5.0, GRACE_SECONDS = 3.0;
+/* How long connecting may take, whatever the deadline; the control channel, to explain an error of NCCL or the GPU; an
+ * orderly end; an abort. */
+static const double CONNECT_SECONDS = 120.0, BLAME_SECONDS = 1.0, FINALIZE_SECONDS = 5.0, GRACE_SECONDS = 3.0;
 
 typedef struct {
     reduction base;
@@ -40,7 +41,8 @@ typedef struct {
     nccl_ending *ending;
 } nccl_reduction;
 
-/* An error of NCCL or of the GPU is often only the trace of a peer's death, which the control channel can put a name to.
+/* An error of NCCL or of the GPU is often only the trace of a peer's death, which the control channel can put a name
+ * to.
  */
 static int blame_peer(const nccl_reduction *self)
 {
@@ -129,8 +131,7 @@ static int start_sum(nccl_reduction *self, void *data, size_t count, comm_dtype 
     TRY(check_cuda(self, cudaStreamWaitEvent(self->sums, self->ready, 0), what));
     self->unfinished = true;
     return await_call(
-        self,
-        self->nccl->ncclAllReduce(data, data, count, nccl_type(type), ncclSum, self->communicator, self->sums),
+        self, self->nccl->ncclAllReduce(data, data, count, nccl_type(type), ncclSum, self->communicator, self->sums),
         self->deadline, what);
 }
 
@@ -144,7 +145,8 @@ static int start(reduction *base, void *data, size_t count, comm_dtype type)
     return code < 0 ? fail(self, code) : 0;
 }
 
-/* With nothing started there is nothing to wait for; inside a recording a wait for what came before it would be refused.
+/* With nothing started there is nothing to wait for; inside a recording a wait for what came before it would be
+ * refused.
  */
 static int finish(reduction *base)
 {
@@ -311,13 +313,18 @@ static int share_id(const nccl_reduction *self, ncclUniqueId *id)
     return comm_broadcast(self->ranks, id, sizeof *id, 0);
 }
 
+static double connect_seconds(const nccl_reduction *self)
+{
+    return self->deadline < CONNECT_SECONDS ? self->deadline : CONNECT_SECONDS;
+}
+
 static int say_not_connected(const nccl_reduction *self)
 {
     return error_set(ERROR_COMM,
                      "%s has not connected the %d ranks within %g s. It needs TCP between all of them, on any port (a "
                      "firewall?), on the network interface that NCCL_SOCKET_IFNAME names; NCCL_DEBUG=INFO in the "
                      "environment shows how far it came",
-                     self->name, comm_describe(self->ranks)->size, self->deadline);
+                     self->name, comm_describe(self->ranks)->size, connect_seconds(self));
 }
 
 /* Connecting takes all ranks, so each round of polling ends with a vote: when one rank gives up, all do, at once. */
@@ -328,9 +335,8 @@ static int connect_ranks(nccl_reduction *self, const ncclUniqueId *id)
     ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
     config.blocking = 0;
     config.maxCTAs = MAX_CTAS;
-    double limit = clock_seconds() + self->deadline;
-    ncclResult_t state =
-        self->nccl->ncclCommInitRankConfig(&self->communicator, info->size, *id, info->rank, &config);
+    double limit = clock_seconds() + connect_seconds(self);
+    ncclResult_t state = self->nccl->ncclCommInitRankConfig(&self->communicator, info->size, *id, info->rank, &config);
     for (;; clock_sleep_us(POLL_US)) {
         int code = check_nccl(self, state, "connecting the GPUs");
         if (state == ncclInProgress && clock_seconds() > limit)

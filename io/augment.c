@@ -82,6 +82,14 @@ static void make_picture(const dataset *set, const normal_table *table, const au
     }
 }
 
+static int check_picture(const dataset *set, int32_t index)
+{
+    CHECK(index >= 0 && index < set->images, ERROR_DATA, "picture %d is outside a data set of %d", index, set->images);
+    CHECK(set->labels[index] >= 0 && set->labels[index] < set->classes, ERROR_DATA,
+          "picture %d has label %d, labels are 0 to %d", index, set->labels[index], set->classes - 1);
+    return 0;
+}
+
 int augment_batch(const dataset *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
                   real_type real, void *pixels, int32_t *labels)
 {
@@ -93,10 +101,7 @@ int augment_batch(const dataset *set, const augment_key *key, const int32_t *ord
           AUGMENT_MAX_WIDTH);
     for (int32_t k = 0; k < count; k++) {
         const int32_t index = order[k];
-        CHECK(index >= 0 && index < set->images, ERROR_DATA, "picture %d is outside a data set of %d", index,
-              set->images);
-        CHECK(set->labels[index] >= 0 && set->labels[index] < set->classes, ERROR_DATA,
-              "picture %d has label %d, labels are 0 to %d", index, set->labels[index], set->classes - 1);
+        TRY(check_picture(set, index));
         augment_choice choice = {0};
         if (key)
             choice = augment_choose(*key, position + k);
@@ -105,4 +110,29 @@ int augment_batch(const dataset *set, const augment_key *key, const int32_t *ord
         labels[k] = set->labels[index];
     }
     return 0;
+}
+
+int augment_choices(const dataset *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
+                    int32_t *choices, int32_t *labels)
+{
+    for (int32_t k = 0; k < count; k++) {
+        augment_choice choice = {AUGMENT_PADDING, AUGMENT_PADDING, false};
+        TRY(check_picture(set, order[k]));
+        if (key)
+            choice = augment_choose(*key, position + k);
+        memcpy(choices + (size_t)k * AUGMENT_CHOICE, (int32_t[]){order[k], choice.top, choice.left, choice.flip},
+               AUGMENT_CHOICE * sizeof *choices);
+        labels[k] = set->labels[order[k]];
+    }
+    return 0;
+}
+
+void augment_table(const dataset *set, real_type real, void *table)
+{
+    normal_table both;
+    normal_table_fill(&both, set);
+    if (real == REAL_FLOAT64)
+        memcpy(table, both.wide, sizeof both.wide);
+    else
+        memcpy(table, both.narrow, sizeof both.narrow);
 }

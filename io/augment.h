@@ -10,6 +10,7 @@
 enum {
     AUGMENT_PADDING = 4,      /* pixels of value 0 on each side, before the crop and before normalising */
     AUGMENT_MAX_WIDTH = 1024, /* of a picture */
+    AUGMENT_CHOICE = 4,       /* numbers that say how a picture is made: picture of the set, top, left, flip */
 };
 
 /* Which random choices to make; the picture's position in the epoch's global order is the third coordinate. */
@@ -31,5 +32,13 @@ augment_choice augment_choose(augment_key key, int32_t position);
  * set's size, and int32 labels. ERROR_DATA for an index outside the set or a label outside its classes. */
 int augment_batch(const dataset *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
                   real_type real, void *pixels, int32_t *labels);
+
+/* The same without making the pictures: how each is to be made, [count][AUGMENT_CHOICE]. Without a key that is top and
+ * left AUGMENT_PADDING, flip 0: the whole picture. */
+int augment_choices(const dataset *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
+                    int32_t *choices, int32_t *labels);
+
+/* The normalised value of every byte in each channel, [256][3] of `real`: what augment_batch writes. */
+void augment_table(const dataset *set, real_type real, void *table);
 
 #endif

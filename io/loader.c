@@ -16,7 +16,7 @@ enum { SLOTS = 4, ALIGNMENT = 64 }; /* one slot in the caller's hands, three ahe
 
 typedef struct {
     void *pixels;
-    int32_t *labels;
+    int32_t *choices, *labels;
     loader_batch batch;
     int status;
     char message[512]; /* errors are kept per thread, so the text travels with the slot */
@@ -64,20 +64,59 @@ static int check_options(const loader_options *o)
     return 0;
 }
 
+static void *own_alloc(void *context, size_t bytes)
+{
+    (void)context;
+    return aligned_alloc(ALIGNMENT, bytes);
+}
+
+static void own_free(void *context, void *memory)
+{
+    (void)context;
+    free(memory);
+}
+
+/* Of one picture in a slot. */
+static size_t slot_picture_bytes(const loader_options *o)
+{
+    switch (o->content) {
+    case LOADER_REAL:
+        return dataset_picture_bytes(o->dataset) * real_bytes(o->real);
+    case LOADER_BYTES:
+        return dataset_picture_bytes(o->dataset);
+    default:
+        return 0;
+    }
+}
+
+static bool allocate_slot(loader_slot *slot, const loader_options *o, size_t share)
+{
+    size_t bytes = (share * slot_picture_bytes(o) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    slot->labels = malloc(share * sizeof *slot->labels);
+    if (bytes > 0)
+        slot->pixels = o->memory.alloc(o->memory.context, bytes);
+    if (o->content != LOADER_REAL)
+        slot->choices = malloc(share * AUGMENT_CHOICE * sizeof *slot->choices);
+    return slot->labels && (slot->pixels || bytes == 0) && (slot->choices || o->content == LOADER_REAL);
+}
+
+static void free_slot(loader_slot *slot, const loader_memory *memory)
+{
+    if (slot->pixels)
+        memory->free(memory->context, slot->pixels);
+    free(slot->choices);
+    free(slot->labels);
+}
+
 static int allocate(loader *l)
 {
-    const dataset *set = l->options.dataset;
-    const size_t share =
-        ((size_t)smaller(l->options.global_batch, set->images) + (size_t)l->options.size - 1) / (size_t)l->options.size;
-    size_t bytes = share * dataset_picture_bytes(set) * real_bytes(l->options.real);
-    bytes = (bytes + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    const loader_options *o = &l->options;
+    const dataset *set = o->dataset;
+    const size_t share = ((size_t)smaller(o->global_batch, set->images) + (size_t)o->size - 1) / (size_t)o->size;
     l->order = malloc((size_t)set->images * sizeof *l->order);
     bool got = l->order != NULL;
-    for (int i = 0; i < SLOTS; i++) {
-        l->slots[i].pixels = aligned_alloc(ALIGNMENT, bytes);
-        l->slots[i].labels = malloc(share * sizeof(int32_t));
-        got = got && l->slots[i].pixels && l->slots[i].labels;
-    }
+    for (int i = 0; i < SLOTS; i++)
+        got = allocate_slot(&l->slots[i], o, share) && got;
     CHECK(got, ERROR_MEMORY, "no memory for %d batches of %zu pictures of %d x %d", SLOTS, share, set->height,
           set->width);
     return 0;
@@ -90,6 +129,8 @@ int loader_open(loader **made, const loader_options *options)
     loader *l = calloc(1, sizeof *l);
     CHECK(l, ERROR_MEMORY, "no memory for a loader");
     l->options = *options;
+    if (!options->memory.alloc)
+        l->options.memory = (loader_memory){own_alloc, own_free, NULL};
     const int32_t images = options->dataset->images, batch = options->global_batch;
     l->steps = images / batch + (!options->drop_last && images % batch != 0);
     l->order_epoch = -1;
@@ -120,6 +161,30 @@ static void order_epoch(loader *l, int32_t epoch)
     l->order_epoch = epoch;
 }
 
+/* Copies the chosen pictures into the slot, where they are numbered from 0 on. */
+static void copy_pictures(const dataset *set, loader_slot *slot, int32_t count)
+{
+    const size_t bytes = dataset_picture_bytes(set);
+    for (int32_t k = 0; k < count; k++) {
+        int32_t *picture = slot->choices + (size_t)k * AUGMENT_CHOICE;
+        memcpy((char *)slot->pixels + (size_t)k * bytes, set->pixels + (size_t)*picture * bytes, bytes);
+        *picture = k;
+    }
+}
+
+static int fill_slot(const loader_options *o, loader_slot *slot, const int32_t *order)
+{
+    const loader_batch *batch = &slot->batch;
+    const augment_key key = {o->seed, batch->epoch}, *augment = o->augment ? &key : NULL;
+    if (o->content == LOADER_REAL)
+        return augment_batch(o->dataset, augment, order, batch->position, batch->images, o->real, slot->pixels,
+                             slot->labels);
+    TRY(augment_choices(o->dataset, augment, order, batch->position, batch->images, slot->choices, slot->labels));
+    if (o->content == LOADER_BYTES)
+        copy_pictures(o->dataset, slot, batch->images);
+    return 0;
+}
+
 /* Makes the batch at the cursor and moves the cursor on. */
 static int make_batch(loader *l, loader_slot *slot)
 {
@@ -130,6 +195,7 @@ static int make_batch(loader *l, loader_slot *slot)
     const int32_t position = start + o->rank * each + smaller(o->rank, more);
     slot->batch = (loader_batch){
         .pixels = slot->pixels,
+        .choices = slot->choices,
         .labels = slot->labels,
         .images = each + (o->rank < more),
         .global_images = total,
@@ -137,13 +203,11 @@ static int make_batch(loader *l, loader_slot *slot)
         .epoch = l->next_epoch,
         .step = l->next_step,
     };
-    const augment_key key = {o->seed, l->next_epoch};
     if (++l->next_step == l->steps) {
         l->next_step = 0;
         l->next_epoch++;
     }
-    return augment_batch(o->dataset, o->augment ? &key : NULL, l->order + position, position, slot->batch.images,
-                         o->real, slot->pixels, slot->labels);
+    return fill_slot(o, slot, l->order + position);
 }
 
 static void *run_ahead(void *context)
@@ -224,10 +288,8 @@ void loader_close(loader **l)
     stop_thread(*l);
     pthread_cond_destroy(&(*l)->changed);
     pthread_mutex_destroy(&(*l)->mutex);
-    for (int i = 0; i < SLOTS; i++) {
-        free((*l)->slots[i].pixels);
-        free((*l)->slots[i].labels);
-    }
+    for (int i = 0; i < SLOTS; i++)
+        free_slot(&(*l)->slots[i], &(*l)->options.memory);
     free((*l)->order);
     free(*l);
     *l = NULL;

@@ -14,6 +14,21 @@
 
 typedef struct loader loader;
 
+/* What batches hold beside the labels. */
+typedef enum {
+    LOADER_REAL,  /* the pictures as the network reads them: cropped, flipped, normalised */
+    LOADER_BYTES, /* the pictures as they are stored, and the choices by which somebody else makes the above of them */
+    LOADER_CHOICES, /* the choices alone, of pictures that somebody else holds */
+} loader_content;
+
+/* Where the pictures of batches lie. alloc: at least 64-byte aligned, NULL when there is no memory. Called by the
+ * thread that opens and closes the loader. */
+typedef struct {
+    void *(*alloc)(void *context, size_t bytes);
+    void (*free)(void *context, void *memory);
+    void *context;
+} loader_memory;
+
 typedef struct {
     const dataset *dataset; /* not owned; must outlive the loader and not change */
     int32_t global_batch;   /* pictures a step over all ranks */
@@ -22,15 +37,20 @@ typedef struct {
     bool shuffle;   /* a new permutation each epoch; off: the set's own order. On means training, off evaluation. */
     bool augment;   /* random crop and flip */
     bool drop_last; /* leave out the incomplete last batch */
-    real_type real;
+    loader_content content;
+    real_type real;       /* LOADER_REAL: of the pictures */
+    loader_memory memory; /* all NULL: the loader's own */
 } loader_options;
 
 typedef struct {
-    const void *pixels;    /* [images][height][width][3], 64-byte aligned, of the options' real type */
-    const int32_t *labels; /* [images] */
-    int32_t images;        /* this rank's share; 0 is possible in evaluation only */
-    int32_t global_images; /* over all ranks: smaller in the last step of an epoch */
-    int32_t position;      /* of the first picture of the share in the epoch's global order */
+    void *pixels; /* [images][height][width][3], 64-byte aligned, reals or bytes; NULL with LOADER_CHOICES. The
+                   * caller may change them. */
+    const int32_t *choices; /* [images][AUGMENT_CHOICE], see io/augment.h; NULL with LOADER_REAL. The picture is one of
+                             * the batch with LOADER_BYTES, of the set with LOADER_CHOICES. */
+    const int32_t *labels;  /* [images] */
+    int32_t images;         /* this rank's share; 0 is possible in evaluation only */
+    int32_t global_images;  /* over all ranks: smaller in the last step of an epoch */
+    int32_t position;       /* of the first picture of the share in the epoch's global order */
     int32_t epoch, step;
 } loader_batch;
 

@@ -4,6 +4,9 @@
 
 #include "kernels/backend.h"
 
+struct cuda_libraries;
+struct CUstream_st;
+
 /* Of activations and of what products read; weights, sums and statistics stay float32 or wider. */
 typedef enum { CUDA_FP16, CUDA_BF16, CUDA_TF32, CUDA_FP32 } cuda_precision;
 
@@ -22,5 +25,9 @@ int backend_cuda_open(backend **out, const cuda_options *options);
 /* Which GPU of this host it is: "0000:1b:00.0", whatever its number among those that the process sees. NULL for other
  * backends. */
 const char *cuda_gpu_id(const backend *device);
+
+/* Of a CUDA backend: NVIDIA's libraries (kernels/cuda/libraries.h), and the stream of its launches, a cudaStream_t. */
+const struct cuda_libraries *cuda_backend_libraries(const backend *device);
+struct CUstream_st *cuda_backend_stream(const backend *device);
 
 #endif

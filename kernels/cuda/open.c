@@ -150,3 +150,13 @@ const char *cuda_gpu_id(const backend *device)
 {
     return device->ops->close == close_backend ? ((const cuda_backend *)device)->gpu_id : NULL;
 }
+
+const struct cuda_libraries *cuda_backend_libraries(const backend *device)
+{
+    return ((const cuda_backend *)device)->libraries;
+}
+
+struct CUstream_st *cuda_backend_stream(const backend *device)
+{
+    return ((const cuda_backend *)device)->stream;
+}

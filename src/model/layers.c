@@ -45,7 +45,8 @@ static value_id bias_parameter(builder *b, const char *name, int32_t count, doub
 
 value_id layer_conv(builder *b, const char *name, value_id x, conv_shape shape)
 {
-    int32_t k = shape.kernel, c = channels_of(b, x), groups = shape.groups ? shape.groups : 1;
+    int32_t k = shape.kernel, groups = shape.groups ? shape.groups : 1;
+    int32_t c = x == b->m->input ? PICTURE_CHANNELS : channels_of(b, x);
     graph_scope(b->g, "%s", name);
     if (c % groups != 0 || shape.out_channels % groups != 0 || c < groups)
         graph_fail(b->g, ERROR_SHAPE, "%s: %d channels in and %d out do not divide into %d groups", name, c,
@@ -57,6 +58,9 @@ value_id layer_conv(builder *b, const char *name, value_id x, conv_shape shape)
                           ? parameter(b, name, "weight", LAYOUT_OHWI, dim, INIT_NORMAL, deviation)
                           : parameter(b, name, "weight", LAYOUT_OHWI, dim, INIT_UNIFORM, bound);
     value_id bias = shape.bias ? bias_parameter(b, name, shape.out_channels, bound) : VALUE_NONE;
+    const op_attr padding = {.channels = channels_of(b, x)};
+    if (padding.channels > c) /* channels of zeros have no weights */
+        weight = graph_apply(b->g, OP_PAD_CHANNELS, &padding, 1, &weight);
     op_attr attr = {.kernel = k, .stride = shape.stride, .pad = shape.pad, .groups = groups};
     return graph_apply(b->g, OP_CONV2D, &attr, shape.bias ? 3 : 2, (value_id[]){x, weight, bias});
 }

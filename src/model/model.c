@@ -1,4 +1,5 @@
 /* Owns the order in which a model is put together. One thread. */
+#include "base/error.h"
 #include "model/layers.h"
 
 #include <stdlib.h>
@@ -40,6 +41,43 @@ static void build_backbone(builder *b)
     }
 }
 
+static value_id state_of_set(builder *b, const char *suffix, uint8_t type, const int32_t dim[4])
+{
+    char name[2 * GRAPH_NAME_BYTES];
+    tensor_desc desc = {
+        .dim = {dim[0], dim[1], dim[2], dim[3]}, .dtype = type, .layout = LAYOUT_NHWC, .kind = KIND_STATE};
+    if (snprintf(name, sizeof name, "%s%s", b->shape->input.set, suffix) >= GRAPH_NAME_BYTES)
+        graph_fail(b->g, ERROR_INTERNAL, "the name \"%s\" is too long", name);
+    return graph_value_new(b->g, desc, name);
+}
+
+static value_id pictures_from_bytes(builder *b, int32_t channels)
+{
+    const step_input *input = &b->shape->input;
+    int32_t batch = b->shape->batch, height = b->options->image_height, width = b->options->image_width;
+    value_id bytes =
+        input->kind == INPUT_RESIDENT
+            ? state_of_set(b, "", DTYPE_U8, (const int32_t[]){input->set_images, height, width, PICTURE_CHANNELS})
+            : graph_input(b->g, "pixels", DTYPE_U8, (const int32_t[]){batch, height, width, PICTURE_CHANNELS});
+    value_id choice = graph_input(b->g, "choice", DTYPE_I32, (const int32_t[]){batch, 1, 1, 4});
+    value_id table = state_of_set(b, "/table", (uint8_t)b->g->real, (const int32_t[]){1, 256, 1, PICTURE_CHANNELS});
+    op_attr attr = {.pad = input->crop_padding, .channels = channels};
+    return graph_apply(b->g, OP_PICTURES, &attr, 3, (value_id[]){bytes, choice, table});
+}
+
+static value_id build_input(builder *b)
+{
+    int32_t padded = b->options->padded_channels, channels = padded ? padded : PICTURE_CHANNELS;
+    graph_scope(b->g, "input");
+    if (b->shape->input.kind != INPUT_REAL)
+        return pictures_from_bytes(b, channels);
+    value_id input = graph_input(
+        b->g, "input", (uint8_t)b->g->real,
+        (const int32_t[]){b->shape->batch, b->options->image_height, b->options->image_width, PICTURE_CHANNELS});
+    op_attr attr = {.channels = channels};
+    return padded ? graph_apply(b->g, OP_PAD_CHANNELS, &attr, 1, &input) : input;
+}
+
 void model_build(model *m, graph *g, const model_options *options, const step_shape *shape)
 {
     const network_row *row = options->network;
@@ -48,8 +86,7 @@ void model_build(model *m, graph *g, const model_options *options, const step_sh
     m->head_on[0] = true;
     for (int student = 0; student < STUDENTS; student++)
         m->head_on[1 + student] = options->teskd && options->students_on[student];
-    m->input = graph_input(g, "input", (uint8_t)g->real,
-                           (const int32_t[]){shape->batch, options->image_height, options->image_width, 3});
+    m->input = build_input(&b);
     m->target = graph_input(g, "target", DTYPE_I32, (const int32_t[]){shape->batch, 1, 1, 1});
     build_backbone(&b);
     b.init = students_init(row->family);

@@ -49,6 +49,8 @@ typedef struct {
     int32_t width;          /* 0: the network's own */
     int32_t student_width;  /* 0: channels of the teacher's last stage (the published 512 x expansion) */
     int32_t image_height, image_width;
+    int32_t padded_channels; /* channels that the first layer reads, those after the pictures' own zero; 0: none added.
+                              * Parameters stay as they are. */
     double temperature, ce_weight, kd_weight, feature_weight, teacher_weight;
     double student_weights[STUDENTS]; /* student3, student2, student1 */
     bool students_on[STUDENTS];       /* the others are left out, with what only they need */
@@ -62,6 +64,23 @@ bool model_has_students(const model_options *options);
 /* Weight of a head's cross entropy in the joint loss. */
 double model_cross_entropy_weight(const model_options *options, int head);
 
+enum { PICTURE_CHANNELS = 3 };
+
+/* How pictures come into a step. Bytes are made into what the first layer reads by op pictures, from the input "choice"
+ * int32 {n,1,1,4} and the state "<set>/table" real {1,256,1,3}. */
+typedef enum {
+    INPUT_REAL,    /* the input "input" real {n,h,w,3} */
+    INPUT_BYTES,   /* the input "pixels" {n,h,w,3}: bytes of the batch's pictures */
+    INPUT_RESIDENT /* the state "<set>" {set_images,h,w,3}: bytes of all pictures */
+} input_kind;
+
+typedef struct {
+    input_kind kind;
+    const char *set; /* such as "data/train"; of pictures in bytes, as all below */
+    int32_t set_images;
+    int32_t crop_padding; /* attr.pad of op pictures */
+} step_input;
+
 /* What one step is built for. */
 typedef struct {
     bool training;        /* batch statistics; otherwise running ones */
@@ -70,6 +89,7 @@ typedef struct {
     int32_t global_batch; /* of all ranks */
     int32_t loss_batch; /* what the losses are averaged over: more than global_batch where a batch has several parts */
     batch_part part;
+    step_input input;
 } step_shape;
 
 /* How a parameter starts. Values are drawn per element, in the order of the file layout. */
@@ -83,7 +103,7 @@ typedef struct {
 /* Values of a built model; VALUE_NONE for heads that are not on. */
 typedef struct {
     bool head_on[HEADS];     /* the teacher always */
-    value_id input, target;  /* pictures {n,h,w,3} real, classes {n,1,1,1} int32 */
+    value_id input, target;  /* what the first layer reads {n,h,w,3 or padded_channels}, classes {n,1,1,1} int32 */
     value_id stages[STAGES]; /* the backbone's maps, shallow to deep */
     value_id logits[HEADS], features[HEADS];
     value_id cross_entropy[HEADS], top_k[HEADS];

@@ -58,9 +58,9 @@ int step_build_training(graph *g, model *m, const step_options *options, const s
     return graph_status(g);
 }
 
-int step_build_evaluation(graph *g, model *m, const step_options *options, int32_t batch)
+int step_build_evaluation(graph *g, model *m, const step_options *options, int32_t batch, const step_input *input)
 {
-    const step_shape shape = {.training = false, .batch = batch, .global_batch = batch, .loss_batch = batch};
+    const step_shape shape = {.batch = batch, .global_batch = batch, .loss_batch = batch, .input = *input};
     model_build(m, g, &options->model, &shape);
     sum_losses(g, m, &options->model, batch);
     graph_rewrite(g, &options->rewrites);

@@ -25,11 +25,11 @@ typedef struct {
 } step_options;
 
 /* Builds forward, losses and their sums, rewrites, backward and (for the whole or last part of a batch) update, in that
- * order, into an initialised graph. Inputs: "input", "target", and "lr" where there is an update. Returns graph_status;
- * free the model with model_free. */
+ * order, into an initialised graph. Inputs: "target", "lr" where there is an update, and those of step_input. Returns
+ * graph_status; free the model with model_free. */
 int step_build_training(graph *g, model *m, const step_options *options, const step_shape *shape);
 
 /* Builds the forward with running statistics; a plain model option leaves the teacher alone. */
-int step_build_evaluation(graph *g, model *m, const step_options *options, int32_t batch);
+int step_build_evaluation(graph *g, model *m, const step_options *options, int32_t batch, const step_input *input);
 
 #endif

@@ -69,10 +69,6 @@ static bool sees_gpus(void)
     return cuda_device_count() != 0;
 }
 
-static const char *gpu_id(const backend *device)
-{
-    return cuda_gpu_id(device);
-}
 #else
 static int open_cuda(backend **out, const settings *config, comm *ranks)
 {
@@ -83,12 +79,6 @@ static int open_cuda(backend **out, const settings *config, comm *ranks)
 static bool sees_gpus(void)
 {
     return false;
-}
-
-static const char *gpu_id(const backend *device)
-{
-    (void)device;
-    return NULL;
 }
 #endif
 
@@ -128,26 +118,4 @@ int device_open(backend **out, const settings *config, comm *ranks, int threads,
     default:
         return open_best(out, config, ranks, threads, log);
     }
-}
-
-/* A GPU among all hosts'. */
-typedef struct {
-    char host[64], id[32];
-} gpu_place;
-
-int device_is_shared(const backend *device, comm *ranks, bool *shared)
-{
-    const comm_info *info = comm_describe(ranks);
-    const char *id = gpu_id(device);
-    gpu_place mine = {0}, *all = calloc((size_t)info->size, sizeof *all);
-    CHECK(all, ERROR_MEMORY, "no memory for the GPUs of %d ranks", info->size);
-    snprintf(mine.host, sizeof mine.host, "%s", info->host);
-    snprintf(mine.id, sizeof mine.id, "%s", id ? id : "");
-    int status = comm_all_gather(ranks, &mine, sizeof mine, all);
-    *shared = false;
-    for (int a = 0; a < info->size; a++)
-        for (int b = 0; b < a; b++)
-            *shared |= all[a].id[0] && memcmp(&all[a], &all[b], sizeof *all) == 0;
-    free(all);
-    return status;
 }

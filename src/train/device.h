@@ -19,7 +19,4 @@ int device_threads(const settings *config, comm *ranks, int *threads);
  */
 int device_open(backend **out, const settings *config, comm *ranks, int threads, logger *log);
 
-/* Whether two ranks have the same GPU. Every rank calls it. */
-int device_is_shared(const backend *device, comm *ranks, bool *shared);
-
 #endif

@@ -2,9 +2,9 @@
  * One thread. */
 #include "train/experiment.h"
 #include "base/error.h"
-#include "run/host_reduction.h"
 #include "train/device.h"
 #include "train/initialise.h"
+#include "train/sums.h"
 
 #include <string.h>
 
@@ -135,17 +135,12 @@ static int open_parts(experiment *e, unsigned parts)
     return open_data(e, parts);
 }
 
-static int open_sums(experiment *e)
-{
-    return e->info->size > 1 ? host_reduction_open(&e->sums, e->ranks, e->device) : 0;
-}
-
 int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts)
 {
     *e = (experiment){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
     TRY(device_threads(config, ranks, &e->threads));
     TRY(comm_agree(ranks, open_parts(e, parts)));
-    TRY(comm_agree(ranks, open_sums(e)));
+    TRY(comm_agree(ranks, sums_open(&e->sums, config, e->device, ranks, log)));
     runtime_open(&e->run, &(runtime_options){.device = e->device,
                                              .tensors = &e->tensors,
                                              .sums = e->sums,
@@ -160,6 +155,9 @@ int experiment_open(experiment *e, const settings *config, logger *log, comm *ra
 
 void experiment_close(experiment *e)
 {
+    /* A GPU whose sums lost a peer may never end its work, and freeing its memory would wait for that. */
+    if (e->device && !e->device->ops->host_memory && comm_peer_failed(e->ranks))
+        return;
     if (e->run.options.device)
         runtime_close(&e->run);
     if (e->sums)

@@ -5,8 +5,8 @@
  * work at once, or, when deferred, as late as it may: when something waits for it. Then a copy reads pageable host
  * memory late, too. Captured work runs stream by stream, each as late as the recorded waits allow.
  *
- * A whole program is told by its environment: EMULATED_DEFER (set: streams are deferred), EMULATED_GPUS (how many).
- * C and C++. One thread.
+ * A whole program is told by its environment: EMULATED_DEFER (set: streams are deferred), EMULATED_GPUS (how many),
+ * EMULATED_REPORT (set: says at its end on stderr how many graphs were launched). C and C++. One thread.
  */
 #ifndef TESKD_TESTS_EMULATED_H
 #define TESKD_TESTS_EMULATED_H

@@ -3,6 +3,7 @@
 #include "runtime.h"
 
 #include <chrono>
+#include <cstdio>
 #include <cstdlib>
 #include <deque>
 #include <map>
@@ -71,6 +72,19 @@ namespace
 CUstream_st legacy; /* the stream NULL */
 std::set<cudaStream_t> streams{&legacy};
 std::shared_ptr<capture> active;
+
+/* How many graphs were launched, told at the end. */
+struct replay_count {
+    size_t replays = 0;
+
+    ~replay_count()
+    {
+        if (std::getenv("EMULATED_REPORT"))
+            std::fprintf(stderr, "emulated GPU: %zu replays\n", replays);
+    }
+};
+
+replay_count launched;
 bool deferred = std::getenv("EMULATED_DEFER") != nullptr;
 
 cudaStream_t named(cudaStream_t stream)
@@ -449,6 +463,7 @@ cudaError_t cudaGraphUpload(cudaGraphExec_t, cudaStream_t)
 cudaError_t cudaGraphLaunch(cudaGraphExec_t ready, cudaStream_t stream)
 {
     RETURN_ERROR(emulated_call_outside_capture());
+    launched.replays++;
     std::shared_ptr<replay> run = std::make_shared<replay>(replay{ready->graph, {}});
     return emulated_enqueue(stream, [run] { return run->advance(run->graph->origin, run->graph->works.size()); });
 }

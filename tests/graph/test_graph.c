@@ -70,6 +70,14 @@ static void residual_of_other_size(void **state)
     EXPECT_SHAPE_ERROR(g, "2x6x6x3", "2x6x6x4");
 }
 
+static void upsampled_normalisation_of_other_channels(void **state)
+{
+    graph *g = *state;
+    value_id z = map(g, "z", 6, 3), sums = graph_apply(g, OP_UPSAMPLE_BN_SUMS, NULL, 1, &z);
+    graph_apply(g, OP_UPSAMPLE_BN, NULL, 4, (value_id[]){z, sums, vector(g, "c", 3), vector(g, "d", 4)});
+    EXPECT_SHAPE_ERROR(g, "vector of 4", "3 channels");
+}
+
 static void convolution_of_other_channels(void **state)
 {
     graph *g = *state;
@@ -146,11 +154,16 @@ static void shapes_follow_from_inputs(void **state)
     x = graph_apply(g, OP_CONV2D, &attr, 2, (value_id[]){x, weight(g, "w", 8, 3, 3)});
     assert_memory_equal(graph_desc(g, x)->dim, ((int32_t[]){2, 5, 5, 8}), sizeof(int32_t[4]));
     x = graph_apply(g, OP_UPSAMPLE2X, NULL, 1, &x);
+    value_id sums = graph_apply(g, OP_UPSAMPLE_BN_SUMS, NULL, 1, &x);
+    assert_int_equal(graph_desc(g, sums)->dtype, DTYPE_F64);
+    assert_memory_equal(graph_desc(g, sums)->dim, ((int32_t[]){1, 1, 2, 8}), sizeof(int32_t[4]));
+    value_id u = graph_apply(g, OP_UPSAMPLE_BN, NULL, 4, (value_id[]){x, sums, vector(g, "c", 8), vector(g, "d", 8)});
+    assert_memory_equal(graph_desc(g, u)->dim, ((int32_t[]){2, 20, 20, 8}), sizeof(int32_t[4]));
     value_id y = graph_apply(g, OP_CONCAT, NULL, 2, (value_id[]){x, map(g, "b", 10, 3)});
     assert_memory_equal(graph_desc(g, y)->dim, ((int32_t[]){2, 10, 10, 11}), sizeof(int32_t[4]));
     value_id patches = graph_apply(g, OP_PATCHIFY, &(op_attr){.kernel = 5}, 1, &x);
     assert_memory_equal(graph_desc(g, patches)->dim, ((int32_t[]){2, 2, 2, 200}), sizeof(int32_t[4]));
-    value_id sums = graph_apply(g, OP_BN_SUMS, NULL, 1, &x);
+    sums = graph_apply(g, OP_BN_SUMS, NULL, 1, &x);
     assert_int_equal(graph_desc(g, sums)->dtype, DTYPE_F64);
     assert_memory_equal(graph_desc(g, sums)->dim, ((int32_t[]){1, 1, 2, 8}), sizeof(int32_t[4]));
     assert_int_equal(graph_status(g), 0);
@@ -328,6 +341,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         TEST(add_of_other_size),
         TEST(residual_of_other_size),
+        TEST(upsampled_normalisation_of_other_channels),
         TEST(convolution_of_other_channels),
         TEST(convolution_larger_than_the_map),
         TEST(bias_of_other_size),

@@ -1,5 +1,5 @@
 /* Augmentation against a plain rewriting of its definition, and the loader's promises: the same pictures for any number
- * of ranks and any starting point, each picture exactly once an epoch. */
+ * of ranks and any starting point, each picture exactly once an epoch, the same whatever batches hold of it. */
 #include "scratch.h"
 
 #include "base/error.h"
@@ -234,6 +234,116 @@ static void test_seek(void **state)
     dataset_close(&set);
 }
 
+/* What a picture's choice and bytes come to, by the definition and augment_table. */
+static void check_made(const dataset *set, const uint8_t *picture, const int32_t *choice, const float *expected)
+{
+    static float table[256][3];
+    augment_table(set, REAL_FLOAT32, table);
+    for (int y = 0; y < HEIGHT; y++)
+        for (int x = 0; x < WIDTH; x++)
+            for (int c = 0; c < 3; c++) {
+                int row = y + choice[1] - AUGMENT_PADDING,
+                    column = (choice[3] ? WIDTH - 1 - x : x) + choice[2] - AUGMENT_PADDING;
+                bool inside = row >= 0 && row < HEIGHT && column >= 0 && column < WIDTH;
+                float value = table[inside ? picture[(row * WIDTH + column) * 3 + c] : 0][c];
+                assert_memory_equal(&value, &expected[(y * WIDTH + x) * 3 + c], sizeof value);
+            }
+}
+
+/* The share of the batch, made from what it holds, is that of the loader of real pictures. */
+static void check_batch(const dataset *set, const loader_batch *batch, loader_content content, const loader_batch *real)
+{
+    assert_true(batch->images == real->images && batch->position == real->position && batch->epoch == real->epoch);
+    assert_true(batch->step == real->step && batch->global_images == real->global_images);
+    assert_memory_equal(batch->labels, real->labels, (size_t)real->images * sizeof *real->labels);
+    assert_true((batch->pixels != NULL) == (content == LOADER_BYTES));
+    for (int32_t k = 0; k < batch->images; k++) {
+        const int32_t *choice = batch->choices + k * AUGMENT_CHOICE;
+        const uint8_t *source = content == LOADER_BYTES ? batch->pixels : set->pixels;
+        if (content == LOADER_BYTES)
+            assert_int_equal(choice[0], k);
+        check_made(set, source + choice[0] * PIXELS, choice, (const float *)real->pixels + k * PIXELS);
+    }
+}
+
+static void compare_contents(const loader_options *options, loader_content content, int epochs)
+{
+    loader *l, *real;
+    loader_options other = *options;
+    other.content = content;
+    assert_int_equal(loader_open(&real, options), 0);
+    assert_int_equal(loader_open(&l, &other), 0);
+    for (int step = 0; step < epochs * loader_steps(l); step++) {
+        loader_batch batch, expected;
+        assert_int_equal(loader_next(l, &batch), 0);
+        assert_int_equal(loader_next(real, &expected), 0);
+        assert_null(expected.choices);
+        check_batch(options->dataset, &batch, content, &expected);
+    }
+    loader_close(&l);
+    loader_close(&real);
+}
+
+static void test_contents(void **state)
+{
+    (void)state;
+    dataset set = make_set(53);
+    for (int32_t rank = 0; rank < 2; rank++)
+        for (int plain = 0; plain < 2; plain++) {
+            loader_options options = training(&set, 10, rank, 2);
+            options.augment = options.shuffle = !plain;
+            compare_contents(&options, LOADER_CHOICES, 2);
+            compare_contents(&options, LOADER_BYTES, 2);
+        }
+    dataset_close(&set);
+}
+
+/* Memory that is counted; the `refused`-th piece is not given. */
+typedef struct {
+    int given, taken_back, refused;
+} counted_memory;
+
+static void *counted_alloc(void *context, size_t bytes)
+{
+    counted_memory *m = context;
+    return ++m->given == m->refused ? NULL : aligned_alloc(64, bytes);
+}
+
+static void counted_free(void *context, void *memory)
+{
+    counted_memory *m = context;
+    assert_non_null(memory);
+    m->taken_back++;
+    free(memory);
+}
+
+static void test_memory(void **state)
+{
+    (void)state;
+    dataset set = make_set(30);
+    for (loader_content content = LOADER_REAL; content <= LOADER_CHOICES; content++) {
+        counted_memory memory = {0};
+        loader_options options = training(&set, 10, 0, 1);
+        options.content = content;
+        options.memory = (loader_memory){counted_alloc, counted_free, &memory};
+        loader *l;
+        loader_batch batch;
+        assert_int_equal(loader_open(&l, &options), 0);
+        assert_int_equal(loader_next(l, &batch), 0);
+        loader_close(&l);
+        assert_int_equal(memory.given > 0, content != LOADER_CHOICES);
+        assert_int_equal(memory.taken_back, memory.given);
+        int slots = memory.given;
+        for (int refused = 1; refused <= slots; refused++) {
+            memory = (counted_memory){.refused = refused};
+            assert_int_equal(loader_open(&l, &options), ERROR_MEMORY);
+            assert_null(l);
+            assert_int_equal(memory.taken_back, memory.given - 1);
+        }
+    }
+    dataset_close(&set);
+}
+
 static void expect_refused(loader_options options, const char *first, const char *second)
 {
     loader *l;
@@ -288,14 +398,21 @@ static void test_thread_error(void **state)
     assert_int_equal(loader_next(l, &batch), 0);
     assert_int_equal(batch.labels[9], set.labels[19]);
     loader_close(&l);
+    options.content = LOADER_CHOICES;
+    assert_int_equal(loader_open(&l, &options), 0);
+    assert_int_equal(loader_seek(l, 0, 2), 0);
+    assert_int_equal(loader_next(l, &batch), ERROR_DATA);
+    assert_contains(error_message(), "picture 25 has label 10");
+    loader_close(&l);
     dataset_close(&set);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_augment), cmocka_unit_test(test_ranks),    cmocka_unit_test(test_once_each),
-        cmocka_unit_test(test_seek),    cmocka_unit_test(test_settings), cmocka_unit_test(test_thread_error),
+        cmocka_unit_test(test_augment),  cmocka_unit_test(test_ranks),    cmocka_unit_test(test_once_each),
+        cmocka_unit_test(test_seek),     cmocka_unit_test(test_settings), cmocka_unit_test(test_thread_error),
+        cmocka_unit_test(test_contents), cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

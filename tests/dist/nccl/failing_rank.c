@@ -1,6 +1,5 @@
-/* A run with sums between emulated GPUs in which one rank fails in the middle of a sum, ended the way a main program has
- * to: nccl_failing_rank MODE RANK
- *   killed  RANK dies of SIGKILL       abort   RANK fails with a message of its own
+/* A run with sums between emulated GPUs in which one rank fails in the middle of a sum, ended the way a main program
+ * has to: nccl_failing_rank MODE RANK killed  RANK dies of SIGKILL       abort   RANK fails with a message of its own
  * Each rank says on stdout what it saw; stderr has what a user would read. */
 #include "base/error.h"
 #include "dist/nccl_reduction.h"
@@ -67,6 +66,8 @@ static int open_and_run(comm *c, const char *mode, bool fails)
     TRY(check(cudaStreamCreateWithFlags(&compute, cudaStreamNonBlocking)));
     TRY(nccl_reduction_open(&sums, libraries, c, compute, &(nccl_options){.deadline_seconds = 600}));
     int status = run(sums, compute, mode, fails);
+    printf("rank %d saw: %s\n", comm_describe(c)->rank, error_message());
+    fflush(stdout);
     sums->ops->close(sums);
     return status;
 }
@@ -82,9 +83,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "nccl_failing_rank: %s\n", error_message());
         return 2;
     }
-    int rank = comm_describe(c)->rank, status = open_and_run(c, argv[1], rank == atoi(argv[2]));
-    printf("rank %d saw: %s\n", rank, error_message());
-    fflush(stdout);
+    int status = open_and_run(c, argv[1], comm_describe(c)->rank == atoi(argv[2]));
     if (!comm_peer_failed(c)) {
         comm_sign_error(c, status);
         fprintf(stderr, "nccl_failing_rank: %s\n", error_message());

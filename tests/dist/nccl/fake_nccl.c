@@ -1,6 +1,6 @@
 /* A library with NCCL's name for the emulated device: ranks of one host add through shared memory that is named by the
- * unique id, as work of their streams. As NCCL's non-blocking communicators, it launches a sum some time after the call,
- * refuses calls while one is under way, and never notices by itself that a peer is gone.
+ * unique id, as work of their streams. As NCCL's non-blocking communicators, it launches a sum some time after the
+ * call, refuses calls while one is under way, and never notices by itself that a peer is gone.
  *
  * FAKE_NCCL in the environment, when a communicator is made, says what goes wrong: init_hangs, init_fails (on the last
  * rank), launch_hangs, sum_hangs, link_lost (in the second sum), finalize_hangs, abort_hangs. One thread, but for

@@ -1,5 +1,6 @@
 /* Sums between GPUs on the emulated device, for any number of ranks: what is summed, in what order with the launches,
- * and what happens when NCCL or the GPU fails. The device does its work as late as it may, so that a missing wait shows.
+ * and what happens when NCCL or the GPU fails. The device does its work as late as it may, so that a missing wait
+ * shows.
  */
 #include "base/error.h"
 #include "base/sixteen_bit.h"
@@ -345,8 +346,8 @@ static void opening_fails_on_one_rank(void **state)
     if (rank_count() > 1)
         snprintf(who, sizeof who, "rank %d on ", rank_count() - 1);
     opening_fails("init_fails", 600,
-                  (const char *[]){who, "connecting the GPUs: NCCL 2.", "unhandled system error", "no route to 10.0.0.7",
-                                   "NCCL_DEBUG=INFO", NULL});
+                  (const char *[]){who, "connecting the GPUs: NCCL 2.", "unhandled system error",
+                                   "no route to 10.0.0.7", "NCCL_DEBUG=INFO", NULL});
 }
 
 static void library_is_missing(void **state)
@@ -363,8 +364,8 @@ static void library_is_missing(void **state)
     setenv("TESKD_CUDA_LIBRARIES", "/nonexistent", 1);
     ok(cuda_libraries_open(&none));
     setenv("TESKD_CUDA_LIBRARIES", kept, 1);
-    int code = nccl_reduction_open(&sums, misses ? none : libraries, ranks, compute,
-                                   &(nccl_options){.deadline_seconds = 60});
+    int code =
+        nccl_reduction_open(&sums, misses ? none : libraries, ranks, compute, &(nccl_options){.deadline_seconds = 60});
     says(code, ERROR_KERNEL, (const char *[]){"libnccl.so.2", "libnccl2", NULL});
     all_ranks_say_the_same();
     cuda_libraries_close(none);
@@ -531,22 +532,14 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_type_and_size),
-        cmocka_unit_test(many_started),
-        cmocka_unit_test(only_enqueued),
-        cmocka_unit_test(recorded),
-        cmocka_unit_test(environment),
-        cmocka_unit_test(distinct_gpus),
-        cmocka_unit_test(opening_never_ends),
-        cmocka_unit_test(opening_fails_on_one_rank),
-        cmocka_unit_test(library_is_missing),
-        cmocka_unit_test(launching_never_ends),
-        cmocka_unit_test(a_sum_never_ends),
-        cmocka_unit_test(an_error_while_summing),
-        cmocka_unit_test(different_sums),
-        cmocka_unit_test(an_end_with_sums_under_way),
-        cmocka_unit_test(an_end_that_hangs),
-        cmocka_unit_test(calls_of_the_runtime_fail),
+        cmocka_unit_test(every_type_and_size), cmocka_unit_test(many_started),
+        cmocka_unit_test(only_enqueued),       cmocka_unit_test(recorded),
+        cmocka_unit_test(environment),         cmocka_unit_test(distinct_gpus),
+        cmocka_unit_test(opening_never_ends),  cmocka_unit_test(opening_fails_on_one_rank),
+        cmocka_unit_test(library_is_missing),  cmocka_unit_test(launching_never_ends),
+        cmocka_unit_test(a_sum_never_ends),    cmocka_unit_test(an_error_while_summing),
+        cmocka_unit_test(different_sums),      cmocka_unit_test(an_end_with_sums_under_way),
+        cmocka_unit_test(an_end_that_hangs),   cmocka_unit_test(calls_of_the_runtime_fail),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

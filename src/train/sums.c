@@ -1,0 +1,50 @@
+/* Owns the choice of how ranks add up. One thread. */
+#include "train/sums.h"
+#include "base/error.h"
+#include "run/host_reduction.h"
+
+#ifdef TESKD_HAVE_NCCL
+#include "dist/nccl_reduction.h"
+#include "kernels/cuda_open.h"
+
+/* A rank may be away for a while: writing a checkpoint, choosing convolutions for a last batch. */
+static const double deadline_seconds = 600;
+
+static int open_nccl(reduction **out, const settings *config, backend *device, comm *ranks, logger *log)
+{
+    bool distinct;
+    TRY(nccl_gpus_are_distinct(ranks, cuda_gpu_id(device), &distinct));
+    if (!distinct) {
+        CHECK(config->run.reduction == REDUCTION_AUTO, ERROR_SETTINGS,
+              "run.reduction: nccl needs a GPU for every rank, and two ranks have the same one; start fewer ranks, or "
+              "take mpi for debugging");
+        log_info(log, "ranks share a GPU, which NCCL refuses: sums go through host memory (run.reduction = mpi)");
+        return host_reduction_open(out, ranks, device);
+    }
+    const nccl_options options = {deadline_seconds, config->run.deterministic};
+    int status = nccl_reduction_open(out, cuda_backend_libraries(device), ranks, cuda_backend_stream(device), &options);
+    return status < 0 ? error_prefix(status, "NCCL (run.reduction = mpi does without)") : 0;
+}
+#else
+static int open_nccl(reduction **out, const settings *config, backend *device, comm *ranks, logger *log)
+{
+    CHECK(config->run.reduction == REDUCTION_AUTO, ERROR_SETTINGS,
+          "run.reduction: this program was built without NCCL");
+    log_info(log, "built without NCCL: sums go through host memory (run.reduction = mpi)");
+    return host_reduction_open(out, ranks, device);
+}
+#endif
+
+int sums_open(reduction **out, const settings *config, backend *device, comm *ranks, logger *log)
+{
+    int wanted = (int)config->run.reduction;
+    bool alone = comm_describe(ranks)->size == 1;
+    *out = NULL;
+    CHECK(wanted != REDUCTION_NCCL || !device->ops->host_memory, ERROR_SETTINGS,
+          "run.reduction: nccl adds up between GPUs, but run.device is %s", device->ops->name);
+    if (alone && wanted != REDUCTION_NCCL)
+        return 0;
+    if (device->ops->host_memory || wanted == REDUCTION_MPI)
+        return host_reduction_open(out, ranks, device);
+    return open_nccl(out, config, device, ranks, log);
+}

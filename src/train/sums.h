@@ -1,0 +1,14 @@
+/* From settings to the sums over the ranks. */
+#ifndef TESKD_TRAIN_SUMS_H
+#define TESKD_TRAIN_SUMS_H
+
+#include "base/log.h"
+#include "base/settings.h"
+#include "dist/reduction.h"
+#include "kernels/backend.h"
+
+/* How run.reduction says. `*out` is NULL where there is one rank and nothing to sum. Every rank calls it; `log` hears
+ * when GPUs are shared and sums take the long way. */
+int sums_open(reduction **out, const settings *config, backend *device, comm *ranks, logger *log);
+
+#endif
