@@ -187,26 +187,22 @@ static cudaError_t query(cudaStream_t stream, bool *idle)
     return cudaSuccess;
 }
 
-/* The one thing that the host can see of a GPU's progress is a stream that runs empty. */
+/* The deadline counts from the beginning of the wait: the host sees nothing of how far a GPU has come. */
 static int await_streams(const nccl_reduction *self)
 {
     const char *what = "waiting for the GPU";
     double limit = clock_seconds() + self->deadline;
-    bool idle[2] = {false, false}, had_idle = false;
+    bool idle[2];
     for (int polls = 0;; clock_pause(&polls)) {
         TRY(check_cuda(self, query(self->compute, &idle[0]), what));
         TRY(check_cuda(self, query(self->sums, &idle[1]), what));
+        TRY(look_around(self)); /* in any case: an aborted sum ends, too */
         if (idle[0] && idle[1])
-            return look_around(self); /* an aborted sum ends, too */
-        TRY(look_around(self));
-        if ((idle[0] || idle[1]) && !had_idle) {
-            had_idle = true;
-            limit = clock_seconds() + self->deadline;
-        }
+            return 0;
         CHECK(clock_seconds() < limit, ERROR_COMM,
-              "%s: no progress for %g s%s, while every rank is alive; %s may have lost a connection without noticing "
-              "(NCCL_DEBUG=INFO in the environment shows more)",
-              what, self->deadline, idle[0] ? " in sums over the ranks" : "", self->name);
+              "%s: its %s were not done within %g s, while every rank is alive; %s may have lost a connection without "
+              "noticing (NCCL_DEBUG=INFO in the environment shows more)",
+              what, idle[1] ? "launches" : "sums over the ranks", self->deadline, self->name);
     }
 }
 

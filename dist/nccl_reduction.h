@@ -12,9 +12,8 @@ struct cuda_libraries; /* kernels/libraries.h */
 struct CUstream_st;    /* what a cudaStream_t points to */
 
 typedef struct {
-    /* How long opening (two minutes at most), starting a sum, and a wait without any progress may take while every rank
-     * is alive. Longer than what is launched between two waits, and than a peer's longest pause (a checkpoint that only
-     * rank 0 writes). */
+    /* How long opening (two minutes at most), starting a sum, and a wait may take while every rank is alive. Longer than
+     * what is launched between two waits and a peer's longest pause (a checkpoint that only rank 0 writes) together. */
     double deadline_seconds;
 
     /* Sums in a fixed order: NCCL_ALGO=Ring and NCCL_PROTO=Simple, unless the environment says otherwise. */

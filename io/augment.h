@@ -11,6 +11,7 @@ enum {
     AUGMENT_PADDING = 4,      /* pixels of value 0 on each side, before the crop and before normalising */
     AUGMENT_MAX_WIDTH = 1024, /* of a picture */
     AUGMENT_CHOICE = 4,       /* numbers that say how a picture is made: picture of the set, top, left, flip */
+    AUGMENT_FLIP = 3,         /* which of them is the flip, 0 or 1 */
 };
 
 /* Which random choices to make; the picture's position in the epoch's global order is the third coordinate. */

@@ -48,7 +48,7 @@ typedef struct {
     /* Batch normalisation and concat_linear heed the row_stride of a tensor. */
     bool strided_rows;
 
-    /* The device would rather have pictures of 8 channels than of 3. */
+    /* The device would rather have pictures of PADDED_PICTURE_CHANNELS than of 3. */
     bool pads_pictures;
 
     /* Chooses an algorithm for the request and says how much workspace its launches need.
@@ -90,14 +90,14 @@ typedef struct {
     int (*mark_times)(backend *self, uint32_t n, double *seconds);
 
     /* Optional: copies that run beside the launches, in numbered lanes. `upload` starts when the launches before the
-     * lane's last upload_release are done; launches after upload_use see the copied bytes; upload_finish waits until
-     * the host memory may change again. `host` is memory of alloc_pinned. */
+     * lane's last upload_release are done; launches after upload_use see the copied bytes; after upload_done
+     * has said so the host memory may change again. `host` is memory of alloc_pinned. */
     void *(*alloc_pinned)(backend *self, size_t bytes);
     void (*free_pinned)(backend *self, void *memory);
     int (*upload)(backend *self, int lane, void *device, const void *host, size_t bytes);
     int (*upload_use)(backend *self, int lane);
     int (*upload_release)(backend *self, int lane);
-    int (*upload_finish)(backend *self, int lane);
+    int (*upload_done)(backend *self, int lane, bool *done);
 
     /* One line for the banner and `teskd info`: libraries, versions, instruction set, threads.
      * Valid as long as the backend. */
@@ -106,7 +106,7 @@ typedef struct {
     void (*close)(backend *self);
 } backend_ops;
 
-enum { UPLOAD_LANES = 4 };
+enum { UPLOAD_LANES = 4, PADDED_PICTURE_CHANNELS = 8 };
 
 /* Every backend begins with its table. */
 struct backend {

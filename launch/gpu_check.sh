@@ -47,7 +47,7 @@ cifar                    0  training on --data, as long as the budget allows
 '
 
 build=
-bundle=${TESKD_BUNDLE:-}
+bundle=
 out=gpu_check
 budget=0
 only=
@@ -99,23 +99,22 @@ done
 
 # ---- where the programs are ----
 
-if [ -n "$bundle" ] && [ -z "$build" ] && [ -z "${TESKD_BUNDLE:-}" ]; then
-  # The bundle's own script is run, in the environment of its programs; a relative folder stays relative to here.
-  exec "$bundle/run.sh" "$bundle/launch/gpu_check.sh" "${given[@]}"
+if [ -z "$build$bundle" ] && [ -x "$root/run.sh" ]; then
+  bundle=$root
 fi
-if [ -z "$build" ] && [ -z "$bundle" ] && [ -x "$root/run.sh" ]; then
-  exec "$root/run.sh" "$self" "${given[@]}"
+if [ -n "$bundle" ] && [ -z "${TESKD_BUNDLE:-}" ]; then
+  exec "$bundle/run.sh" "$bundle/launch/gpu_check.sh" "${given[@]}" # comes back here, with the programs' environment
 fi
-if [ -n "$bundle" ] && [ -z "$build" ]; then
-  teskd=$root/bin/teskd
-  ops=$root/bin/test_backend_cuda
+if [ -n "$bundle" ]; then
+  teskd=$TESKD_BUNDLE/bin/teskd
+  ops=$TESKD_BUNDLE/bin/test_backend_cuda
 else
   build=${build:-$root/build}
   teskd=$build/teskd
   ops=$build/tests/gpu/test_backend_cuda
-  if [ -z "$stage" ]; then
-    nvidia=$("$root/launch/nvidia_libraries.sh")
-    export LD_LIBRARY_PATH=$nvidia${nvidia:+:}${LD_LIBRARY_PATH:-}
+  nvidia=$("$root/launch/nvidia_libraries.sh")
+  if [ -z "$stage" ] && [ -n "$nvidia" ]; then
+    export LD_LIBRARY_PATH=$nvidia${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
   fi
 fi
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
@@ -298,16 +297,18 @@ wanted() {
 
 if [ "$dry_run" = yes ]; then
   while read -r name limit what; do
-    [ -z "$name" ] || ! wanted "$name" || printf '%-22s %4s s  %s\n' "$name" "$limit" "$what"
+    [ -z "$name" ] || ! wanted "$name" || printf '%-22s %4s s  %s\n' "$name" "${limit/#0/-}" "$what"
   done <<<"$stages"
   exit 0
 fi
 
 [ -x "$teskd" ] || fail_usage "$teskd is not built; give --build or --bundle"
-if [ "$device" = cuda ] && ! "$teskd" info | grep -q '^ *cuda *GPU 0'; then
-  echo "gpu_check.sh: no GPU:" >&2
-  "$teskd" info | grep -A 5 '^ *cuda' >&2
-  exit 77
+if [ "$device" = cuda ]; then
+  info=$("$teskd" info)
+  if ! grep -q '^ *cuda *GPU 0' <<<"$info"; then
+    printf 'gpu_check.sh: no GPU:\n%s\n' "$info" >&2
+    exit 77
+  fi
 fi
 
 mkdir -p "$out"
@@ -324,14 +325,22 @@ print_table() {
     [ -z "$unfinished" ] || printf 'did not run, no time was left: --only %s\n' "${unfinished#,}"
   } | tee "$out/table.txt"
 }
-trap 'print_table; exit 1' INT TERM
+child=
+stop() {
+  [ -z "$child" ] || kill "$child"
+  print_table
+  exit 1
+}
+trap stop INT TERM
 
 add_row() { printf '%-22s %-8s %8s  %s\n' "$@" | cut -c 1-200 >>"$rows"; }
 
 # run_with_limit NAME SECONDS: 0 seconds is no limit.
 run_with_limit() {
   local limit=$2 log=$out/$1.log begin=$SECONDS status result
-  TESKD_STAGE_SECONDS=$limit timeout --kill-after=10 "$limit" "$self" "${given[@]}" --out "$out" --stage "$1" >"$log" 2>&1
+  TESKD_STAGE_SECONDS=$limit timeout --kill-after=10 "$limit" "$self" "${given[@]}" --out "$out" --stage "$1" >"$log" 2>&1 &
+  child=$!
+  wait $child # unlike a command in the foreground, ended by a signal to this script
   status=$?
   case $status in
     0) result=ok ;;
@@ -350,7 +359,9 @@ run_with_limit() {
 }
 
 while read -r name limit what <&3; do
-  [ -n "$name" ] && wanted "$name" || continue
+  if [ -z "$name" ] || ! wanted "$name"; then
+    continue
+  fi
   left=$((budget > 0 ? budget - SECONDS : 0))
   if [ "$budget" -gt 0 ] && [ $left -lt 10 ]; then
     add_row "$name" skipped 0 "no time left"

@@ -163,6 +163,6 @@ backend_ops cuda_table(const cuda_backend *self)
                          .upload = cuda_upload,
                          .upload_use = cuda_upload_use,
                          .upload_release = cuda_upload_release,
-                         .upload_finish = cuda_upload_finish,
+                         .upload_done = cuda_upload_done,
                          .description = cuda_describe};
 }

@@ -110,7 +110,7 @@ void cuda_pinned_free(backend *self, void *memory);
 int cuda_upload(backend *self, int lane, void *device, const void *host, size_t bytes);
 int cuda_upload_use(backend *self, int lane);
 int cuda_upload_release(backend *self, int lane);
-int cuda_upload_finish(backend *self, int lane);
+int cuda_upload_done(backend *self, int lane, bool *done);
 const char *cuda_describe(backend *self);
 
 /* The table of a backend whose `real`, `tf32` and `deterministic` are set, without `close`. */

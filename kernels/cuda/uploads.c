@@ -28,7 +28,13 @@ int cuda_upload_release(backend *self, int lane)
     return cuda_check(cudaEventRecord(device->lanes[lane].released, device->stream), what);
 }
 
-int cuda_upload_finish(backend *self, int lane)
+/* "Not ready" would otherwise be kept as the last error. */
+int cuda_upload_done(backend *self, int lane, bool *done)
 {
-    return cuda_check(cudaEventSynchronize(((cuda_backend *)self)->lanes[lane].uploaded), what);
+    cudaError_t status = cudaEventQuery(((cuda_backend *)self)->lanes[lane].uploaded);
+    *done = status == cudaSuccess;
+    if (status != cudaErrorNotReady)
+        return cuda_check(status, what);
+    cudaGetLastError();
+    return 0;
 }

@@ -44,8 +44,8 @@ static void build_backbone(builder *b)
 static value_id state_of_set(builder *b, const char *suffix, uint8_t type, const int32_t dim[4])
 {
     char name[2 * GRAPH_NAME_BYTES];
-    tensor_desc desc = {
-        .dim = {dim[0], dim[1], dim[2], dim[3]}, .dtype = type, .layout = LAYOUT_NHWC, .kind = KIND_STATE};
+    tensor_desc desc = {.dtype = type, .layout = LAYOUT_NHWC, .kind = KIND_STATE};
+    memcpy(desc.dim, dim, sizeof desc.dim);
     if (snprintf(name, sizeof name, "%s%s", b->shape->input.set, suffix) >= GRAPH_NAME_BYTES)
         graph_fail(b->g, ERROR_INTERNAL, "the name \"%s\" is too long", name);
     return graph_value_new(b->g, desc, name);
@@ -54,12 +54,11 @@ static value_id state_of_set(builder *b, const char *suffix, uint8_t type, const
 static value_id pictures_from_bytes(builder *b, int32_t channels)
 {
     const step_input *input = &b->shape->input;
-    int32_t batch = b->shape->batch, height = b->options->image_height, width = b->options->image_width;
-    value_id bytes =
-        input->kind == INPUT_RESIDENT
-            ? state_of_set(b, "", DTYPE_U8, (const int32_t[]){input->set_images, height, width, PICTURE_CHANNELS})
-            : graph_input(b->g, "pixels", DTYPE_U8, (const int32_t[]){batch, height, width, PICTURE_CHANNELS});
-    value_id choice = graph_input(b->g, "choice", DTYPE_I32, (const int32_t[]){batch, 1, 1, 4});
+    bool resident = input->kind == INPUT_RESIDENT;
+    const int32_t dim[4] = {resident ? input->set_images : b->shape->batch, b->options->image_height,
+                            b->options->image_width, PICTURE_CHANNELS};
+    value_id bytes = resident ? state_of_set(b, "", DTYPE_U8, dim) : graph_input(b->g, "pixels", DTYPE_U8, dim);
+    value_id choice = graph_input(b->g, "choice", DTYPE_I32, (const int32_t[]){b->shape->batch, 1, 1, 4});
     value_id table = state_of_set(b, "/table", (uint8_t)b->g->real, (const int32_t[]){1, 256, 1, PICTURE_CHANNELS});
     op_attr attr = {.pad = input->crop_padding, .channels = channels};
     return graph_apply(b->g, OP_PICTURES, &attr, 3, (value_id[]){bytes, choice, table});

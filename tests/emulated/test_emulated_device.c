@@ -488,6 +488,12 @@ static void upload(backend *device, int lane, const lane_buffers *b)
     ok(device->ops->upload(device, lane, b->memory, b->pinned, COUNT * sizeof(float)));
 }
 
+static void await_upload(backend *device, int lane)
+{
+    for (bool done = false; !done;)
+        ok(device->ops->upload_done(device, lane, &done));
+}
+
 static void look(backend *device, const lane_buffers *b)
 {
     ok(device->ops->copy(device, b->seen, b->memory, COUNT * sizeof(float)));
@@ -517,8 +523,8 @@ static void an_upload_waits_for_the_release(void **state)
             if (released)
                 ok(device->ops->upload_release(device, lane));
             upload(device, lane, &b);
-            ok(device->ops->upload_finish(device, lane));
-            fill(b.pinned, COUNT, 9000); /* finish: the host memory is free again */
+            await_upload(device, lane);
+            fill(b.pinned, COUNT, 9000); /* done: the host memory is free again */
             ok(device->ops->upload_use(device, lane));
             if (released)
                 expect(device, b.seen, COUNT, 1);

@@ -271,6 +271,90 @@ static void upsample_bn_spares_what_is_seen(void **state)
     }
 }
 
+/* Parameters by name and shape, and the first convolution's input: nobody else sees the channels of zeros. */
+static void check_padded(const char *network)
+{
+    graph own, padded;
+    model m;
+    model_options options = options_of(network, true);
+    build(&own, &options, true, all_rewrites);
+    options.padded_channels = 8;
+    graph_init(&padded, DTYPE_F32);
+    model_build(&m, &padded, &options, &(step_shape){.training = true, .batch = 2, .global_batch = 2, .loss_batch = 2});
+    assert_int_equal(graph_desc(&padded, m.input)->dim[3], 8);
+    model_free(&m);
+    graph_rewrite(&padded, &all_rewrites);
+    graph_backward(&own, false);
+    graph_backward(&padded, false);
+    assert_int_equal(graph_status(&own), 0);
+    assert_int_equal(graph_status(&padded), 0);
+    for (value_id id = 1; id < own.n_values; id++) {
+        const tensor_desc *desc = graph_desc(&own, id);
+        if (desc->kind != KIND_PARAMETER && desc->kind != KIND_GRADIENT)
+            continue;
+        value_id other = graph_find(&padded, own.values[id].name);
+        assert_true(other != VALUE_NONE);
+        assert_memory_equal(graph_desc(&padded, other), desc, sizeof *desc);
+    }
+    assert_int_equal(weights(&padded, false), weights(&own, false));
+    assert_int_equal(count_op(&padded, OP_PAD_CHANNELS), 2);
+    assert_int_equal(count_op(&padded, OP_CHANNEL_SLICE) - count_op(&own, OP_CHANNEL_SLICE), 1);
+    assert_int_equal(count_op(&padded, OP_CONV2D_DGRAD), count_op(&own, OP_CONV2D_DGRAD));
+    graph_free(&own);
+    graph_free(&padded);
+}
+
+static void padding_leaves_parameters_alone(void **state)
+{
+    (void)state;
+    for (int row = 0; network_at(row); row++)
+        check_padded(network_at(row)->name);
+}
+
+static void check_value(const graph *g, const char *name, value_kind kind, dtype type, const int32_t dim[4])
+{
+    value_id id = graph_find(g, name);
+    if (id == VALUE_NONE)
+        fail_msg("there is no %s", name);
+    const tensor_desc *desc = graph_desc(g, id);
+    assert_int_equal(desc->kind, kind);
+    assert_int_equal(desc->dtype, type);
+    assert_memory_equal(desc->dim, dim, sizeof desc->dim);
+}
+
+static void pictures_come_in_three_ways(void **state)
+{
+    (void)state;
+    static const char *const bytes_of[] = {[INPUT_BYTES] = "pixels", [INPUT_RESIDENT] = "data/train"};
+    for (input_kind kind = INPUT_REAL; kind <= INPUT_RESIDENT; kind++)
+        for (int32_t padded = 0; padded <= 8; padded += 8) {
+            graph g;
+            model m;
+            model_options options = options_of("cifarresnet8", true);
+            const step_input input = {.kind = kind, .set = "data/train", .set_images = 7, .crop_padding = 4};
+            const step_shape shape = {.batch = 2, .global_batch = 2, .loss_batch = 2, .input = input};
+            options.padded_channels = padded;
+            graph_init(&g, DTYPE_F32);
+            model_build(&m, &g, &options, &shape);
+            assert_int_equal(graph_status(&g), 0);
+            assert_int_equal(graph_desc(&g, m.input)->dim[3], padded ? padded : 3);
+            model_free(&m);
+            assert_int_equal(graph_find(&g, "input") != VALUE_NONE, kind == INPUT_REAL);
+            assert_int_equal(graph_find(&g, "pixels") != VALUE_NONE, kind == INPUT_BYTES);
+            assert_int_equal(count_op(&g, OP_PICTURES), kind != INPUT_REAL);
+            if (kind != INPUT_REAL) {
+                const int32_t images = kind == INPUT_BYTES ? 2 : 7;
+                check_value(&g, bytes_of[kind], kind == INPUT_BYTES ? KIND_INPUT : KIND_STATE, DTYPE_U8,
+                            (const int32_t[]){images, 32, 32, 3});
+                check_value(&g, "choice", KIND_INPUT, DTYPE_I32, (const int32_t[]){2, 1, 1, 4});
+                check_value(&g, "data/train/table", KIND_STATE, DTYPE_F32, (const int32_t[]){1, 256, 1, 3});
+                assert_int_equal(g.nodes[0].op, OP_PICTURES);
+                assert_int_equal(g.nodes[0].attr.pad, 4);
+            }
+            graph_free(&g);
+        }
+}
+
 static void keep_only(graph *g, const char *name)
 {
     for (value_id id = 1; id < g->n_values; id++)
@@ -384,7 +468,8 @@ int main(void)
         cmocka_unit_test(rewrites_spare_what_is_seen),    cmocka_unit_test(upsample_bn_spares_what_is_seen),
         cmocka_unit_test(deployed_model_has_no_students), cmocka_unit_test(backward_reaches_every_parameter),
         cmocka_unit_test(nothing_is_dead_in_training),    cmocka_unit_test(students_of_any_width),
-        cmocka_unit_test(misfit_settings_are_refused),
+        cmocka_unit_test(misfit_settings_are_refused),    cmocka_unit_test(padding_leaves_parameters_alone),
+        cmocka_unit_test(pictures_come_in_three_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -90,6 +90,7 @@ static step_options options_of(const small_settings *settings)
                                     .student_width = 32,
                                     .image_height = SMALL_SIDE,
                                     .image_width = SMALL_SIDE,
+                                    .padded_channels = settings->padded_channels,
                                     .temperature = 4,
                                     .ce_weight = 0.2,
                                     .kd_weight = 0.8,

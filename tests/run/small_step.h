@@ -10,6 +10,7 @@ enum { SMALL_BATCH = 3, SMALL_SIDE = 16, SMALL_CLASSES = 5 };
 
 typedef struct {
     bool teskd, kd_detach_teacher;
+    int32_t padded_channels;
     double feature_weight;
     rewrite_options rewrites;
     sgd_options sgd;

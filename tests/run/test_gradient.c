@@ -256,7 +256,8 @@ static void teskd_without_rewrites(void **state)
 static void teskd_with_rewrites(void **state)
 {
     (void)state;
-    check_gradient(&(small_settings){.teskd = true, .feature_weight = 0.02, .rewrites = {true, true, true, true}}, true);
+    check_gradient(&(small_settings){.teskd = true, .feature_weight = 0.02, .rewrites = {true, true, true, true}},
+                   true);
 }
 
 static void each_rewrite_alone(void **state)
@@ -265,6 +266,12 @@ static void each_rewrite_alone(void **state)
     check_gradient(&(small_settings){.teskd = true, .rewrites = {.upsample = true}}, false);
     check_gradient(&(small_settings){.teskd = true, .rewrites = {.fuse = true}}, false);
     check_gradient(&(small_settings){.teskd = true, .rewrites = {.patch = true}}, false);
+}
+
+static void padded_pictures(void **state)
+{
+    (void)state;
+    check_gradient(&(small_settings){.padded_channels = 8}, true);
 }
 
 static void detached_teacher(void **state)
@@ -283,6 +290,7 @@ int main(void)
         cmocka_unit_test(teskd_without_rewrites),
         cmocka_unit_test(teskd_with_rewrites),
         cmocka_unit_test(each_rewrite_alone),
+        cmocka_unit_test(padded_pictures),
         cmocka_unit_test(detached_teacher),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,4 +1,5 @@
-/* One training step as a whole: rewrites on against off, the update against its formula, buckets, shared arenas. */
+/* One training step as a whole: rewrites on against off, the padded pictures, the update against its formula, buckets,
+ * shared arenas. */
 #include "small_step.h"
 
 #include <math.h>
@@ -61,6 +62,25 @@ static void cpu_agrees_with_the_reference(void **state)
         assert_same_step(&reference, &cpu, float32_outputs, float32_gradients);
         small_step_close(&reference);
         small_step_close(&cpu);
+    }
+}
+
+static void padded_pictures_change_nothing(void **state)
+{
+    (void)state;
+    const struct {
+        open_backend *open;
+        double outputs, gradients;
+    } cases[] = {{open_reference, 1e-12, 1e-12}, {open_cpu, float32_outputs, float32_gradients}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        small_step own, padded;
+        small_settings settings = {.teskd = true, .feature_weight = 0.02};
+        run_once(&own, &settings, cases[i].open);
+        settings.padded_channels = 8;
+        run_once(&padded, &settings, cases[i].open);
+        assert_same_step(&own, &padded, cases[i].outputs, cases[i].gradients);
+        small_step_close(&own);
+        small_step_close(&padded);
     }
 }
 
@@ -220,9 +240,13 @@ static void programs_take_turns(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(rewrites_change_nothing),       cmocka_unit_test(rewrites_change_nothing_on_the_cpu),
-        cmocka_unit_test(cpu_agrees_with_the_reference), cmocka_unit_test(update_follows_the_formula),
-        cmocka_unit_test(buckets_cover_the_gradients),   cmocka_unit_test(nothing_is_read_before_it_is_written),
+        cmocka_unit_test(rewrites_change_nothing),
+        cmocka_unit_test(rewrites_change_nothing_on_the_cpu),
+        cmocka_unit_test(cpu_agrees_with_the_reference),
+        cmocka_unit_test(padded_pictures_change_nothing),
+        cmocka_unit_test(update_follows_the_formula),
+        cmocka_unit_test(buckets_cover_the_gradients),
+        cmocka_unit_test(nothing_is_read_before_it_is_written),
         cmocka_unit_test(programs_take_turns),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -98,7 +98,7 @@ static void set_element(void *array, size_t i, double value, comm_dtype type)
         ((double *)array)[i] = value;
         break;
     case COMM_I64:
-        ((int64_t *)array)[i] = (int64_t)value;
+        ((int64_t *)array)[i] = (int64_t)value * (((int64_t)1 << 55) + 1); /* no double holds it */
         break;
     default:
         ((uint16_t *)array)[i] = type == COMM_F16 ? float16_from((float)value) : bfloat16_from((float)value);
@@ -230,6 +230,44 @@ static void only_enqueued(void **state)
     assert_true(emulated_pending() >= 4);
     ok(sums->ops->synchronize(sums));
     check_sum(&v);
+    close_sums(sums, 'd');
+    free_vector(&v);
+}
+
+/* A wait is for the sums, too, also for those that no launch waits for yet. */
+static void waited_for_unfinished(void **state)
+{
+    (void)state;
+    reduction *sums = open_sums("", 60);
+    vector v = new_vector(100003, COMM_F64, 1);
+    launch_fill(&v);
+    start(sums, &v);
+    ok(sums->ops->synchronize(sums));
+    launch_read(&v);
+    assert_int_equal(cudaStreamSynchronize(compute), cudaSuccess);
+    check_sum(&v);
+    ok(sums->ops->finish(sums));
+    ok(sums->ops->synchronize(sums));
+    close_sums(sums, 'd');
+    free_vector(&v);
+}
+
+/* A recording without sums, after sums: it may not wait for what was done before it. */
+static void recorded_without_sums(void **state)
+{
+    (void)state;
+    reduction *sums = open_sums("", 60);
+    vector v = new_vector(3, COMM_F32, 0);
+    cudaGraph_t graph = NULL;
+    launch_fill(&v);
+    start(sums, &v);
+    ok(sums->ops->finish(sums));
+    assert_int_equal(cudaStreamBeginCapture(compute, cudaStreamCaptureModeThreadLocal), cudaSuccess);
+    ok(sums->ops->finish(sums));
+    launch_read(&v);
+    assert_int_equal(cudaStreamEndCapture(compute, &graph), cudaSuccess);
+    cudaGraphDestroy(graph);
+    ok(sums->ops->synchronize(sums));
     close_sums(sums, 'd');
     free_vector(&v);
 }
@@ -407,11 +445,11 @@ static void a_sum_never_ends(void **state)
     start(sums, &v);
     ok(sums->ops->finish(sums));
     int code = sums->ops->synchronize(sums);
-    stays_failed(sums, code, (const char *[]){"no progress for 0.3 s", "every rank is alive", NULL});
+    stays_failed(sums, code,
+                 (const char *[]){"sums over the ranks were not done within 0.3 s", "every rank is alive", NULL});
     free_vector(&v);
 }
 
-/* The deadline is for a wait without progress: many sums may take longer, as long as the GPU's work gets on. */
 static void an_error_while_summing(void **state)
 {
     (void)state;
@@ -464,7 +502,10 @@ static void an_end_that_hangs(void **state)
 {
     (void)state;
     double begin = now();
-    close_sums(open_sums("finalize_hangs", 600), 'a');
+    reduction *sums = open_sums("finalize_hangs", 600);
+    error_set(0, "to be reported");
+    close_sums(sums, 'a');
+    assert_string_equal(error_message(), "to be reported");
     assert_true(now() - begin < 15);
 }
 

@@ -1,0 +1,375 @@
+/* Owns the loader of a set, copies of the batch's labels and choices, and the memory that bytes pass through: the
+ * loader's slots, pinned, and two pieces of the device's, a lane of uploads each. While one piece goes into a program's
+ * input (whose place is fixed, since the program may be recorded), the next batch comes into the other.
+ * Invariant: with uploads, the loader's current batch is the one on its way; `now` is the one before it. One thread. */
+#include "train/feed.h"
+#include "base/error.h"
+#include "io/augment.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+enum { LANES = UPLOAD_LANES / 2 }; /* of one feed; a trainer has two */
+
+/* A set may stay on the device if it takes at most this much, and this share of the free memory. */
+static const size_t resident_limit = (size_t)1 << 30, resident_share = 4;
+
+/* An upload that takes longer waits for something that may never come. */
+static const double patient_seconds = 10;
+static const long poll_ns = 50000;
+
+struct feed {
+    experiment *e;
+    const dataset *set;
+    step_input input;
+    bool training, ahead; /* ahead: `next` is on its way */
+    loader *batches;
+    loader_batch now, next; /* of `now` nothing but the pixels is the loader's */
+    program *step;
+    int32_t *labels, *choices; /* of `now` */
+    void *staged[LANES];
+    int lane; /* of staged[]: where `next` goes, or went */
+};
+
+/* ---- which way ---- */
+
+int feed_choose(step_input *input, const experiment *e, bool training)
+{
+    backend *device = e->device;
+    int64_t images = training ? e->train_images : e->test_images;
+    size_t free_bytes = SIZE_MAX, bytes = (size_t)images * (size_t)e->step.model.image_height *
+                                          (size_t)e->step.model.image_width * PICTURE_CHANNELS;
+    *input = (step_input){.kind = INPUT_REAL};
+    if (device->ops->host_memory)
+        return 0;
+    if (device->ops->free_bytes)
+        TRY(device->ops->free_bytes(device, &free_bytes));
+    int kind = e->config.data.kind;
+    bool small = bytes <= resident_limit || kind == DATA_SYNTHETIC;
+    bool resident = small && bytes <= free_bytes / resident_share && kind != DATA_SYNTHETIC_HOST;
+    *input = (step_input){.kind = resident ? INPUT_RESIDENT : INPUT_BYTES,
+                          .set = training ? "data/train" : "data/test",
+                          .set_images = (int32_t)images,
+                          .crop_padding = AUGMENT_PADDING};
+    return 0;
+}
+
+const char *feed_text(const step_input *input)
+{
+    static const char *const texts[] = {[INPUT_REAL] = "made by the host",
+                                        [INPUT_BYTES] = "copied to the device batch by batch",
+                                        [INPUT_RESIDENT] = "held by the device"};
+    return texts[input->kind];
+}
+
+/* ---- opening ---- */
+
+static bool uploads(const feed *f)
+{
+    return f->input.kind == INPUT_BYTES && f->e->device->ops->upload;
+}
+
+static void *alloc_pinned(void *context, size_t bytes)
+{
+    backend *device = context;
+    return device->ops->alloc_pinned(device, bytes);
+}
+
+static void free_pinned(void *context, void *memory)
+{
+    backend *device = context;
+    device->ops->free_pinned(device, memory);
+}
+
+static real_type real_of(const feed *f)
+{
+    return f->e->device->ops->real == DTYPE_F64 ? REAL_FLOAT64 : REAL_FLOAT32;
+}
+
+static int open_loader(feed *f)
+{
+    static const loader_content contents[] = {
+        [INPUT_REAL] = LOADER_REAL, [INPUT_BYTES] = LOADER_BYTES, [INPUT_RESIDENT] = LOADER_CHOICES};
+    const experiment *e = f->e;
+    const settings *c = &e->config;
+    loader_options options = {.dataset = f->set,
+                              .global_batch = f->training ? experiment_part_images(e) : e->eval_batch,
+                              .rank = e->info->rank,
+                              .size = e->info->size,
+                              .seed = (uint64_t)c->train.seed,
+                              .shuffle = f->training,
+                              .augment = f->training && c->data.augment,
+                              .drop_last = f->training && c->data.drop_last && c->train.accumulate == 1,
+                              .content = contents[f->input.kind],
+                              .real = real_of(f)};
+    if (uploads(f))
+        options.memory = (loader_memory){alloc_pinned, free_pinned, e->device};
+    return loader_open(&f->batches, &options);
+}
+
+/* Most pictures of this rank in a batch. */
+static size_t largest_share(const feed *f)
+{
+    const sized_program *sizes = f->training ? f->e->training : f->e->evaluation;
+    int n = f->training ? TRAINING_SIZES : EVALUATION_SIZES;
+    int32_t most = 1;
+    for (int i = 0; i < n; i++)
+        if (sizes[i].images > most)
+            most = sizes[i].images;
+    return (size_t)most;
+}
+
+static int allocate(feed *f)
+{
+    backend *device = f->e->device;
+    size_t share = largest_share(f), bytes = share * dataset_picture_bytes(f->set);
+    f->labels = malloc(share * sizeof *f->labels);
+    f->choices = malloc(share * AUGMENT_CHOICE * sizeof *f->choices);
+    CHECK(f->labels && f->choices, ERROR_MEMORY, "no memory for the labels of %zu pictures", share);
+    for (int i = 0; i < LANES && uploads(f); i++) {
+        f->staged[i] = device->ops->alloc(device, bytes);
+        CHECK(f->staged[i], ERROR_MEMORY, "the device has no memory left for %zu pictures on their way (%.0f MiB)",
+              share, (double)bytes / 0x1p20);
+    }
+    return 0;
+}
+
+static int write_state(const feed *f, const char *suffix, const void *values)
+{
+    char name[GRAPH_NAME_BYTES];
+    backend *device = f->e->device;
+    snprintf(name, sizeof name, "%s%s", f->input.set, suffix);
+    const store_entry *entry = store_find(&f->e->tensors, name);
+    CHECK(entry, ERROR_INTERNAL, "%s is not in the store", name);
+    return device->ops->write(device, entry->memory, values, tensor_bytes(&entry->desc));
+}
+
+static int write_set(const feed *f)
+{
+    double table[256 * DATASET_CHANNELS]; /* or as many floats */
+    if (f->input.kind == INPUT_REAL)
+        return 0;
+    augment_table(f->set, real_of(f), table);
+    TRY(write_state(f, "/table", table));
+    return f->input.kind == INPUT_RESIDENT ? write_state(f, "", f->set->pixels) : 0;
+}
+
+static int open_all(feed *f)
+{
+    TRY(open_loader(f));
+    TRY(allocate(f));
+    return write_set(f);
+}
+
+int feed_open(feed **made, experiment *e, bool training)
+{
+    feed *f = calloc(1, sizeof *f);
+    *made = f;
+    if (f)
+        *f = (feed){.e = e,
+                    .training = training,
+                    .set = training ? &e->train_set : &e->test_set,
+                    .input = training ? e->train_input : e->test_input};
+    int status = comm_agree(e->ranks, f ? open_all(f) : error_set(ERROR_MEMORY, "no memory to feed a data set"));
+    if (status < 0)
+        feed_close(made);
+    return status;
+}
+
+/* The device's memory goes first: freeing it waits for the copies from the loader's. */
+void feed_close(feed **made)
+{
+    feed *f = *made;
+    *made = NULL;
+    if (!f || experiment_is_stuck(f->e))
+        return;
+    for (int i = 0; i < LANES; i++)
+        if (f->staged[i])
+            f->e->device->ops->free(f->e->device, f->staged[i]);
+    loader_close(&f->batches);
+    free(f->labels);
+    free(f->choices);
+    free(f);
+}
+
+/* ---- bytes on their way ---- */
+
+/* The backend's number of a lane of this feed. */
+static int upload_lane(const feed *f, int lane)
+{
+    return f->training ? lane : LANES + lane;
+}
+
+/* An upload waits for launches, and these for sums over the ranks: never without an eye on the peers. */
+static int await_upload(const feed *f, int lane)
+{
+    const experiment *e = f->e;
+    const double limit = run_clock() + patient_seconds;
+    for (bool done = false;;) {
+        TRY(e->device->ops->upload_done(e->device, upload_lane(f, lane), &done));
+        if (done)
+            return 0;
+        if (e->sums)
+            TRY(e->sums->ops->progress(e->sums));
+        if (run_clock() > limit)
+            TRY(runtime_synchronize(&f->e->run));
+        nanosleep(&(struct timespec){.tv_nsec = poll_ns}, NULL);
+    }
+}
+
+/* Takes the next batch from the loader; its bytes begin to come. The loader may have given up the one before. */
+static int fetch(feed *f)
+{
+    backend *device = f->e->device;
+    TRY(loader_next(f->batches, &f->next));
+    if (!uploads(f))
+        return 0;
+    f->ahead = true;
+    f->lane = (f->lane + 1) % LANES;
+    if (f->next.images == 0)
+        return 0;
+    return device->ops->upload(device, upload_lane(f, f->lane), f->staged[f->lane], f->next.pixels,
+                               (size_t)f->next.images * dataset_picture_bytes(f->set));
+}
+
+static int write_bytes(const feed *f)
+{
+    backend *device = f->e->device;
+    runtime *run = &f->e->run;
+    int lane = upload_lane(f, f->lane);
+    const tensor_desc *desc;
+    void *pixels = program_value(f->step, run, "pixels", &desc);
+    if (!uploads(f))
+        return program_write(f->step, run, "pixels", f->now.pixels, tensor_bytes(desc));
+    TRY(device->ops->upload_use(device, lane));
+    TRY(device->ops->copy(device, pixels, f->staged[f->lane], tensor_bytes(desc)));
+    return device->ops->upload_release(device, lane);
+}
+
+/* ---- batches ---- */
+
+int32_t feed_steps(const feed *f)
+{
+    return loader_steps(f->batches);
+}
+
+int feed_seek(feed *f, int64_t epoch, int64_t step)
+{
+    if (f->ahead && f->next.epoch == epoch && f->next.step == step)
+        return 0;
+    if (f->ahead)
+        TRY(await_upload(f, f->lane));
+    f->ahead = false;
+    return loader_seek(f->batches, (int32_t)epoch, (int32_t)step);
+}
+
+static bool fits(const sized_program *sized, const loader_batch *batch)
+{
+    return sized->program && sized->images == batch->images && sized->global_images == batch->global_images;
+}
+
+/* Where the loader's batch stands within the batch of the step. */
+static batch_part part_of(const experiment *e, const loader_batch *batch, int64_t step)
+{
+    int64_t part = batch->step % e->config.train.accumulate, parts = experiment_parts(e, step);
+    if (parts == 1)
+        return PART_WHOLE;
+    return part == 0 ? PART_FIRST : part == parts - 1 ? PART_LAST : PART_MIDDLE;
+}
+
+static program *training_program(const experiment *e, const loader_batch *batch)
+{
+    int64_t step = batch->step / e->config.train.accumulate;
+    batch_part part = part_of(e, batch, step);
+    for (int i = 0; i < TRAINING_SIZES; i++) {
+        const sized_program *sized = &e->training[i];
+        if (fits(sized, batch) && sized->part == part && sized->loss_images == experiment_step_images(e, step))
+            return sized->program;
+    }
+    return NULL;
+}
+
+static program *evaluation_program(const experiment *e, const loader_batch *batch)
+{
+    for (int i = 0; i < EVALUATION_SIZES; i++)
+        if (fits(&e->evaluation[i], batch))
+            return e->evaluation[i].program;
+    return NULL;
+}
+
+static int write_choices(const feed *f)
+{
+    return program_write(f->step, &f->e->run, "choice", f->choices,
+                         (size_t)f->now.images * AUGMENT_CHOICE * sizeof *f->choices);
+}
+
+static int write_pictures(const feed *f)
+{
+    size_t values = (size_t)f->now.images * dataset_picture_bytes(f->set);
+    return program_write(f->step, &f->e->run, "input", f->now.pixels, values * real_bytes(real_of(f)));
+}
+
+static int write_inputs(const feed *f)
+{
+    TRY(program_write(f->step, &f->e->run, "target", f->labels, (size_t)f->now.images * sizeof *f->labels));
+    if (f->input.kind == INPUT_REAL)
+        return write_pictures(f);
+    if (f->input.kind == INPUT_BYTES)
+        TRY(write_bytes(f));
+    return write_choices(f);
+}
+
+/* `now` becomes the next batch. */
+static int take(feed *f)
+{
+    if (!f->ahead)
+        TRY(fetch(f));
+    f->ahead = false;
+    f->now = f->next;
+    memcpy(f->labels, f->now.labels, (size_t)f->now.images * sizeof *f->labels);
+    if (f->now.choices)
+        memcpy(f->choices, f->now.choices, (size_t)f->now.images * AUGMENT_CHOICE * sizeof *f->choices);
+    f->step = f->training ? training_program(f->e, &f->now) : evaluation_program(f->e, &f->now);
+    CHECK(f->step || (f->now.images == 0 && !f->training), ERROR_INTERNAL, "no program for a batch of %d pictures",
+          f->now.images);
+    return f->step ? write_inputs(f) : 0;
+}
+
+int feed_next(feed *f, feed_batch *batch)
+{
+    TRY(take(f));
+    if (uploads(f)) {
+        TRY(await_upload(f, f->lane)); /* the loader takes the batch's memory back */
+        TRY(fetch(f));
+    }
+    *batch = (feed_batch){f->step, f->now.images, f->now.position, f->labels};
+    return 0;
+}
+
+/* ---- mirror images ---- */
+
+static void mirror_row(char *row, int32_t width, size_t pixel)
+{
+    char kept[DATASET_CHANNELS * sizeof(double)];
+    for (int32_t k = 0; k < width / 2; k++) {
+        char *left = row + (size_t)k * pixel, *right = row + (size_t)(width - 1 - k) * pixel;
+        memcpy(kept, left, pixel);
+        memcpy(left, right, pixel);
+        memcpy(right, kept, pixel);
+    }
+}
+
+int feed_mirror(feed *f)
+{
+    const size_t pixel = DATASET_CHANNELS * real_bytes(real_of(f)), row_bytes = (size_t)f->set->width * pixel;
+    if (f->input.kind != INPUT_REAL) {
+        for (int32_t n = 0; n < f->now.images; n++)
+            f->choices[n * AUGMENT_CHOICE + AUGMENT_FLIP] ^= 1;
+        return write_choices(f);
+    }
+    char *row = f->now.pixels;
+    for (int64_t i = 0; i < (int64_t)f->now.images * f->set->height; i++, row += row_bytes)
+        mirror_row(row, f->set->width, pixel);
+    return write_pictures(f);
+}
