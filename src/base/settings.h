@@ -35,7 +35,8 @@ typedef struct {
 #define DATA_CHOICES(X)                                                                                                \
     X(DATA_CIFAR100, "cifar100")                                                                                       \
     X(DATA_CIFAR10, "cifar10")                                                                                         \
-    X(DATA_SYNTHETIC, "synthetic")
+    X(DATA_SYNTHETIC, "synthetic")                                                                                     \
+    X(DATA_SYNTHETIC_HOST, "synthetic_host")
 #define DEVICE_CHOICES(X)                                                                                              \
     X(DEVICE_AUTO, "auto")                                                                                             \
     X(DEVICE_CUDA, "cuda")                                                                                             \

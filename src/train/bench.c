@@ -2,6 +2,7 @@
  * One thread. */
 #include "train/bench.h"
 #include "base/error.h"
+#include "train/feed.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -114,7 +115,7 @@ static int measure_copy(backend *device, double *rate)
 
 /* ---- steps ---- */
 
-static int run_step(timing *t, loader *batches, double *launch_seconds)
+static int run_step(timing *t, feed *batches, double *launch_seconds)
 {
     loader_batch batch;
     const double lr = 1e-3;
@@ -127,7 +128,7 @@ static int run_step(timing *t, loader *batches, double *launch_seconds)
 }
 
 /* As in training: a device with memory of its own has the next steps in its queue while it works. */
-static int time_steps(timing *t, loader *batches)
+static int time_steps(timing *t, feed *batches)
 {
     backend *device = t->e->device;
     for (int i = 0; i < WARM_UP_STEPS; i++)
@@ -146,7 +147,7 @@ static int time_steps(timing *t, loader *batches)
     return device->ops->mark ? device->ops->mark_times(device, (uint32_t)t->steps + 1, t->step_seconds) : 0;
 }
 
-static int time_launches(timing *t, loader *batches)
+static int time_launches(timing *t, feed *batches)
 {
     for (int i = 0; i < t->steps; i++)
         TRY(run_step(t, batches, t->launch_seconds));
@@ -154,7 +155,7 @@ static int time_launches(timing *t, loader *batches)
 }
 
 /* The weights of the ranks part ways here: nothing follows but the report. */
-static int time_without_sums(timing *t, loader *batches)
+static int time_without_sums(timing *t, feed *batches)
 {
     reduction *sums = t->e->run.options.sums;
     if (!sums)
@@ -173,14 +174,14 @@ static int time_without_sums(timing *t, loader *batches)
 
 static int time_all(timing *t)
 {
-    loader *batches = NULL;
-    TRY(experiment_open_loader(t->e, true, &batches));
+    feed *batches = NULL;
+    TRY(feed_open(&batches, t->e, true));
     int status = time_steps(t, batches);
     if (status == 0)
         status = time_launches(t, batches);
     if (status == 0)
         status = time_without_sums(t, batches);
-    loader_close(&batches);
+    feed_close(&batches);
     qsort(t->step_seconds, (size_t)t->steps, sizeof *t->step_seconds, by_value);
     return status;
 }

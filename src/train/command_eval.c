@@ -48,11 +48,11 @@ static int merge_settings(const options *o, const settings *saved, settings *con
 
 static int evaluate_checkpoint(experiment *e, const options *o, predictions *out)
 {
-    loader *batches = NULL;
+    feed *batches = NULL;
     metrics mean;
-    TRY(experiment_open_loader(e, false, &batches));
+    TRY(feed_open(&batches, e, false));
     int status = evaluate_pictures(e, batches, out, &mean);
-    loader_close(&batches);
+    feed_close(&batches);
     TRY(status);
     log_info(e->log, "%s%s%s", o->checkpoint, e->config.eval.ema ? ", averaged weights" : "",
              e->config.eval.flip ? ", pictures and their mirror images" : "");

@@ -331,7 +331,7 @@ static int set_up(comparison *c)
                               .device = c->device, .tensors = &c->tensors, .ranks = 1, .capture = c->options->capture});
     TRY(runtime_add(&c->run, &training, &c->training));
     graph_init(&evaluation, real);
-    step_build_evaluation(&evaluation, &m, &o, (int32_t)f->batch);
+    step_build_evaluation(&evaluation, &m, &o, (int32_t)f->batch, &shape.input);
     model_free(&m);
     status = store_add(&c->tensors, &evaluation);
     if (status < 0) {

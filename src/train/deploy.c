@@ -26,6 +26,7 @@ static const normalisation *find_normalisation(const settings *config)
     case DATA_CIFAR100:
         return &cifar_pixels;
     case DATA_SYNTHETIC:
+    case DATA_SYNTHETIC_HOST:
         return &synthetic_pixels;
     default:
         return NULL;
@@ -114,7 +115,7 @@ static int build(deployment *d)
 {
     d->e.step.rewrites = (rewrite_options){0};
     graph_init(&d->g, DTYPE_F32);
-    return step_build_evaluation(&d->g, &d->m, &d->e.step, 1);
+    return step_build_evaluation(&d->g, &d->m, &d->e.step, 1, &(step_input){.kind = INPUT_REAL});
 }
 
 int deployment_open(deployment *d, const char *checkpoint, bool with_students, bool averages, logger *log, comm *ranks)

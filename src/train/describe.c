@@ -46,8 +46,10 @@ static int describe_network(experiment *e)
     model m;
     cost backbone = {0, 0}, students = {0, 0};
     const step_shape shape = {.training = true, .batch = 1, .global_batch = 1, .loss_batch = 1};
+    model_options options = e->step.model;
+    options.padded_channels = 0;
     graph_init(&g, e->device->ops->real);
-    model_build(&m, &g, &e->step.model, &shape);
+    model_build(&m, &g, &options, &shape);
     log_info(e->log, "  %-24s %-19s %12s    %-12s %10s %10s", "layer", "op", "in", "out", "weights", "MMAC");
     for (uint32_t i = 0; i < g.n_nodes && !g.status; i++) {
         double weights = weights_of(&g, &g.nodes[i]), macs = graph_node_macs(&g, &g.nodes[i]);

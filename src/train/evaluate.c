@@ -53,22 +53,6 @@ static void evaluation_close(evaluation *ev)
         free(ev->log_probabilities[head]);
 }
 
-/* Turns every picture of the batch left to right, in the loader's memory, which is the caller's until the next batch.
- */
-static void mirror(const loader_batch *batch, const tensor_desc *input)
-{
-    int32_t width = input->dim[2];
-    size_t pixel = (size_t)input->dim[3] * dtype_bytes(input->dtype), row_bytes = (size_t)width * pixel;
-    char *row = (char *)(uintptr_t)batch->pixels, kept[DATASET_CHANNELS * sizeof(double)];
-    for (int64_t i = 0; i < (int64_t)input->dim[0] * input->dim[1]; i++, row += row_bytes)
-        for (int32_t k = 0; k < width / 2; k++) {
-            char *left = row + (size_t)k * pixel, *right = row + (size_t)(width - 1 - k) * pixel;
-            memcpy(kept, left, pixel);
-            memcpy(left, right, pixel);
-            memcpy(right, kept, pixel);
-        }
-}
-
 static int read_logits(const evaluation *ev, const program *p, int head)
 {
     char name[GRAPH_NAME_BYTES];
@@ -108,29 +92,20 @@ static int32_t count_ahead(const double *scores, int32_t classes, int32_t label)
     return ahead;
 }
 
-static int run_view(evaluation *ev, const loader_batch *batch, bool mirrored)
+static int run_view(evaluation *ev, const feed_batch *batch)
 {
-    experiment *e = ev->e;
-    program *p = NULL;
-    TRY(experiment_feed_evaluation(e, batch, &p));
-    if (mirrored) {
-        const tensor_desc *input;
-        program_value(p, &e->run, "input", &input);
-        mirror(batch, input);
-        TRY(experiment_feed_evaluation(e, batch, &p));
-    }
-    TRY(program_run(&e->run, p));
+    TRY(program_run(&ev->e->run, batch->step));
     for (int head = HEADS - 1; head >= 0; head--) { /* the teacher last: its logits stay in the buffer */
         if (!ev->log_probabilities[head])
             continue;
-        TRY(read_logits(ev, p, head));
+        TRY(read_logits(ev, batch->step, head));
         add_softmax(ev, head, batch->images);
     }
     return 0;
 }
 
 /* What the averaged probabilities of a head amount to, in place of the views' own figures. */
-static void measure_head(evaluation *ev, int head, const loader_batch *batch)
+static void measure_head(evaluation *ev, int head, const feed_batch *batch)
 {
     for (int32_t n = 0; n < batch->images; n++) {
         const double *log_probabilities = ev->log_probabilities[head] + (int64_t)n * ev->classes;
@@ -141,7 +116,7 @@ static void measure_head(evaluation *ev, int head, const loader_batch *batch)
     }
 }
 
-static void fill_rows(evaluation *ev, const loader_batch *batch)
+static void fill_rows(evaluation *ev, const feed_batch *batch)
 {
     for (int32_t n = 0; n < batch->images; n++) {
         int64_t first = (int64_t)n * ev->classes;
@@ -159,13 +134,16 @@ static void fill_rows(evaluation *ev, const loader_batch *batch)
     }
 }
 
-static int evaluate_batch(evaluation *ev, const loader_batch *batch)
+static int evaluate_batch(evaluation *ev, feed *batches, const feed_batch *batch)
 {
     for (int head = 0; head < HEADS; head++)
         for (int64_t k = 0; ev->log_probabilities[head] && k < (int64_t)batch->images * ev->classes; k++)
             ev->log_probabilities[head][k] = -INFINITY;
-    for (int view = 0; view < ev->views; view++)
-        TRY(run_view(ev, batch, view == 1));
+    TRY(run_view(ev, batch));
+    if (ev->views > 1) {
+        TRY(feed_mirror(batches));
+        TRY(run_view(ev, batch));
+    }
     for (int head = 0; head < HEADS && ev->views > 1; head++)
         if (ev->log_probabilities[head])
             measure_head(ev, head, batch);
@@ -192,22 +170,22 @@ static int collect(evaluation *ev)
     return 0;
 }
 
-static int evaluate_share(evaluation *ev, loader *batches)
+static int evaluate_share(evaluation *ev, feed *batches)
 {
     TRY(metrics_reset(&ev->e->tensors));
-    TRY(loader_seek(batches, 0, 0));
-    for (int32_t step = 0; step < loader_steps(batches); step++) {
-        loader_batch batch;
-        TRY(loader_next(batches, &batch));
-        if (batch.images > 0)
-            TRY(evaluate_batch(ev, &batch));
+    TRY(feed_seek(batches, 0, 0));
+    for (int32_t step = 0; step < feed_steps(batches); step++) {
+        feed_batch batch;
+        TRY(feed_next(batches, &batch));
+        if (batch.step)
+            TRY(evaluate_batch(ev, batches, &batch));
         if (ev->out)
             TRY(predictions_add(ev->out, ev->rows, ev->logits, batch.images));
     }
     return collect(ev);
 }
 
-int evaluate_pictures(experiment *e, loader *batches, predictions *out, metrics *mean)
+int evaluate_pictures(experiment *e, feed *batches, predictions *out, metrics *mean)
 {
     evaluation ev;
     CHECK(!out || !e->config.eval.flip || !predictions_want_logits(out), ERROR_INTERNAL,
@@ -222,7 +200,7 @@ int evaluate_pictures(experiment *e, loader *batches, predictions *out, metrics 
     return status;
 }
 
-int evaluate(experiment *e, loader *batches, metrics *mean)
+int evaluate(experiment *e, feed *batches, metrics *mean)
 {
     return evaluate_pictures(e, batches, NULL, mean);
 }

@@ -2,16 +2,17 @@
 #ifndef TESKD_TRAIN_EVALUATE_H
 #define TESKD_TRAIN_EVALUATE_H
 
+#include "train/feed.h"
 #include "train/metrics.h"
 #include "train/predictions.h"
 
-/* Fills means over the whole test set, the same on every rank. The loader is the one of the test set.
+/* Fills means over the whole test set, the same on every rank. The feed is the one of the test set.
  * With eval.flip each picture goes through the network twice, the second time mirrored: top-1, top-5 and cross entropy
  * are then those of the class probabilities (softmax) averaged over the two, the students' losses the mean of both. */
-int evaluate(experiment *e, loader *batches, metrics *mean);
+int evaluate(experiment *e, feed *batches, metrics *mean);
 
 /* The same; the teacher's answer on every picture goes to `out`, if it is not NULL. With eval.flip there are two sets
  * of logits, so `out` must not want any. */
-int evaluate_pictures(experiment *e, loader *batches, predictions *out, metrics *mean);
+int evaluate_pictures(experiment *e, feed *batches, predictions *out, metrics *mean);
 
 #endif

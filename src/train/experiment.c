@@ -3,6 +3,7 @@
 #include "train/experiment.h"
 #include "base/error.h"
 #include "train/device.h"
+#include "train/feed.h"
 #include "train/initialise.h"
 #include "train/sums.h"
 
@@ -10,11 +11,16 @@
 
 static const int32_t cifar_side = 32;
 
+bool experiment_makes_data(const settings *config)
+{
+    return config->data.kind == DATA_SYNTHETIC || config->data.kind == DATA_SYNTHETIC_HOST;
+}
+
 static int open_set(const settings *config, dataset_split split, dataset *set)
 {
     bool training = split == DATASET_TRAIN;
     int32_t limit = (int32_t)(training ? config->data.train_images : config->data.test_images);
-    if (config->data.kind == DATA_SYNTHETIC) {
+    if (experiment_makes_data(config)) {
         int32_t classes = config->model.classes ? (int32_t)config->model.classes : 10;
         uint64_t seed = (uint64_t)config->train.seed + (training ? 0 : 1);
         int32_t side = network_find(config->model.network)->input;
@@ -28,8 +34,8 @@ static int open_set(const settings *config, dataset_split split, dataset *set)
 static int64_t official_images(const settings *config, bool training)
 {
     int64_t limit = training ? config->data.train_images : config->data.test_images;
-    int64_t all = config->data.kind == DATA_SYNTHETIC ? 1024 : training ? 50000 : 10000;
-    return limit && (limit < all || config->data.kind == DATA_SYNTHETIC) ? limit : all;
+    int64_t all = experiment_makes_data(config) ? 1024 : training ? 50000 : 10000;
+    return limit && (limit < all || experiment_makes_data(config)) ? limit : all;
 }
 
 static int open_data(experiment *e, unsigned parts)
@@ -48,7 +54,7 @@ static int open_data(experiment *e, unsigned parts)
 static int choose_classes(experiment *e)
 {
     int32_t in_data = e->config.data.kind == DATA_CIFAR100 ? 100 : 10, wanted = (int32_t)e->config.model.classes;
-    CHECK(wanted == 0 || wanted >= in_data || e->config.data.kind == DATA_SYNTHETIC, ERROR_SETTINGS,
+    CHECK(wanted == 0 || wanted >= in_data || experiment_makes_data(&e->config), ERROR_SETTINGS,
           "model.classes: %d, but the data has %d classes", wanted, in_data);
     e->step.model.classes = wanted ? wanted : in_data;
     return 0;
@@ -97,7 +103,7 @@ static int fill_model(experiment *e)
     TRY(choose_blocks(c, m->blocks));
     m->width = (int32_t)c->model.width;
     m->student_width = (int32_t)c->model.student_width;
-    m->image_height = m->image_width = e->config.data.kind == DATA_SYNTHETIC ? m->network->input : cifar_side;
+    m->image_height = m->image_width = experiment_makes_data(c) ? m->network->input : cifar_side;
     m->temperature = c->loss.temperature;
     m->ce_weight = c->loss.ce_weight;
     m->kd_weight = c->loss.kd_weight;
@@ -132,7 +138,10 @@ static int open_parts(experiment *e, unsigned parts)
     TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
     dtype activation = e->device->ops->activation;
     e->step.precision = (precision_options){activation, activation == DTYPE_F16}; /* bfloat16 has float32's range */
-    return open_data(e, parts);
+    e->step.model.padded_channels = e->device->ops->pads_pictures ? PADDED_PICTURE_CHANNELS : 0;
+    TRY(open_data(e, parts));
+    TRY(feed_choose(&e->train_input, e, true));
+    return feed_choose(&e->test_input, e, false);
 }
 
 int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts)
@@ -153,10 +162,14 @@ int experiment_open(experiment *e, const settings *config, logger *log, comm *ra
     return 0;
 }
 
+bool experiment_is_stuck(const experiment *e)
+{
+    return e->device && !e->device->ops->host_memory && comm_peer_failed(e->ranks);
+}
+
 void experiment_close(experiment *e)
 {
-    /* A GPU whose sums lost a peer may never end its work, and freeing its memory would wait for that. */
-    if (e->device && !e->device->ops->host_memory && comm_peer_failed(e->ranks))
+    if (experiment_is_stuck(e))
         return;
     if (e->run.options.device)
         runtime_close(&e->run);
@@ -201,9 +214,10 @@ static int add_program(experiment *e, bool training, sized_program size, sized_p
                               .batch = size.images > 0 ? size.images : 1,
                               .global_batch = size.global_images,
                               .loss_batch = size.loss_images,
-                              .part = size.part};
+                              .part = size.part,
+                              .input = e->train_input};
     int status =
-        training ? step_build_training(&g, &m, &e->step, &shape) : step_build_evaluation(&g, &m, &e->step, shape.batch);
+        training ? step_build_training(&g, &m, &e->step, &shape) : step_build_evaluation(&g, &m, &e->step, shape.batch, &e->test_input);
     if (status == 0)
         status = ensure_store(e, &g, &m);
     model_free(&m);
@@ -213,7 +227,7 @@ static int add_program(experiment *e, bool training, sized_program size, sized_p
     return status;
 }
 
-static int32_t part_images(const experiment *e)
+int32_t experiment_part_images(const experiment *e)
 {
     return (int32_t)(e->batch / e->config.train.accumulate);
 }
@@ -222,7 +236,7 @@ static int32_t part_images(const experiment *e)
  * first and makes the store. */
 static int add_training_batch(experiment *e, int64_t images, sized_program *programs)
 {
-    int32_t whole = part_images(e), last = (int32_t)((images - 1) % whole + 1), loss_images = (int32_t)images;
+    int32_t whole = experiment_part_images(e), last = (int32_t)((images - 1) % whole + 1), loss_images = (int32_t)images;
     if (images <= whole)
         return add_program(e, true, (sized_program){0, loss_images, loss_images, PART_WHOLE, NULL}, &programs[0]);
     TRY(add_program(e, true, (sized_program){0, last, loss_images, PART_LAST, NULL}, &programs[0]));
@@ -292,8 +306,7 @@ int64_t experiment_steps(const experiment *e)
     return whole + (last > 0 && !e->config.data.drop_last);
 }
 
-/* Pictures of the batch of this step. */
-static int64_t step_images(const experiment *e, int64_t step)
+int64_t experiment_step_images(const experiment *e, int64_t step)
 {
     int64_t left = e->train_images - step * e->batch;
     return left < e->batch ? left : e->batch;
@@ -301,68 +314,6 @@ static int64_t step_images(const experiment *e, int64_t step)
 
 int64_t experiment_parts(const experiment *e, int64_t step)
 {
-    int32_t whole = part_images(e);
-    return (step_images(e, step) + whole - 1) / whole;
-}
-
-int experiment_open_loader(const experiment *e, bool training, loader **out)
-{
-    const loader_options options = {.dataset = training ? &e->train_set : &e->test_set,
-                                    .global_batch = training ? part_images(e) : e->eval_batch,
-                                    .rank = e->info->rank,
-                                    .size = e->info->size,
-                                    .seed = (uint64_t)e->config.train.seed,
-                                    .shuffle = training,
-                                    .augment = training && e->config.data.augment,
-                                    .drop_last =
-                                        training && e->config.data.drop_last && e->config.train.accumulate == 1,
-                                    .real = e->device->ops->real == DTYPE_F64 ? REAL_FLOAT64 : REAL_FLOAT32};
-    return comm_agree(e->ranks, loader_open(out, &options));
-}
-
-static int fill_inputs(experiment *e, const sized_program *sized, const loader_batch *batch)
-{
-    const tensor_desc *desc;
-    program_value(sized->program, &e->run, "input", &desc);
-    TRY(program_write(sized->program, &e->run, "input", batch->pixels, tensor_bytes(desc)));
-    return program_write(sized->program, &e->run, "target", batch->labels,
-                         (size_t)batch->images * sizeof *batch->labels);
-}
-
-static bool fits(const sized_program *sized, const loader_batch *batch)
-{
-    return sized->program && sized->images == batch->images && sized->global_images == batch->global_images;
-}
-
-/* Where the loader's batch stands within the batch of the step. */
-static batch_part part_of(const experiment *e, const loader_batch *batch, int64_t step)
-{
-    int64_t part = batch->step % e->config.train.accumulate, parts = experiment_parts(e, step);
-    if (parts == 1)
-        return PART_WHOLE;
-    return part == 0 ? PART_FIRST : part == parts - 1 ? PART_LAST : PART_MIDDLE;
-}
-
-int experiment_feed_training(experiment *e, const loader_batch *batch, const sized_program **out)
-{
-    int64_t step = batch->step / e->config.train.accumulate;
-    batch_part part = part_of(e, batch, step);
-    for (int i = 0; i < TRAINING_SIZES; i++) {
-        const sized_program *sized = &e->training[i];
-        if (!fits(sized, batch) || sized->part != part || sized->loss_images != step_images(e, step))
-            continue;
-        *out = sized;
-        return fill_inputs(e, sized, batch);
-    }
-    return error_set(ERROR_INTERNAL, "no program for a batch of %d pictures", batch->images);
-}
-
-int experiment_feed_evaluation(experiment *e, const loader_batch *batch, program **out)
-{
-    for (int i = 0; i < EVALUATION_SIZES; i++)
-        if (fits(&e->evaluation[i], batch)) {
-            *out = e->evaluation[i].program;
-            return fill_inputs(e, &e->evaluation[i], batch);
-        }
-    return error_set(ERROR_INTERNAL, "no program for an evaluation batch of %d pictures", batch->images);
+    int32_t whole = experiment_part_images(e);
+    return (experiment_step_images(e, step) + whole - 1) / whole;
 }

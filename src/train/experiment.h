@@ -5,7 +5,6 @@
 #include "base/log.h"
 #include "base/settings.h"
 #include "io/dataset.h"
-#include "io/loader.h"
 #include "model/step.h"
 #include "run/program.h"
 
@@ -30,6 +29,7 @@ typedef struct {
     step_options step;
     dataset train_set, test_set;
     int64_t train_images, test_images;
+    step_input train_input, test_input;
     int32_t batch, eval_batch; /* global */
     bool plan_only;            /* the programs will not run: no memory is taken for weights */
     store tensors;
@@ -53,18 +53,21 @@ int experiment_build_evaluation(experiment *e);
 /* Allocates what the programs need. */
 int experiment_bind(experiment *e);
 
+/* After a failure: whether the device may never end its work, because its sums lost a peer. Freeing memory would wait
+ * for that. Goes by error_message(), as comm_peer_failed does. */
+bool experiment_is_stuck(const experiment *e);
+
+/* Are the pictures made up? */
+bool experiment_makes_data(const settings *config);
+
 /* Steps of an epoch. */
 int64_t experiment_steps(const experiment *e);
 
+/* Pictures of the batch of this step of an epoch, and of a part of a batch (the last one may have fewer). */
+int64_t experiment_step_images(const experiment *e, int64_t step);
+int32_t experiment_part_images(const experiment *e);
+
 /* Parts that the batch of this step of an epoch is computed in: train.accumulate, or fewer in the last step. */
 int64_t experiment_parts(const experiment *e, int64_t step);
-
-/* The loader of one of the data sets; the caller closes it. */
-int experiment_open_loader(const experiment *e, bool training, loader **out);
-
-/* The program for the batch, with the batch copied into its inputs. The loader of the training set hands out the parts
- * of batches. */
-int experiment_feed_training(experiment *e, const loader_batch *batch, const sized_program **out);
-int experiment_feed_evaluation(experiment *e, const loader_batch *batch, program **out);
 
 #endif

@@ -2,6 +2,7 @@
 #include "train/report.h"
 #include "base/error.h"
 #include "run/memory_report.h"
+#include "train/feed.h"
 
 #include <math.h>
 #include <string.h>
@@ -14,7 +15,10 @@ static bool head_on(const experiment *e, int head)
 static const char *data_name(const experiment *e)
 {
     static const char *const names[] = {
-        [DATA_CIFAR100] = "CIFAR-100", [DATA_CIFAR10] = "CIFAR-10", [DATA_SYNTHETIC] = "made-up pictures"};
+        [DATA_CIFAR100] = "CIFAR-100",
+        [DATA_CIFAR10] = "CIFAR-10",
+        [DATA_SYNTHETIC] = "made-up pictures",
+        [DATA_SYNTHETIC_HOST] = "made-up pictures"};
     return names[e->config.data.kind];
 }
 
@@ -24,9 +28,9 @@ void report_banner(experiment *e)
     logger *log = e->log;
     log_info(log, "teskd %s: %s, %s, %d classes", TESKD_VERSION, e->step.model.network->name,
              model_has_students(&e->step.model) ? "teacher and students" : "plain backbone", e->step.model.classes);
-    log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d%s", data_name(e), c->data.path,
+    log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d, %s%s", data_name(e), c->data.path,
              (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
-             e->step.model.image_height, c->data.augment ? ", random crop and flip" : "");
+             e->step.model.image_height, feed_text(&e->train_input), c->data.augment ? ", random crop and flip" : "");
     log_info(log, "  steps    %lld an epoch of %d pictures, %lld epochs, seed %lld", (long long)experiment_steps(e),
              e->batch, (long long)c->train.epochs, (long long)c->train.seed);
     log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,

@@ -19,7 +19,7 @@ static const double live_seconds = 0.5;
 
 typedef struct {
     experiment *e;
-    loader *batches, *test_batches;
+    feed *batches, *test_batches;
     json_lines json;
     progress at;
     int64_t steps;      /* of an epoch */
@@ -71,8 +71,8 @@ static int open_all(trainer *t, const char *resume)
     TRY(metrics_reset(&e->tensors));
     TRY(loss_scaling_read(&scaling, &e->tensors));
     t->skipped = scaling.skipped;
-    TRY(experiment_open_loader(e, true, &t->batches));
-    return experiment_open_loader(e, false, &t->test_batches);
+    TRY(feed_open(&t->batches, e, true));
+    return feed_open(&t->test_batches, e, false);
 }
 
 /* One part of a batch: all of it, unless gradients are accumulated. */
@@ -170,7 +170,7 @@ static int run_epoch_steps(trainer *t)
 {
     const settings *c = &t->e->config;
     int64_t first_part = t->at.step * c->train.accumulate;
-    TRY(comm_agree(t->e->ranks, loader_seek(t->batches, (int32_t)t->at.epoch, (int32_t)first_part)));
+    TRY(comm_agree(t->e->ranks, feed_seek(t->batches, t->at.epoch, first_part)));
     t->epoch_start = t->line_start = run_clock();
     t->images_before = t->at.epoch_sums.images;
     while (t->at.step < t->steps && !is_last_step(t)) {
@@ -256,8 +256,8 @@ int train(experiment *e, const char *resume)
     int status = open_all(&t, resume);
     if (status == 0)
         status = run_epochs(&t);
-    loader_close(&t.batches);
-    loader_close(&t.test_batches);
+    feed_close(&t.batches);
+    feed_close(&t.test_batches);
     int closed = t.json.file ? json_close(&t.json) : 0;
     return status < 0 ? status : closed;
 }
