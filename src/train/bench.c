@@ -117,14 +117,12 @@ static int measure_copy(backend *device, double *rate)
 
 static int run_step(timing *t, feed *batches, double *launch_seconds)
 {
-    loader_batch batch;
+    feed_batch batch;
     const double lr = 1e-3;
     runtime *run = &t->e->run;
-    TRY(loader_next(batches, &batch));
-    const sized_program *sized = NULL;
-    TRY(experiment_feed_training(t->e, &batch, &sized));
-    TRY(program_write(sized->program, run, "lr", &lr, sizeof lr));
-    return launch_seconds ? program_run_timed(run, sized->program, launch_seconds) : program_run(run, sized->program);
+    TRY(feed_next(batches, &batch));
+    TRY(program_write(batch.step, run, "lr", &lr, sizeof lr));
+    return launch_seconds ? program_run_timed(run, batch.step, launch_seconds) : program_run(run, batch.step);
 }
 
 /* As in training: a device with memory of its own has the next steps in its queue while it works. */

@@ -3,13 +3,17 @@
 #include "train/bench.h"
 #include "train/commands.h"
 
+enum { HOST_BATCHES = 4 }; /* more than the host's caches hold */
+
 static int run(const options *o, logger *log, comm *ranks)
 {
     settings config = o->config;
     bench_options wanted = {.steps = o->steps > 0 ? (int)o->steps : 10, .json = o->json, .per_node = o->per_node};
     CHECK(o->steps != 0 && o->steps <= 1000000, ERROR_USAGE, "--steps: expected 1 to 1000000");
-    config.data.kind = DATA_SYNTHETIC;
-    config.data.train_images = config.train.batch; /* one batch, no incomplete one */
+    bool from_host = config.data.kind == DATA_SYNTHETIC_HOST;
+    if (!from_host)
+        config.data.kind = DATA_SYNTHETIC;
+    config.data.train_images = config.train.batch * (from_host ? HOST_BATCHES : 1); /* no incomplete one */
     config.train.accumulate = 1;
     if (config.model.classes == 0)
         config.model.classes = 100;

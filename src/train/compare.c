@@ -304,6 +304,7 @@ static int set_up(comparison *c)
                                 .student_width = (int32_t)f->student_width,
                                 .image_height = (int32_t)f->height,
                                 .image_width = (int32_t)f->width,
+                                .padded_channels = c->device->ops->pads_pictures ? PADDED_PICTURE_CHANNELS : 0,
                                 .temperature = f->temperature,
                                 .ce_weight = f->ce_weight,
                                 .kd_weight = f->kd_weight,

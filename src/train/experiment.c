@@ -216,8 +216,8 @@ static int add_program(experiment *e, bool training, sized_program size, sized_p
                               .loss_batch = size.loss_images,
                               .part = size.part,
                               .input = e->train_input};
-    int status =
-        training ? step_build_training(&g, &m, &e->step, &shape) : step_build_evaluation(&g, &m, &e->step, shape.batch, &e->test_input);
+    int status = training ? step_build_training(&g, &m, &e->step, &shape)
+                          : step_build_evaluation(&g, &m, &e->step, shape.batch, &e->test_input);
     if (status == 0)
         status = ensure_store(e, &g, &m);
     model_free(&m);
@@ -236,7 +236,8 @@ int32_t experiment_part_images(const experiment *e)
  * first and makes the store. */
 static int add_training_batch(experiment *e, int64_t images, sized_program *programs)
 {
-    int32_t whole = experiment_part_images(e), last = (int32_t)((images - 1) % whole + 1), loss_images = (int32_t)images;
+    int32_t whole = experiment_part_images(e), last = (int32_t)((images - 1) % whole + 1),
+            loss_images = (int32_t)images;
     if (images <= whole)
         return add_program(e, true, (sized_program){0, loss_images, loss_images, PART_WHOLE, NULL}, &programs[0]);
     TRY(add_program(e, true, (sized_program){0, last, loss_images, PART_LAST, NULL}, &programs[0]));

@@ -5,6 +5,7 @@
 #include "train/feed.h"
 #include "base/error.h"
 #include "io/augment.h"
+#include "io/loader.h"
 
 #include <stdlib.h>
 #include <string.h>

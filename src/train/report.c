@@ -14,11 +14,10 @@ static bool head_on(const experiment *e, int head)
 
 static const char *data_name(const experiment *e)
 {
-    static const char *const names[] = {
-        [DATA_CIFAR100] = "CIFAR-100",
-        [DATA_CIFAR10] = "CIFAR-10",
-        [DATA_SYNTHETIC] = "made-up pictures",
-        [DATA_SYNTHETIC_HOST] = "made-up pictures"};
+    static const char *const names[] = {[DATA_CIFAR100] = "CIFAR-100",
+                                        [DATA_CIFAR10] = "CIFAR-10",
+                                        [DATA_SYNTHETIC] = "made-up pictures",
+                                        [DATA_SYNTHETIC_HOST] = "made-up pictures"};
     return names[e->config.data.kind];
 }
 

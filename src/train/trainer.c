@@ -79,12 +79,10 @@ static int open_all(trainer *t, const char *resume)
 static int run_part(trainer *t, double lr)
 {
     experiment *e = t->e;
-    loader_batch batch;
-    TRY(loader_next(t->batches, &batch));
-    const sized_program *sized = NULL;
-    TRY(experiment_feed_training(e, &batch, &sized));
-    TRY(program_write(sized->program, &e->run, "lr", &lr, sizeof lr));
-    TRY(program_run(&e->run, sized->program));
+    feed_batch batch;
+    TRY(feed_next(t->batches, &batch));
+    TRY(program_write(batch.step, &e->run, "lr", &lr, sizeof lr));
+    TRY(program_run(&e->run, batch.step));
     t->line_images += batch.images;
     return 0;
 }

@@ -573,14 +573,15 @@ static int tear_down(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_type_and_size), cmocka_unit_test(many_started),
-        cmocka_unit_test(only_enqueued),       cmocka_unit_test(recorded),
-        cmocka_unit_test(environment),         cmocka_unit_test(distinct_gpus),
-        cmocka_unit_test(opening_never_ends),  cmocka_unit_test(opening_fails_on_one_rank),
-        cmocka_unit_test(library_is_missing),  cmocka_unit_test(launching_never_ends),
-        cmocka_unit_test(a_sum_never_ends),    cmocka_unit_test(an_error_while_summing),
-        cmocka_unit_test(different_sums),      cmocka_unit_test(an_end_with_sums_under_way),
-        cmocka_unit_test(an_end_that_hangs),   cmocka_unit_test(calls_of_the_runtime_fail),
+        cmocka_unit_test(every_type_and_size),   cmocka_unit_test(many_started),
+        cmocka_unit_test(only_enqueued),         cmocka_unit_test(waited_for_unfinished),
+        cmocka_unit_test(recorded_without_sums), cmocka_unit_test(recorded),
+        cmocka_unit_test(environment),           cmocka_unit_test(distinct_gpus),
+        cmocka_unit_test(opening_never_ends),    cmocka_unit_test(opening_fails_on_one_rank),
+        cmocka_unit_test(library_is_missing),    cmocka_unit_test(launching_never_ends),
+        cmocka_unit_test(a_sum_never_ends),      cmocka_unit_test(an_error_while_summing),
+        cmocka_unit_test(different_sums),        cmocka_unit_test(an_end_with_sums_under_way),
+        cmocka_unit_test(an_end_that_hangs),     cmocka_unit_test(calls_of_the_runtime_fail),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }
