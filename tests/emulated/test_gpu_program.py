@@ -85,5 +85,14 @@ class Reports(ProgramTest):
         self.refused(result, "the device has no", "pictures a rank would fit", "The largest values")
 
 
+SANITIZED = [Training("test_float16"), Training("test_ranks_share_a_gpu"), Reports("test_info"),
+             Reports("test_out_of_memory_is_told")]
+
+
+def load_tests(loader, tests, pattern):
+    """Sanitizers make a training ten times as long: there one precision, late and on two ranks, is enough."""
+    return unittest.TestSuite(SANITIZED) if os.environ.get("TESKD_SANITIZED") else tests
+
+
 if __name__ == "__main__":
     unittest.main()
