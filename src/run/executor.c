@@ -101,7 +101,7 @@ static int average_statistics(const runtime *r)
     const store *s = r->options.tensors;
     backend *device = r->options.device;
     uint8_t type = (uint8_t)device->ops->real;
-    if (!r->statistics_mean)
+    if (!r->statistics_mean || !r->options.sums)
         return 0;
     TRY(r->options.sums->ops->start(r->options.sums, s->statistics, s->statistics_bytes / dtype_bytes(type),
                                     comm_type(type)));
