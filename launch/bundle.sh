@@ -45,6 +45,9 @@ for tool in patchelf ldd strip mpirun ompi_info; do
 done
 [ ! -e "$out" ] || { echo "bundle.sh: $out exists" >&2; exit 1; }
 
+# Nothing half made is left behind.
+trap '[ $? -eq 0 ] || rm -rf "$out"' EXIT
+
 step() { printf '== %s\n' "$*"; }
 
 if [ -z "$build" ]; then
@@ -67,7 +70,7 @@ done
 step "Programs and Open MPI"
 mkdir -p "$out"
 out=$(cd "$out" && pwd)
-mkdir -p "$out"/{bin,lib,launch,share/teskd,etc,tests}
+mkdir -p "$out"/{bin,lib,pmix/lib,launch,share/teskd,etc,tests}
 cp "${programs[@]}" "$out/bin/"
 cp "$(readlink -f "$(command -v mpirun)")" "$out/bin/mpirun"
 cp "$(readlink -f "$(command -v orted)")" "$out/bin/orted"
@@ -87,13 +90,28 @@ done
 cp "$(installed pkgdatadir)"/help-*.txt "$help/"
 cp -r "$(installed sysconfdir)" "$out/etc/openmpi"
 
+# library FILE NAME: where the loader finds the library NAME for FILE; nothing when FILE does not need it.
+library() { ldd "$1" | sed -n "s/^\s*$2\S* => \(\S*\).*/\1/p" | head -n 1; }
+
+# Debian's Open MPI has a PMIx library of its own, with plugins beside it.
+pmix=$(library "$(installed pkglibdir)/mca_pmix_ext3x.so" libpmix.so)
+if [ -n "$pmix" ]; then
+  pmix=$(realpath "$(dirname "$(realpath "$pmix")")/..")
+  mkdir -p "$out"/pmix/{lib/pmix,share}
+  cp "$pmix"/lib/pmix/*.so "$out/pmix/lib/pmix/"
+  cp -r "$pmix/share/pmix" "$out/pmix/share/pmix"
+fi
+
 step "Libraries"
 # From the C library come what must be of the same version as the system's loader; from the driver, libcuda and friends.
 system='^(ld-linux.*|libc|libm|libmvec|libpthread|libdl|librt|libresolv|libutil|libanl|libnsl|libnss_.*|libcuda|libnvidia-.*)\.so'
+blas=libopenblas.so.0 # opened by the device `reference` when it is used
+cp -L "$(ldconfig -p | sed -n "s/^\s*$blas .*x86-64.* => //p" | head -n 1)" "$out/lib/$blas"
 while read -r name path; do
   [ "$path" != not ] || { echo "bundle.sh: a program or plugin needs $name, which is not installed" >&2; exit 1; }
   [[ $name =~ $system ]] || [ -e "$out/lib/$name" ] || cp -L "$path" "$out/lib/$name"
-done < <(for file in "$out"/bin/* "$plugins"/*.so; do ldd "$file"; done | sed -n 's/^\s*\(\S*\) => \(\S*\).*/\1 \2/p' | sort -u)
+done < <(find "$out"/{bin,lib,pmix} -type f \( -path '*/bin/*' -o -name '*.so*' \) -exec ldd {} \; |
+  sed -n 's/^\s*\(\S*\) => \(\S*\).*/\1 \2/p' | sort -u)
 
 # DT_RPATH, which also holds for what a library opens in its turn; DT_RUNPATH would not. strip comes first: it does not
 # know what patchelf moves.
@@ -101,7 +119,7 @@ while read -r file; do
   chmod u+w "$file"
   strip --strip-unneeded "$file"
   patchelf --force-rpath --set-rpath "\$ORIGIN/$(realpath --relative-to="${file%/*}" "$out/lib")" "$file"
-done < <(find "$out/bin" "$out/lib" -type f)
+done < <(find "$out"/{bin,lib,pmix/lib} -type f)
 
 step "Recipes, checks and scripts"
 cp -r "$source_folder/configs" "$out/share/teskd/configs"
@@ -118,7 +136,11 @@ cat >"$out/run.sh" <<'TEXT'
 set -euo pipefail
 root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 export TESKD_BUNDLE=$root PATH=$root/bin:$root:$PATH
-export OPAL_PREFIX=$root OPAL_SYSCONFDIR=$root/etc/openmpi PMIX_INSTALL_PREFIX=$root
+export OPAL_PREFIX=$root OPAL_SYSCONFDIR=$root/etc/openmpi
+export PMIX_LIBDIR=$root/pmix/lib PMIX_DATAROOTDIR=$root/pmix/share
+if ! command -v ssh >/dev/null && ! command -v rsh >/dev/null; then
+  export OMPI_MCA_plm=${OMPI_MCA_plm:-isolated} # else mpirun refuses to start, on one machine too
+fi
 nvidia=$("$root/launch/nvidia_libraries.sh")
 if [ -n "$nvidia" ]; then
   export LD_LIBRARY_PATH=$nvidia${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}

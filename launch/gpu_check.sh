@@ -38,7 +38,9 @@ resume                 300  stopped and resumed runs, bit for bit
 nccl                   180  sums by NCCL over one rank
 ranks                  300  two ranks on one GPU through host memory
 bench_resnet18         120  a step of resnet18 at 224, batch 256, fp16
+bench_resnet18_host    120  the same, its pictures coming from the host
 bench_cifarresnet18    120  a step of cifarresnet18, batch 128, fp16
+bench_cifarresnet18_host  120  the same, its pictures coming from the host
 torch_resnet18         540  the first against PyTorch, eager and compiled
 torch_cifarresnet18    540  the second against PyTorch
 memcheck               420  compute-sanitizer memcheck of two steps
@@ -158,9 +160,9 @@ check_runs() {
   python3 "$root/tests/gpu/check_runs.py" "$@" --teskd "$teskd" --mpirun "$mpirun" --device "$device" --work "$out/runs/$1"
 }
 
-# bench NETWORK BATCH: the table by op, then by node.
+# bench NETWORK BATCH PICTURES: the table by op, then by node.
 bench() {
-  local settings=(--set run.device="$device")
+  local settings=(--set run.device="$device" --set data.kind="$3")
   if [ "$device" = cuda ]; then
     settings+=(--set model.network="$1" --set train.batch="$2" --set run.precision=fp16 --steps 50)
   else
@@ -270,8 +272,10 @@ run_stage() {
     ops_*) check_ops "${stage#ops_}" ;;
     reference | rewrites) check_runs "$stage" "${files[@]}" ;;
     capture | repeat | resume | nccl | ranks) check_runs "$stage" ;;
-    bench_resnet18) bench resnet18 256 ;;
-    bench_cifarresnet18) bench cifarresnet18 128 ;;
+    bench_resnet18) bench resnet18 256 synthetic ;;
+    bench_resnet18_host) bench resnet18 256 synthetic_host ;;
+    bench_cifarresnet18) bench cifarresnet18 128 synthetic ;;
+    bench_cifarresnet18_host) bench cifarresnet18 128 synthetic_host ;;
     torch_resnet18) against_torch resnet18 256 ;;
     torch_cifarresnet18) against_torch cifarresnet18 128 ;;
     memcheck) stage_memcheck ;;
@@ -297,7 +301,7 @@ wanted() {
 
 if [ "$dry_run" = yes ]; then
   while read -r name limit what; do
-    [ -z "$name" ] || ! wanted "$name" || printf '%-22s %4s s  %s\n' "$name" "${limit/#0/-}" "$what"
+    [ -z "$name" ] || ! wanted "$name" || printf '%-25s %4s s  %s\n' "$name" "${limit/#0/-}" "$what"
   done <<<"$stages"
   exit 0
 fi
@@ -320,7 +324,7 @@ unfinished=
 
 print_table() {
   {
-    printf '%-22s %-8s %8s  %s\n' stage result seconds figure
+    printf '%-25s %-8s %8s  %s\n' stage result seconds figure
     cat "$rows"
     [ -z "$unfinished" ] || printf 'did not run, no time was left: --only %s\n' "${unfinished#,}"
   } | tee "$out/table.txt"
@@ -333,7 +337,7 @@ stop() {
 }
 trap stop INT TERM
 
-add_row() { printf '%-22s %-8s %8s  %s\n' "$@" | cut -c 1-200 >>"$rows"; }
+add_row() { printf '%-25s %-8s %8s  %s\n' "$@" | cut -c 1-200 >>"$rows"; }
 
 # run_with_limit NAME SECONDS: 0 seconds is no limit.
 run_with_limit() {
