@@ -45,8 +45,8 @@ typedef struct {
      * done in the order of the calls, some time later, and an error may come from a later call. */
     bool host_memory;
 
-    /* Batch normalisation and concat_linear heed the row_stride of a tensor. */
-    bool strided_rows;
+    /* Batch normalisation and concat_linear heed the row_stride and the patch of a tensor (graph/placement.h). */
+    bool placed_rows;
 
     /* The device would rather have pictures of PADDED_PICTURE_CHANNELS than of 3. */
     bool pads_pictures;

@@ -137,7 +137,7 @@ backend_ops cuda_table(const cuda_backend *self)
                          .real = DTYPE_F32,
                          .activation = self->real,
                          .op_error = op_error(self),
-                         .strided_rows = true,
+                         .placed_rows = true,
                          .host_memory = false,
                          .pads_pictures = true,
                          .prepare = cuda_kernel_prepare,

@@ -72,7 +72,7 @@ int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int6
 /* ---- forward ---- */
 
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) bn_normalize_kernel(const T *x, const T *residual, T *y, int y_gap,
+__global__ void __launch_bounds__(THREADS) bn_normalize_kernel(const T *x, const T *residual, T *y, row_layout of_y,
                                                                bn_statistics s, int64_t rows, int channels, bool relu)
 {
     __shared__ float table[2 * LANES * V];
@@ -96,7 +96,7 @@ __global__ void __launch_bounds__(THREADS) bn_normalize_kernel(const T *x, const
             value[v] = affine(value[v], affine_of.scale[v], affine_of.shift[v]) + added[v];
             value[v] = relu ? rectify(value[v]) : value[v];
         }
-        store(y + at + row * y_gap, value);
+        store(y + row_begin(of_y, row) + column, value);
     }
 }
 
@@ -110,7 +110,7 @@ static int normalize(const cuda_backend *self, const kernel *k, const kernel_arg
         tile_shape tile = tile_of(x->dim[3], V);
         return launch(bn_normalize_kernel<T, V>, tile_grid(self, tile, tensor_rows(x)), tile_block(tile), 0,
                       self->stream, (const T *)args->in[0], (const T *)residual, (T *)args->out[0],
-                      row_gap(k->request.out[0]), s, tensor_rows(x), x->dim[3], k->request.node.attr.relu);
+                      layout_of(k->request.out[0]), s, tensor_rows(x), x->dim[3], k->request.node.attr.relu);
     });
 }
 
@@ -156,7 +156,7 @@ template <typename T, int V> struct gradient_sums {
         float scale[V], shift[V], mean[V];
     };
     const T *x, *y, *dy[MAX_GRADIENTS];
-    int dy_gap[MAX_GRADIENTS];
+    row_layout of_dy[MAX_GRADIENTS];
     T *g;
     bn_statistics statistics;
     int gradients;
@@ -189,14 +189,15 @@ template <typename T, int V> struct gradient_sums {
 
     __device__ void add(const state &s, int64_t row, int64_t at, float (&run)[2][V]) const
     {
+        const int column = tile_column<V>();
         float value[V], sum[V];
         load(x + at, value);
-        load(dy[0] + at + row * dy_gap[0], sum);
+        load(dy[0] + row_begin(of_dy[0], row) + column, sum);
 #pragma unroll
         for (int i = 1; i < MAX_GRADIENTS; i++)
             if (i < gradients) {
                 float more[V];
-                load(dy[i] + at + row * dy_gap[i], more);
+                load(dy[i] + row_begin(of_dy[i], row) + column, more);
 #pragma unroll
                 for (int v = 0; v < V; v++)
                     sum[v] += more[v];
@@ -225,7 +226,7 @@ int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_ar
         source.y = (const T *)args->in[4];
         for (int i = FIRST_GRADIENT; i < NODE_MAX_IN; i++)
             if (args->in[i]) {
-                source.dy_gap[source.gradients] = row_gap(k->request.in[i]);
+                source.of_dy[source.gradients] = layout_of(k->request.in[i]);
                 source.dy[source.gradients++] = (const T *)args->in[i];
             }
         source.g = (T *)args->out[1];
@@ -238,8 +239,9 @@ int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_ar
 
 /* dx = from_g * g + from_x * x + constant: the formula of ops.def with xhat = (x - mean)/std multiplied out. */
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) bn_grad_kernel(const T *x, const T *dy, int dy_gap, T *dx, bn_statistics s,
-                                                          const double *gsums, int64_t rows, int channels, bool relu)
+__global__ void __launch_bounds__(THREADS)
+    bn_grad_kernel(const T *x, const T *dy, row_layout of_dy, T *dx, bn_statistics s, const double *gsums, int64_t rows,
+                   int channels, bool relu)
 {
     __shared__ float table[5 * LANES * V];
     fill_affine<V>(s, channels, table);
@@ -268,7 +270,7 @@ __global__ void __launch_bounds__(THREADS) bn_grad_kernel(const T *x, const T *d
         const int64_t at = row * channels + column;
         float value[V], g[V];
         load(x + at, value);
-        load(dy + at + row * dy_gap, g);
+        load(dy + row_begin(of_dy, row) + column, g);
 #pragma unroll
         for (int v = 0; v < V; v++) {
             if (relu && !(affine(value[v], affine_of.scale[v], affine_of.shift[v]) > 0))
@@ -287,7 +289,7 @@ int cuda_bn_grad(const cuda_backend *self, const kernel *k, const kernel_args *a
         constexpr int V = decltype(width)::value;
         tile_shape tile = tile_of(x->dim[3], V);
         return launch(bn_grad_kernel<T, V>, tile_grid(self, tile, tensor_rows(x)), tile_block(tile), 0, self->stream,
-                      (const T *)args->in[0], (const T *)args->in[5], row_gap(k->request.in[5]), (T *)args->out[0],
+                      (const T *)args->in[0], (const T *)args->in[5], layout_of(k->request.in[5]), (T *)args->out[0],
                       batch_statistics(k, args), (const double *)args->in[4], tensor_rows(x), x->dim[3],
                       k->request.node.attr.relu);
     });

@@ -5,10 +5,30 @@
 
 #include "vector.cuh"
 
-/* Elements between the rows of a tensor that is a part of a wider one (graph/pair.h). */
-static inline int row_gap(const tensor_desc &t)
+/* Where the rows of a map lie (graph/placement.h): tensor_row for a kernel. Patches are 1 << log_patch wide; fewer than
+ * 2^32 rows. */
+struct row_layout {
+    int stride, width, log_patch;
+};
+
+static inline row_layout layout_of(const tensor_desc &t)
 {
-    return (int)(tensor_row_stride(&t) - t.dim[3]);
+    row_layout l = {(int)tensor_row_stride(&t), t.dim[2], 0};
+    while (t.patch >> l.log_patch > 1)
+        l.log_patch++;
+    return l;
+}
+
+/* The first element of a row. */
+__device__ static inline int64_t row_begin(const row_layout &l, int64_t row)
+{
+    if (l.log_patch == 0)
+        return row * l.stride;
+    const unsigned width = (unsigned)l.width, line = (unsigned)row / width, x = (unsigned)row - line * width;
+    const unsigned in_patch = (1u << l.log_patch) - 1;
+    const unsigned patch = (line >> l.log_patch) * (width >> l.log_patch) + (x >> l.log_patch);
+    const unsigned place = (((patch << l.log_patch) + (line & in_patch)) << l.log_patch) + (x & in_patch);
+    return (int64_t)place * l.stride;
 }
 
 /* Where the mean and the variance of a channel come from: the sums of a batch, or when those are NULL the running

@@ -167,7 +167,7 @@ int cuda_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
 
 /* ---- two operands ---- */
 
-/* Do the two lie row by row beside each other (graph/pair.h)? One product then takes or makes both. */
+/* Do the two lie row by row beside each other (graph/placement.h)? One product then takes or makes both. */
 static bool side_by_side(const tensor_desc *a, const tensor_desc *b)
 {
     return a->row_stride > 0 && a->row_stride == a->dim[3] + b->dim[3] && b->row_stride == a->row_stride;

@@ -26,12 +26,14 @@ typedef enum { LAYOUT_NHWC, LAYOUT_OHWI, LAYOUT_OI, LAYOUT_C } tensor_layout;
  * which the backward completes them; activations are packed by lifetime. */
 typedef enum { KIND_INPUT, KIND_PARAMETER, KIND_GRADIENT, KIND_STATE, KIND_ACTIVATION, KIND_COUNT } value_kind;
 
+/* row_stride and patch differ from 0 only where graph/placement.h put a value into another. */
 typedef struct {
     int32_t dim[4];
     uint8_t dtype;
     uint8_t layout;
     uint8_t kind;
-    int32_t row_stride; /* elements from the channels of one place to those of the next; 0: dim[3] (graph/pair.h) */
+    int32_t row_stride; /* elements from the channels of one place to those of the next; 0: dim[3] */
+    int32_t patch;      /* places lie by patches of this size, in which they lie by lines; 0: all by lines */
 } tensor_desc;
 
 typedef enum {
@@ -92,6 +94,16 @@ static inline int64_t tensor_row_stride(const tensor_desc *t)
 static inline int64_t tensor_rows(const tensor_desc *t)
 {
     return (int64_t)t->dim[0] * t->dim[1] * t->dim[2];
+}
+
+/* Where the map's place (n*H + y)*W + x lies among the rows in memory. */
+static inline int64_t tensor_row(const tensor_desc *t, int64_t place)
+{
+    if (!t->patch)
+        return place;
+    int64_t size = t->patch, x = place % t->dim[2], line = place / t->dim[2];
+    int64_t patch = line / size * (t->dim[2] / size) + x / size;
+    return (patch * size + line % size) * size + x % size;
 }
 
 const char *op_name(op_id op);

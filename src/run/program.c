@@ -1,7 +1,7 @@
 /* Owns programs and the arenas they share. Invariant: after runtime_bind nothing is allocated. One thread. */
 #include "run/program.h"
 #include "base/error.h"
-#include "graph/pair.h"
+#include "graph/placement.h"
 #include "run/memory_report.h"
 
 #include <stdlib.h>
@@ -102,8 +102,8 @@ static int cut_buckets(program *p, size_t bucket_bytes)
 
 static int prepare_program(runtime *r, program *p)
 {
-    if (r->options.device->ops->strided_rows)
-        graph_pair_operands(&p->step);
+    if (r->options.device->ops->placed_rows)
+        graph_place_operands(&p->step);
     TRY(graph_status(&p->step));
     TRY(plan_make(&p->plan, &p->step));
     p->kernels = calloc(p->step.n_nodes + 1, sizeof *p->kernels);

@@ -71,6 +71,21 @@ static void bfloat16(void **state)
     check_type(DTYPE_BF16, 1e-2);
 }
 
+static void maps_in_patches(void **state)
+{
+    static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
+    static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    (void)state;
+    backend *reference = NULL;
+    assert_int_equal(backend_reference_open(&reference, 1), 0);
+    for (int i = 0; i < 3; i++) {
+        cuda_backend *tested = open_backend(types[i], 2);
+        assert_true(op_check_patches(&tested->base, reference, bounds[types[i]]) >= 20);
+        tested->base.ops->close(&tested->base);
+    }
+    reference->ops->close(reference);
+}
+
 static uint16_t bits_of(float x, dtype type)
 {
     return type == DTYPE_F16 ? float16_from(x) : bfloat16_from(x);
@@ -276,6 +291,7 @@ int main(void)
         cmocka_unit_test(float32),
         cmocka_unit_test(float16),
         cmocka_unit_test(bfloat16),
+        cmocka_unit_test(maps_in_patches),
         cmocka_unit_test(column_sums),
         cmocka_unit_test(class_out_of_range),
         cmocka_unit_test(conversions),

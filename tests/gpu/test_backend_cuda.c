@@ -97,6 +97,10 @@ static int add_cases(check_list *list)
             TRY(add_check(list, &tested[i], &reference[i], -1, name));
             if (op_case_in_place(op) >= 0)
                 TRY(add_check(list, &tested[i], &reference[i], op_case_in_place(op), name));
+            strncat(name, " in patches", sizeof name - strlen(name) - 1);
+            for (int32_t patch = 2; patch <= 8; patch *= 2)
+                if (op_in_patches(&tested[i], patch))
+                    TRY(add_check(list, &tested[i], &reference[i], -1, name));
         }
     }
     return 0;
@@ -123,7 +127,7 @@ static bool same_request(const kernel_request *a, const kernel_request *b)
 static tensor_desc plain(const tensor_desc *t)
 {
     tensor_desc copy = *t;
-    copy.row_stride = 0;
+    copy.row_stride = copy.patch = 0;
     return copy;
 }
 

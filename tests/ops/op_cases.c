@@ -58,6 +58,8 @@ const layer_case layer_cases[] = {
     {LAYER_BATCH_NORM, 2, 4, 4, 16, 0, 0, 0, 0, 0, 1, RELU | RESIDUAL | KEPT_Y},
     {LAYER_BATCH_NORM, 1, 5, 6, 5, 0, 0, 0, 0, 0, 5, RELU | RESIDUAL | KEPT_Y},
     {LAYER_BATCH_NORM, 3, 3, 3, 17, 0, 0, 0, 0, 0, 2, RESIDUAL},
+    {LAYER_BATCH_NORM, 3, 8, 24, 16, 0, 0, 0, 0, 0, 3, RELU},
+    {LAYER_BATCH_NORM, 2, 16, 8, 17, 0, 0, 0, 0, 0, 1, RELU},
     {LAYER_BATCH_NORM, 1, 3, 5, 3, 0, 0, 0, 0, 0, 1, RESIDUAL},
     {LAYER_BATCH_NORM, 2, 20, 18, 64, 0, 0, 0, 0, 0, 4, RELU | KEPT_Y},
     {LAYER_ADD, 1, 1, 1, 1, 0, 0, 0, 0, 0, 2, 0},

@@ -289,28 +289,36 @@ static void guarded_free(guarded *g, backend *b)
     free(g->copy);
 }
 
+/* Where element `i` lies in memory: a map may have its places in patch order. */
+static int64_t position(const tensor_desc *t, int64_t i)
+{
+    return t->patch ? tensor_row(t, i / t->dim[3]) * t->dim[3] + i % t->dim[3] : i;
+}
+
 static void store(const test_tensor *t, const guarded *g)
 {
-    for (int64_t i = 0; i < tensor_count(&t->desc); i++)
+    for (int64_t i = 0; i < tensor_count(&t->desc); i++) {
+        int64_t at = position(&t->desc, i);
         switch (t->desc.dtype) {
         case DTYPE_F32:
-            ((float *)guarded_data(g))[i] = (float)t->real[i];
+            ((float *)guarded_data(g))[at] = (float)t->real[i];
             break;
         case DTYPE_F64:
-            ((double *)guarded_data(g))[i] = t->real[i];
+            ((double *)guarded_data(g))[at] = t->real[i];
             break;
         case DTYPE_F16:
-            ((uint16_t *)guarded_data(g))[i] = float16_from((float)t->real[i]);
+            ((uint16_t *)guarded_data(g))[at] = float16_from((float)t->real[i]);
             break;
         case DTYPE_BF16:
-            ((uint16_t *)guarded_data(g))[i] = bfloat16_from((float)t->real[i]);
+            ((uint16_t *)guarded_data(g))[at] = bfloat16_from((float)t->real[i]);
             break;
         case DTYPE_U8:
-            ((uint8_t *)guarded_data(g))[i] = (uint8_t)t->integer[i];
+            ((uint8_t *)guarded_data(g))[at] = (uint8_t)t->integer[i];
             break;
         default:
-            ((int32_t *)guarded_data(g))[i] = t->integer[i];
+            ((int32_t *)guarded_data(g))[at] = t->integer[i];
         }
+    }
     memcpy(g->copy, guarded_data(g), g->size);
 }
 
@@ -333,7 +341,7 @@ static double *load(const tensor_desc *desc, const guarded *g, const char *name,
     int64_t count = tensor_count(desc);
     double *value = test_alloc((size_t)count * sizeof *value);
     for (int64_t i = 0; i < count; i++) {
-        value[i] = element(g, desc->dtype, i);
+        value[i] = element(g, desc->dtype, position(desc, i));
         if (!isfinite(value[i]))
             fail_msg("%s: element %lld of output %d is not a number, or was not written", name, (long long)i, index);
     }
@@ -460,6 +468,41 @@ void op_check_request(backend *tested, backend *reference, const kernel_request 
     }
     tested->ops->release(tested, a);
     reference->ops->release(reference, b);
+}
+
+bool op_in_patches(kernel_request *r, int32_t patch)
+{
+    enum { FIRST_GRADIENT = 5 };
+    bool writes = r->node.op == OP_BN_NORMALIZE || r->node.op == OP_BN_INFERENCE;
+    bool reads = r->node.op == OP_BN_GRAD_SUMS || r->node.op == OP_BN_GRAD;
+    if (!(writes || reads) || r->in[0].dim[1] % patch || r->in[0].dim[2] % patch)
+        return false;
+    if (writes)
+        r->out[0].patch = patch;
+    for (int i = FIRST_GRADIENT; i < r->node.n_in && reads; i += 2) /* the others stay by lines */
+        r->in[i].patch = patch;
+    return true;
+}
+
+int op_check_patches(backend *tested, backend *reference, double bound)
+{
+    int checked = 0;
+    for (int row = 0; row < layer_case_count; row++) {
+        kernel_request a[LAYER_MAX_OPS], b[LAYER_MAX_OPS];
+        int count = layer_requests(&layer_cases[row], tested->ops->activation, a);
+        layer_requests(&layer_cases[row], reference->ops->activation, b);
+        for (int i = 0; i < count; i++)
+            for (int32_t patch = 2; patch <= 8; patch *= 2) {
+                char name[192];
+                if (!op_in_patches(&a[i], patch))
+                    continue;
+                layer_describe(&layer_cases[row], op_case_name(a[i].node.op), name, sizeof name);
+                strncat(name, " in patches", sizeof name - strlen(name) - 1);
+                op_check_request(tested, reference, &a[i], &b[i], -1, bound, name);
+                checked++;
+            }
+    }
+    return checked;
 }
 
 void op_check_all(backend *tested, backend *reference, double bound)

@@ -44,6 +44,13 @@ void op_check_request(backend *tested, backend *reference, const kernel_request 
  * allows it, and compares with `reference`: relative L2 of each output below `bound`. */
 void op_check_all(backend *tested, backend *reference, double bound);
 
+/* Puts the maps that batch normalisation may find in patch order into patches of that size; false where it cannot be.
+ */
+bool op_in_patches(kernel_request *r, int32_t patch);
+
+/* The ops of batch normalisation with maps in patch order, for a backend with placed_rows; returns how many cases. */
+int op_check_patches(backend *tested, backend *reference, double bound);
+
 /* The same for the ops that `wanted` answers true for. */
 void op_check_some(backend *tested, backend *reference, double bound, bool (*wanted)(unsigned op));
 

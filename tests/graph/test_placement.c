@@ -1,5 +1,6 @@
-/* Operands side by side: which are, where the plan puts them, and that nothing else is put there meanwhile. */
-#include "graph/pair.h"
+/* Operands side by side and maps in patch order: which are, where the plan puts them, and that nothing else is put
+ * there meanwhile. */
+#include "graph/placement.h"
 #include "graph/plan.h"
 #include "model/step.h"
 
@@ -29,7 +30,7 @@ static void build(graph *g, dtype activation)
     graph_init(g, DTYPE_F32);
     assert_int_equal(step_build_training(g, &m, &options, &shape), 0);
     model_free(&m);
-    graph_pair_operands(g);
+    graph_place_operands(g);
     assert_int_equal(graph_status(g), 0);
 }
 
@@ -122,6 +123,69 @@ static void a_whole_is_left_alone(void **state)
     graph_free(&g);
 }
 
+static int count_nodes(const graph *g, op_id op)
+{
+    int count = 0;
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        count += g->nodes[i].op == op;
+    return count;
+}
+
+/* The map of the last student goes into patches only, the other two are upsampled as well; all three gradients come
+ * back as patches. */
+static void maps_lie_in_patches(void **state)
+{
+    (void)state;
+    graph g;
+    memory_plan plan;
+    int written = 0, read = 0;
+    build(&g, DTYPE_F16);
+    assert_int_equal(plan_make(&plan, &g), 0);
+    assert_int_equal(count_nodes(&g, OP_PATCHIFY), 2);
+    assert_int_equal(count_nodes(&g, OP_UNPATCHIFY), 0);
+    for (uint32_t i = 0; i < g.n_nodes; i++) {
+        const graph_node *node = &g.nodes[i];
+        for (int k = 0; k < node->n_out; k++)
+            written += graph_desc(&g, node->out[k])->patch > 0;
+        for (int k = 0; k < node->n_in && node->op == OP_BN_GRAD_SUMS; k++)
+            read += graph_desc(&g, node->in[k])->patch > 0;
+    }
+    assert_int_equal(written, 1);
+    assert_int_equal(read, 3);
+    for (value_id id = 1; id < g.n_values; id++)
+        if (graph_desc(&g, id)->patch) {
+            value_id patches = g.values[id].whole;
+            assert_int_equal(plan.offset[id], plan.offset[patches]);
+            assert_int_equal(tensor_bytes(graph_desc(&g, id)), tensor_bytes(graph_desc(&g, patches)));
+        }
+    plan_free(&plan);
+    graph_free(&g);
+}
+
+/* A map that the host reads stays as it is. */
+static void a_kept_map_is_cut(void **state)
+{
+    (void)state;
+    graph g;
+    const int32_t map[4] = {2, 4, 4, 8}, channels[4] = {1, 1, 1, 8};
+    const op_attr attr = {.kernel = 2, .eps = 1e-5};
+    for (int keep = 0; keep < 2; keep++) {
+        graph_init(&g, DTYPE_F32);
+        value_id in[5] = {graph_input(&g, "x", DTYPE_F32, map), graph_state(&g, "mean", LAYOUT_C, channels),
+                          graph_state(&g, "variance", LAYOUT_C, channels),
+                          graph_parameter(&g, "gamma", LAYOUT_C, channels),
+                          graph_parameter(&g, "beta", LAYOUT_C, channels)};
+        value_id y = graph_apply(&g, OP_BN_INFERENCE, &attr, 5, in);
+        graph_keep(&g, graph_apply(&g, OP_PATCHIFY, &attr, 1, &y), "patches");
+        if (keep)
+            graph_keep(&g, y, "map");
+        graph_place_operands(&g);
+        assert_int_equal(graph_status(&g), 0);
+        assert_int_equal(count_nodes(&g, OP_PATCHIFY), keep);
+        graph_free(&g);
+    }
+}
+
 /* A value that the host reads, or that another op reads, stays dense. */
 static void others_stay_apart(void **state)
 {
@@ -132,7 +196,7 @@ static void others_stay_apart(void **state)
     value_id x = graph_input(&g, "x", DTYPE_F32, map), w = graph_parameter(&g, "w", LAYOUT_OI, weight);
     value_id a = graph_apply(&g, OP_RELU, NULL, 1, &x), b = graph_apply(&g, OP_RELU, NULL, 1, &x);
     graph_apply(&g, OP_CONCAT_LINEAR, NULL, 3, (value_id[]){a, b, w});
-    graph_pair_operands(&g);
+    graph_place_operands(&g);
     assert_int_equal(graph_status(&g), 0);
     for (value_id id = 1; id < g.n_values; id++)
         assert_int_equal(g.values[id].whole, VALUE_NONE);
@@ -142,8 +206,8 @@ static void others_stay_apart(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_fusion_is_one_product),
-        cmocka_unit_test(a_whole_is_left_alone),
+        cmocka_unit_test(every_fusion_is_one_product), cmocka_unit_test(a_whole_is_left_alone),
+        cmocka_unit_test(maps_lie_in_patches),         cmocka_unit_test(a_kept_map_is_cut),
         cmocka_unit_test(others_stay_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

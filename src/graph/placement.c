@@ -1,6 +1,10 @@
-/* Owns the pass that lays operands side by side. Invariant: a part of a whole is only touched by ops that heed its
- * row_stride. One thread. */
-#include "graph/pair.h"
+/* Owns the pass that places values in others. Invariant: a part of a whole is only touched by ops that heed its
+ * row_stride and its patch. One thread. */
+#include "graph/placement.h"
+
+#include <string.h>
+
+/* ---- side by side ---- */
 
 /* Does the op write output `index` with a stride? */
 static bool writes_rows(unsigned op, int index)
@@ -77,7 +81,63 @@ static void pair(graph *g, value_id a, value_id b)
     place(g, b, whole, first);
 }
 
-void graph_pair_operands(graph *g)
+/* ---- patches ---- */
+
+/* Does the op write output `index` in patch order, or read input `index` so? */
+static bool writes_patches(unsigned op, int index)
+{
+    return (op == OP_BN_NORMALIZE || op == OP_BN_INFERENCE) && index == 0;
+}
+
+static bool reads_patches(unsigned op, int index)
+{
+    enum { FIRST_GRADIENT = 5 };
+    return (op == OP_BN_GRAD_SUMS || op == OP_BN_GRAD) && index >= FIRST_GRADIENT;
+}
+
+/* A map of the step whose other end is ops that can do with patch order: `moved` is the node that goes away. */
+static bool can_be_patches(const graph *g, value_id map, const graph_node *moved)
+{
+    int32_t size = moved->attr.kernel;
+    if (g->values[map].keep || g->values[map].whole || graph_desc(g, map)->kind != KIND_ACTIVATION ||
+        (size & (size - 1)) != 0)
+        return false;
+    for (uint32_t i = 0; i < g->n_nodes; i++) {
+        const graph_node *node = &g->nodes[i];
+        for (int k = 0; k < node->n_in && node != moved; k++)
+            if (node->in[k] == map && !reads_patches(node->op, k))
+                return false;
+        for (int k = 0; k < node->n_out && node != moved; k++)
+            if (node->out[k] == map && !writes_patches(node->op, k))
+                return false;
+    }
+    return true;
+}
+
+static void drop_node(graph *g, uint32_t index)
+{
+    uint32_t after = --g->n_nodes - index;
+    memmove(&g->nodes[index], &g->nodes[index + 1], after * sizeof *g->nodes);
+    memmove(g->labels[index], g->labels[index + 1], after * sizeof *g->labels);
+}
+
+/* Returns true when the node went away. */
+static bool place_patches(graph *g, uint32_t index)
+{
+    const graph_node *node = &g->nodes[index];
+    bool cuts = node->op == OP_PATCHIFY;
+    if (!cuts && node->op != OP_UNPATCHIFY)
+        return false;
+    value_id map = cuts ? node->in[0] : node->out[0], patches = cuts ? node->out[0] : node->in[0];
+    if (g->values[patches].whole || !can_be_patches(g, map, node))
+        return false;
+    g->values[map].whole = patches;
+    g->values[map].desc.patch = node->attr.kernel;
+    drop_node(g, index);
+    return true;
+}
+
+void graph_place_operands(graph *g)
 {
     for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
         const graph_node *node = &g->nodes[i];
@@ -86,4 +146,6 @@ void graph_pair_operands(graph *g)
         else if (node->op == OP_CONCAT_LINEAR_DGRAD)
             pair(g, node->out[0], node->out[1]);
     }
+    for (uint32_t i = 0; i < g->n_nodes && !g->status;)
+        i += !place_patches(g, i);
 }
