@@ -48,6 +48,9 @@ typedef struct {
     /* Batch normalisation and concat_linear heed the row_stride and the patch of a tensor (graph/placement.h). */
     bool placed_rows;
 
+    /* conv2d can give the sums of its result. */
+    bool convolution_sums;
+
     /* The device would rather have pictures of PADDED_PICTURE_CHANNELS than of 3. */
     bool pads_pictures;
 

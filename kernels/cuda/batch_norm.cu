@@ -37,20 +37,46 @@ int cuda_bn_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const tensor_desc *x = &k->request.in[0];
     unsigned op = k->request.node.op;
     if (op == OP_BN_SUMS || op == OP_BN_GRAD_SUMS)
-        k->offset[0] = cuda_workspace_take(workspace, column_sums_workspace(tensor_rows(x), x->dim[3], 2));
+        k->offset[0] = cuda_workspace_take(workspace, cuda_channel_sums_bytes(tensor_rows(x), x->dim[3]));
     return 0;
+}
+
+size_t cuda_channel_sums_bytes(int64_t rows, int64_t columns)
+{
+    return column_sums_workspace(rows, columns, 2);
+}
+
+int cuda_channel_sums(const cuda_backend *self, const void *x, uint8_t type, int64_t rows, int64_t columns,
+                      double *sums, void *workspace)
+{
+    return with_vectors(type, columns, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        sums_of<T, V, true> source = {(const T *)x};
+        return column_sums<V>(self, source, rows, (int)columns, as_it_is(), sums, workspace);
+    });
 }
 
 int cuda_bn_sums(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *x = &k->request.in[0];
-    return with_vectors(x->dtype, x->dim[3], [&](auto t, auto width) {
-        using T = typename decltype(t)::type;
-        constexpr int V = decltype(width)::value;
-        sums_of<T, V, true> source = {(const T *)args->in[0]};
-        return column_sums<V>(self, source, tensor_rows(x), x->dim[3], as_it_is(), (double *)args->out[0],
-                              cuda_workspace_at(args, k->offset[0]));
-    });
+    return cuda_channel_sums(self, args->in[0], x->dtype, tensor_rows(x), x->dim[3], (double *)args->out[0],
+                             cuda_workspace_at(args, k->offset[0]));
+}
+
+static __global__ void widen_sums_kernel(const float *sum, const float *square_sum, int columns, double *sums)
+{
+    const int c = (int)flat_index();
+    if (c >= columns)
+        return;
+    sums[c] = (double)sum[c];
+    sums[columns + c] = (double)square_sum[c];
+}
+
+int cuda_widen_sums(const cuda_backend *self, const float *sum, const float *square_sum, int64_t columns, double *sums)
+{
+    return launch(widen_sums_kernel, dim3((unsigned)divide_up(columns, THREADS)), dim3(THREADS), 0, self->stream, sum,
+                  square_sum, (int)columns, sums);
 }
 
 size_t cuda_column_sums_bytes(int64_t rows, int64_t columns)

@@ -7,6 +7,7 @@
 #include "cudnn_plan.h"
 #include "graph/node.h"
 #include "plan_cache.h"
+#include "timing.h"
 
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -14,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TUNED = 6, MAX_TUNED_COMPILED = 2, TIMED_RUNS = 8, KEY_BYTES = 256 };
+enum { MAX_TUNED = 6, MAX_TUNED_COMPILED = 2, KEY_BYTES = 256 };
 
 static const size_t workspace_limit = (size_t)1 << 30;
 
@@ -123,11 +124,12 @@ static const char *type_name(uint8_t type)
 static int key_of(const cuda_convolutions *c, const cuda_convolution_desc *d, char key[KEY_BYTES])
 {
     static const char *const kinds[] = {"forward", "dgrad", "wgrad"};
-    int length = snprintf(
-        key, KEY_BYTES, "%s %dx%dx%dx%d to %dx%dx%d kernel %d stride %d pad %d groups %d %s%s%s%s%s%s", kinds[d->kind],
-        d->batch, d->height, d->width, d->channels, d->out_height, d->out_width, d->out_channels, d->kernel, d->stride,
-        d->pad, d->groups, type_name(d->type), d->bias ? " bias" : "", d->only_tensor_cores ? " tensor-cores" : "",
-        c->tf32 ? " tf32" : "", c->deterministic ? " deterministic" : "", c->tune ? " tuned" : "");
+    int length =
+        snprintf(key, KEY_BYTES, "%s %dx%dx%dx%d to %dx%dx%d kernel %d stride %d pad %d groups %d %s%s%s%s%s%s%s",
+                 kinds[d->kind], d->batch, d->height, d->width, d->channels, d->out_height, d->out_width,
+                 d->out_channels, d->kernel, d->stride, d->pad, d->groups, type_name(d->type), d->bias ? " bias" : "",
+                 d->statistics ? " statistics" : "", d->only_tensor_cores ? " tensor-cores" : "",
+                 c->tf32 ? " tf32" : "", c->deterministic ? " deterministic" : "", c->tune ? " tuned" : "");
     CHECK(length < KEY_BYTES, ERROR_INTERNAL, "the key of a convolution is too long");
     return 0;
 }
@@ -144,13 +146,22 @@ static cudnn_rules rules_of(const cuda_convolutions *c, const cuda_convolution_d
 static int execute(const cuda_convolution *v, const cudnn_plan *plan, const cuda_convolution_args *args)
 {
     const cuda_libraries *api = v->owner->api;
-    const int64_t uid[] = {UID_X, UID_W, UID_Y, UID_BIAS};
-    const void *pointer[] = {args->x, args->w, args->y, args->bias};
+    int64_t uid[6] = {UID_X, UID_W, UID_Y}, count = 3;
+    const void *pointer[6] = {args->x, args->w, args->y};
     void *workspace = args->workspace;
+    if (v->desc.bias) {
+        uid[count] = UID_BIAS;
+        pointer[count++] = args->bias;
+    }
+    if (v->desc.statistics) {
+        uid[count] = UID_SUM;
+        pointer[count++] = args->sum;
+        uid[count] = UID_SQUARE_SUM;
+        pointer[count++] = args->square_sum;
+    }
     cudnn_scope s;
     cudnn_scope_init(&s, api);
     cudnnBackendDescriptor_t pack = cudnn_new(&s, CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-    int64_t count = v->desc.bias ? 4 : 3;
     cudnn_set_ints(&s, pack, CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, count, uid);
     cudnn_set(&s, pack, CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, count, pointer);
     cudnn_set(&s, pack, CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, 1, &workspace);
@@ -169,9 +180,11 @@ static bool timing_memory(const cuda_convolution_desc *d, size_t workspace, cuda
     size_t w = (size_t)d->out_channels * (size_t)(d->kernel * d->kernel) * (size_t)d->channels * sizeof(float);
     size_t y =
         (size_t)d->batch * (size_t)d->out_height * (size_t)d->out_width * (size_t)d->out_channels * sizeof(float);
-    size_t part[] = {x, w, y, (size_t)d->out_channels * sizeof(float), workspace}, offset[5], total = 0;
+    enum { PARTS = 7 };
+    size_t vector = (size_t)d->out_channels * sizeof(float), offset[PARTS], total = 0;
+    const size_t part[PARTS] = {x, w, y, vector, vector, vector, workspace};
     char *memory = NULL;
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < PARTS; i++) {
         offset[i] = total;
         total += (part[i] + 255) / 256 * 256;
     }
@@ -182,47 +195,44 @@ static bool timing_memory(const cuda_convolution_desc *d, size_t workspace, cuda
                                     .w = memory + offset[1],
                                     .y = memory + offset[2],
                                     .bias = (float *)(void *)(memory + offset[3]),
-                                    .workspace = memory + offset[4]};
+                                    .sum = (float *)(void *)(memory + offset[4]),
+                                    .square_sum = (float *)(void *)(memory + offset[5]),
+                                    .workspace = memory + offset[6]};
     return true;
 }
 
-/* Milliseconds of a run; infinite when it fails. */
-static float time_plan(const cuda_convolution *v, const cudnn_plan *plan, const cuda_convolution_args *args,
-                       const cudaEvent_t event[2])
+typedef struct {
+    const cuda_convolution *convolution;
+    const cudnn_plan *plan;
+    const cuda_convolution_args *args;
+} timed_plan;
+
+static int run_plan(const void *what)
 {
-    float time = INFINITY;
-    cudaStream_t stream = v->owner->stream;
-    bool works = execute(v, plan, args) == 0 && cudaEventRecord(event[0], stream) == cudaSuccess;
-    for (int i = 0; i < TIMED_RUNS && works; i++)
-        works = execute(v, plan, args) == 0;
-    works = works && cudaEventRecord(event[1], stream) == cudaSuccess && cudaEventSynchronize(event[1]) == cudaSuccess;
-    return works && cudaEventElapsedTime(&time, event[0], event[1]) == cudaSuccess ? time / TIMED_RUNS : INFINITY;
+    const timed_plan *t = what;
+    return execute(t->convolution, t->plan, t->args);
 }
 
 /* The fastest of the plans; the first one where timing cannot be done. */
 static int fastest(const cuda_convolution *v, const cudnn_plan *plans, int count)
 {
-    cudaEvent_t event[2] = {NULL, NULL};
     cuda_convolution_args args = {0};
     size_t workspace = 0;
     int best = 0;
     float best_time = INFINITY;
     for (int i = 0; i < count; i++)
         workspace = plans[i].workspace > workspace ? plans[i].workspace : workspace;
-    if (cudaEventCreate(&event[0]) == cudaSuccess && cudaEventCreate(&event[1]) == cudaSuccess &&
-        timing_memory(&v->desc, workspace, &args))
-        for (int i = 0; i < count; i++) {
-            float time = time_plan(v, &plans[i], &args, event);
-            if (time < best_time) {
-                best = i;
-                best_time = time;
-            }
+    bool has_memory = timing_memory(&v->desc, workspace, &args);
+    for (int i = 0; i < count && has_memory; i++) {
+        const timed_plan timed = {v, &plans[i], &args};
+        float time = cuda_time_work(v->owner->stream, run_plan, &timed);
+        if (time < best_time) {
+            best = i;
+            best_time = time;
         }
+    }
     cudaFree(args.x);
-    for (int i = 0; i < 2; i++)
-        if (event[i])
-            cudaEventDestroy(event[i]);
-    cudaGetLastError(); /* a failed measurement is no failure of what comes next */
+    cudaGetLastError(); /* memory that was not there is no failure of what comes next */
     return best;
 }
 
@@ -308,4 +318,38 @@ void cuda_convolution_release(cuda_convolution *v)
 cuda_convolution_choice cuda_convolution_chosen(const cuda_convolution *v)
 {
     return (cuda_convolution_choice){v->plan.workspace, v->plan.tensor_cores, v->plan.run_time_compiled, v->from_cache};
+}
+
+/* ---- with or without the sums ---- */
+
+static const char fused_text[] = "fused", apart_text[] = "apart";
+
+static int way_key(const cuda_convolutions *self, const cuda_convolution_desc *desc, char key[KEY_BYTES])
+{
+    char of_plan[KEY_BYTES];
+    TRY(key_of(self, desc, of_plan));
+    int length = snprintf(key, KEY_BYTES, "way of %s", of_plan);
+    CHECK(length < KEY_BYTES, ERROR_INTERNAL, "the key of a convolution is too long");
+    return 0;
+}
+
+cuda_sums_way cuda_sums_way_known(cuda_convolutions *self, const cuda_convolution_desc *desc)
+{
+    char key[KEY_BYTES];
+    size_t bytes = 0;
+    if (!self->tune)
+        return CUDA_SUMS_APART;
+    char *text = self->cache && way_key(self, desc, key) == 0 ? plan_cache_get(self->cache, key, &bytes) : NULL;
+    bool fused = text && bytes == strlen(fused_text) && memcmp(text, fused_text, bytes) == 0;
+    bool apart = text && bytes == strlen(apart_text) && memcmp(text, apart_text, bytes) == 0;
+    free(text);
+    return fused ? CUDA_SUMS_FUSED : apart ? CUDA_SUMS_APART : CUDA_SUMS_UNKNOWN;
+}
+
+void cuda_sums_way_keep(cuda_convolutions *self, const cuda_convolution_desc *desc, cuda_sums_way way)
+{
+    char key[KEY_BYTES];
+    const char *text = way == CUDA_SUMS_FUSED ? fused_text : apart_text;
+    if (self->cache && way_key(self, desc, key) == 0)
+        plan_cache_put(self->cache, key, text, strlen(text));
 }

@@ -76,9 +76,13 @@ int cuda_conv2d_prepare(cuda_backend *self, kernel *k, size_t *workspace)
 {
     const kernel_request *r = &k->request;
     cuda_convolution_desc desc;
+    TRY(describe(k, CUDA_CONVOLUTION_FORWARD, &r->in[0], &r->in[1], &r->out[0], &desc));
+    if (tensor_count(&r->out[1]) > 0) {
+        desc.statistics = true;
+        return cuda_conv2d_sums_prepare(self, k, &desc, workspace);
+    }
     if (is_matrix_product(&r->node.attr))
         return cuda_linear_prepare(self, k, workspace);
-    TRY(describe(k, CUDA_CONVOLUTION_FORWARD, &r->in[0], &r->in[1], &r->out[0], &desc));
     desc.bias = tensor_count(&r->in[2]) > 0;
     desc.only_tensor_cores = desc.bias && (desc.type != DTYPE_F32 || self->tf32);
     k->launch = forward_launch;

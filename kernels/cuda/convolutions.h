@@ -20,12 +20,13 @@ typedef enum {
 
 /* x {batch, height, width, channels}, w {out_channels, kernel, kernel, channels / groups},
  * y {batch, out_height, out_width, out_channels}, dense, all of dtype `type`; sums are float32. */
-typedef struct {
+typedef struct cuda_convolution_desc {
     cuda_convolution_kind kind;
     int32_t batch, height, width, channels, out_height, out_width, out_channels;
     int32_t kernel, stride, pad, groups;
     uint8_t type;
     bool bias;              /* forward: + float32 bias {out_channels} */
+    bool statistics;        /* forward, without bias: also the float32 sums of y and y^2 over its places */
     bool only_tensor_cores; /* no answer is better than a slow one: the caller has another way */
 } cuda_convolution_desc;
 
@@ -37,8 +38,19 @@ int cuda_convolution_prepare(cuda_convolutions *self, const cuda_convolution_des
 typedef struct {
     void *x, *w, *y;
     const float *bias;
+    float *sum, *square_sum; /* {out_channels}, 16-byte aligned */
     void *workspace;
 } cuda_convolution_args;
+
+/* How a convolution with statistics is better done on this GPU. */
+typedef enum {
+    CUDA_SUMS_UNKNOWN, /* to be measured */
+    CUDA_SUMS_FUSED,   /* as `desc` says */
+    CUDA_SUMS_APART    /* without statistics, and by a kernel that reads y again */
+} cuda_sums_way;
+
+cuda_sums_way cuda_sums_way_known(cuda_convolutions *self, const cuda_convolution_desc *desc);
+void cuda_sums_way_keep(cuda_convolutions *self, const cuda_convolution_desc *desc, cuda_sums_way way);
 
 int cuda_convolution_run(const cuda_convolution *convolution, const cuda_convolution_args *args);
 void cuda_convolution_release(cuda_convolution *convolution);

@@ -158,6 +158,14 @@ int cuda_convert(const cuda_backend *self, const float *from, uint8_t type, int6
 /* The other way (a weight gradient that a library gives in 16 bits only). */
 int cuda_convert_to_float(const cuda_backend *self, const void *from, uint8_t type, int64_t count, float *to);
 
+/* The float64 [2, columns] sums of a matrix's columns and of their squares: bn_sums. Deterministic. */
+size_t cuda_channel_sums_bytes(int64_t rows, int64_t columns);
+int cuda_channel_sums(const cuda_backend *self, const void *x, uint8_t type, int64_t rows, int64_t columns,
+                      double *sums, void *workspace);
+
+/* Such sums from float32 ones. */
+int cuda_widen_sums(const cuda_backend *self, const float *sum, const float *square_sum, int64_t columns, double *sums);
+
 /* Adds a float32 bias [columns] to every row of a matrix of the dtype `type`, where a library cannot do it itself. */
 int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows, int64_t columns, const float *bias);
 
@@ -167,6 +175,14 @@ cuda_prepare cuda_conv2d_prepare, cuda_conv2d_dgrad_prepare, cuda_conv2d_wgrad_p
 /* cuBLASLt: linear, concat_linear, their gradients, and 1x1 convolutions. */
 cuda_prepare cuda_linear_prepare, cuda_linear_dgrad_prepare, cuda_linear_wgrad_prepare, cuda_concat_linear_prepare,
     cuda_concat_linear_dgrad_prepare, cuda_concat_linear_wgrad_prepare;
+
+/* conv2d with the sums of its result; `desc` asks for statistics. convolution_sums.c. */
+struct cuda_convolution_desc;
+int cuda_conv2d_sums_prepare(cuda_backend *self, kernel *k, const struct cuda_convolution_desc *desc,
+                             size_t *workspace);
+
+/* Milliseconds of a launch of a prepared kernel, on memory taken for it; infinite when it fails. kernel_time.c. */
+float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace);
 
 #ifdef __cplusplus
 }

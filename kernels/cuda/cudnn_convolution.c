@@ -110,25 +110,45 @@ static cudnnBackendDescriptor_t bias_operation(cudnn_scope *s, cudnnBackendDescr
     return d;
 }
 
+/* The sums of y and of its squares over all but the channels. */
+static cudnnBackendDescriptor_t statistics_operation(cudnn_scope *s, cudnnBackendDescriptor_t y,
+                                                     cudnnBackendDescriptor_t sum, cudnnBackendDescriptor_t square_sum)
+{
+    const cudnnGenStatsMode_t mode = CUDNN_GENSTATS_SUM_SQSUM;
+    const cudnnDataType_t compute = CUDNN_DATA_FLOAT;
+    cudnnBackendDescriptor_t d = cudnn_new(s, CUDNN_BACKEND_OPERATION_GEN_STATS_DESCRIPTOR);
+    cudnn_set(s, d, CUDNN_ATTR_OPERATION_GENSTATS_MODE, CUDNN_TYPE_GENSTATS_MODE, 1, &mode);
+    cudnn_set(s, d, CUDNN_ATTR_OPERATION_GENSTATS_MATH_PREC, CUDNN_TYPE_DATA_TYPE, 1, &compute);
+    cudnn_set_descriptor(s, d, CUDNN_ATTR_OPERATION_GENSTATS_XDESC, y);
+    cudnn_set_descriptor(s, d, CUDNN_ATTR_OPERATION_GENSTATS_SUMDESC, sum);
+    cudnn_set_descriptor(s, d, CUDNN_ATTR_OPERATION_GENSTATS_SQSUMDESC, square_sum);
+    cudnn_finalize(s, d, "cuDNN statistics of a convolution");
+    return d;
+}
+
 cudnnBackendDescriptor_t cudnn_convolution_graph(cudnn_scope *s, const cuda_convolution_desc *desc)
 {
     const int64_t x_dim[] = {desc->batch, desc->height, desc->width, desc->channels};
     const int64_t w_dim[] = {desc->out_channels, desc->kernel, desc->kernel, desc->channels / desc->groups};
     const int64_t y_dim[] = {desc->batch, desc->out_height, desc->out_width, desc->out_channels};
-    const int64_t bias_dim[] = {1, 1, 1, desc->out_channels};
+    const int64_t vector_dim[] = {1, 1, 1, desc->out_channels};
     const cudnnDataType_t type = data_type(desc->type);
 
     cudnnBackendDescriptor_t x = tensor(s, UID_X, type, x_dim, false), w = tensor(s, UID_W, type, w_dim, false),
-                             y = tensor(s, UID_Y, type, y_dim, false), operations[2];
+                             y = tensor(s, UID_Y, type, y_dim, false), operations[3];
     int64_t count = 1;
     if (desc->bias) {
         cudnnBackendDescriptor_t product = tensor(s, UID_PRODUCT, CUDNN_DATA_FLOAT, y_dim, true),
-                                 bias = tensor(s, UID_BIAS, CUDNN_DATA_FLOAT, bias_dim, false);
+                                 bias = tensor(s, UID_BIAS, CUDNN_DATA_FLOAT, vector_dim, false);
         operations[0] = operation(s, desc, x, w, product);
         operations[count++] = bias_operation(s, product, bias, y);
     } else {
         operations[0] = operation(s, desc, x, w, y);
     }
+    if (desc->statistics)
+        operations[count++] =
+            statistics_operation(s, y, tensor(s, UID_SUM, CUDNN_DATA_FLOAT, vector_dim, false),
+                                 tensor(s, UID_SQUARE_SUM, CUDNN_DATA_FLOAT, vector_dim, false));
     cudnnBackendDescriptor_t graph = cudnn_new(s, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
     cudnn_set(s, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, operations);
     cudnn_finalize(s, graph, "cuDNN graph");

@@ -33,19 +33,22 @@ static double rectify(double y, bool relu)
     return relu && y < 0 ? 0 : y;
 }
 
-int reference_bn_sums(const reference *self, const kernel_request *request, const kernel_args *args)
+void reference_channel_sums(const tensor_desc *desc, const double *x, double *sums)
 {
-    (void)self;
-    const double *x = args->in[0];
-    double *sums = args->out[0];
-    int channels = request->in[0].dim[3];
+    int channels = desc->dim[3];
     memset(sums, 0, 2 * (size_t)channels * sizeof *sums);
-    for (int64_t row = 0; row < tensor_rows(&request->in[0]); row++)
+    for (int64_t row = 0; row < tensor_rows(desc); row++)
         for (int c = 0; c < channels; c++) {
             double value = x[row * channels + c];
             sums[c] += value;
             sums[channels + c] += value * value;
         }
+}
+
+int reference_bn_sums(const reference *self, const kernel_request *request, const kernel_args *args)
+{
+    (void)self;
+    reference_channel_sums(&request->in[0], args->in[0], args->out[0]);
     return 0;
 }
 

@@ -120,6 +120,8 @@ int reference_conv2d(const reference *self, const kernel_request *request, const
     for (int64_t row = 0; bias && row < tensor_rows(&request->out[0]); row++)
         for (int c = 0; c < v.o; c++)
             y[row * v.o + c] += bias[c];
+    if (args->out[1])
+        reference_channel_sums(&request->out[0], y, args->out[1]);
     return 0;
 }
 

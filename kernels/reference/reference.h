@@ -42,6 +42,9 @@ size_t reference_conv2d_workspace(const kernel_request *request);
 /* Workspace of the upsample_bn ops: two maps of the large size. */
 size_t reference_upsample_bn_workspace(const kernel_request *request);
 
+/* sums[0][c], sums[1][c]: of x[.., c] and of its square over the rows. */
+void reference_channel_sums(const tensor_desc *desc, const double *x, double *sums);
+
 /* bias[c] = sum of dy[.., c] over the rows. */
 void reference_bias_grad(const tensor_desc *dy_desc, const double *dy, double *dbias);
 

@@ -1,6 +1,7 @@
 /* Owns programs and the arenas they share. Invariant: after runtime_bind nothing is allocated. One thread. */
 #include "run/program.h"
 #include "base/error.h"
+#include "graph/fusion.h"
 #include "graph/placement.h"
 #include "run/memory_report.h"
 
@@ -102,6 +103,8 @@ static int cut_buckets(program *p, size_t bucket_bytes)
 
 static int prepare_program(runtime *r, program *p)
 {
+    if (r->options.device->ops->convolution_sums)
+        graph_fuse_sums(&p->step);
     if (r->options.device->ops->placed_rows)
         graph_place_operands(&p->step);
     TRY(graph_status(&p->step));

@@ -28,6 +28,18 @@ int cuda_convolution_prepare(cuda_convolutions *self, const cuda_convolution_des
     return 0;
 }
 
+cuda_sums_way cuda_sums_way_known(cuda_convolutions *self, const cuda_convolution_desc *desc)
+{
+    (void)desc;
+    return self->sums;
+}
+
+void cuda_sums_way_keep(cuda_convolutions *self, const cuda_convolution_desc *desc, cuda_sums_way way)
+{
+    (void)desc;
+    self->sums = way;
+}
+
 /* Adds one product of a tap to the sum it belongs to. */
 static void add_tap(const cuda_convolution_desc *d, const cuda_convolution_args *args, double *sums, int64_t x,
                     int64_t w, int64_t y)
@@ -67,6 +79,21 @@ static int64_t result_count(const cuda_convolution_desc *d)
     return (int64_t)d->out_channels * d->kernel * d->kernel * (d->channels / d->groups);
 }
 
+/* Of what was written, in its dtype. */
+static void add_up_statistics(const cuda_convolution_desc *d, const cuda_convolution_args *args)
+{
+    for (int32_t o = 0; o < d->out_channels; o++) {
+        double sum = 0, square_sum = 0;
+        for (int64_t i = o; i < result_count(d); i += d->out_channels) {
+            double y = plain_load(args->y, d->type, i);
+            sum += y;
+            square_sum += y * y;
+        }
+        args->sum[o] = (float)sum;
+        args->square_sum[o] = (float)square_sum;
+    }
+}
+
 static void convolve(const void *run)
 {
     const cuda_convolution_desc *d = &((const convolution_run *)run)->desc;
@@ -85,12 +112,15 @@ static void convolve(const void *run)
     for (int64_t i = 0; i < count; i++)
         plain_store(result[d->kind], d->type, i, sums[i] + (d->bias ? (double)args->bias[i % d->out_channels] : 0));
     free(sums);
+    if (d->statistics)
+        add_up_statistics(d, args);
 }
 
 int cuda_convolution_run(const cuda_convolution *v, const cuda_convolution_args *args)
 {
     const convolution_run run = {v->desc, *args};
     CHECK((args->bias != NULL) == v->desc.bias && args->workspace, ERROR_KERNEL, "a bias or workspace is missing");
+    CHECK((args->sum && args->square_sum) == v->desc.statistics, ERROR_KERNEL, "memory for the sums is missing");
     return plain_submit(v->stream, convolve, &run, sizeof run);
 }
 

@@ -14,6 +14,7 @@ struct cuda_products {
 
 struct cuda_convolutions {
     bool bias;
+    cuda_sums_way sums; /* what is known of convolutions with statistics */
     void *stream;
 };
 

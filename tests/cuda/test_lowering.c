@@ -19,6 +19,8 @@
 
 /* ---- the own kernels that the lowering needs ---- */
 
+static bool fused_is_faster; /* what a measurement says */
+
 size_t cuda_column_sums_bytes(int64_t rows, int64_t columns)
 {
     return rows > 0 ? (size_t)columns * sizeof(double) : 0;
@@ -35,6 +37,43 @@ int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int6
     for (int64_t i = 0; i < columns; i++)
         sums[i] = (float)total[i];
     return 0;
+}
+
+size_t cuda_channel_sums_bytes(int64_t rows, int64_t columns)
+{
+    return rows > 0 ? (size_t)columns * sizeof(double) : 0;
+}
+
+int cuda_channel_sums(const cuda_backend *self, const void *x, uint8_t type, int64_t rows, int64_t columns,
+                      double *sums, void *workspace)
+{
+    (void)self, (void)workspace;
+    for (int64_t c = 0; c < columns; c++) {
+        sums[c] = sums[columns + c] = 0;
+        for (int64_t i = c; i < rows * columns; i += columns) {
+            double value = plain_load(x, type, i);
+            sums[c] += value;
+            sums[columns + c] += value * value;
+        }
+    }
+    return 0;
+}
+
+int cuda_widen_sums(const cuda_backend *self, const float *sum, const float *square_sum, int64_t columns, double *sums)
+{
+    (void)self;
+    for (int64_t c = 0; c < columns; c++) {
+        sums[c] = (double)sum[c];
+        sums[columns + c] = (double)square_sum[c];
+    }
+    return 0;
+}
+
+float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace)
+{
+    bool fused = tensor_count(&k->request.out[1]) > 0 && k->offset[2] > 0;
+    (void)self, (void)workspace;
+    return fused == fused_is_faster ? 1.0F : 2.0F;
 }
 
 int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows, int64_t columns, const float *bias)
@@ -206,6 +245,33 @@ static void without_extras(void **state)
     check_all(false);
 }
 
+/* Sums with a convolution: as is known, and else as is measured, once. */
+static void sums_of_a_convolution(void **state)
+{
+    static const struct {
+        cuda_sums_way known;
+        bool fused_is_faster;
+        cuda_sums_way kept;
+    } cases[] = {{CUDA_SUMS_FUSED, false, CUDA_SUMS_FUSED},
+                 {CUDA_SUMS_APART, true, CUDA_SUMS_APART},
+                 {CUDA_SUMS_UNKNOWN, false, CUDA_SUMS_APART},
+                 {CUDA_SUMS_UNKNOWN, true, CUDA_SUMS_FUSED}};
+    (void)state;
+    backend *reference = NULL;
+    assert_int_equal(backend_reference_open(&reference, 1), 0);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        cuda_convolutions convolutions = {.bias = true, .sums = cases[i].known};
+        cuda_backend plain = {.base = {&plain_ops},
+                              .real = DTYPE_F32,
+                              .products = &(cuda_products){.extras = true},
+                              .convolutions = &convolutions};
+        fused_is_faster = cases[i].fused_is_faster;
+        assert_true(op_check_sums(&plain.base, reference, 1e-6) >= 10);
+        assert_int_equal(convolutions.sums, cases[i].kept);
+    }
+    reference->ops->close(reference);
+}
+
 /* 16-bit operands: the gradient of a weight is float32 whether or not it is computed as one. Small integers are exact
  * in either type, so the sums must be. */
 static void sixteen_bit_gradient(void **state)
@@ -245,6 +311,6 @@ static void sixteen_bit_gradient(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(with_extras), cmocka_unit_test(without_extras),
-                                       cmocka_unit_test(sixteen_bit_gradient)};
+                                       cmocka_unit_test(sums_of_a_convolution), cmocka_unit_test(sixteen_bit_gradient)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -31,6 +31,30 @@ int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int6
     return error_set(ERROR_INTERNAL, "nothing is launched here");
 }
 
+size_t cuda_channel_sums_bytes(int64_t rows, int64_t columns)
+{
+    return rows > 0 ? (size_t)columns * sizeof(double) : 0;
+}
+
+int cuda_channel_sums(const cuda_backend *self, const void *x, uint8_t type, int64_t rows, int64_t columns,
+                      double *sums, void *workspace)
+{
+    (void)self, (void)x, (void)type, (void)rows, (void)columns, (void)sums, (void)workspace;
+    return error_set(ERROR_INTERNAL, "nothing is launched here");
+}
+
+int cuda_widen_sums(const cuda_backend *self, const float *sum, const float *square_sum, int64_t columns, double *sums)
+{
+    (void)self, (void)sum, (void)square_sum, (void)columns, (void)sums;
+    return error_set(ERROR_INTERNAL, "nothing is launched here");
+}
+
+float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace)
+{
+    (void)self, (void)k, (void)workspace;
+    return 1;
+}
+
 int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows, int64_t columns, const float *bias)
 {
     (void)self, (void)y, (void)type, (void)rows, (void)columns, (void)bias;
@@ -272,6 +296,58 @@ static void float32_plans(void **state)
     cuda_libraries_close(libraries);
 }
 
+static bool has_sums(const kernel_request *r)
+{
+    bool first_layer = r->in[0].dim[3] == 8; /* cuDNN 9.19 has none there, nor for groups */
+    return r->node.op == OP_CONV2D && tensor_count(&r->in[2]) == 0 && r->node.attr.groups == 1 && !first_layer;
+}
+
+/* Generations for which cuDNN 9.19 has precompiled plans of a convolution in float16 that adds up what it writes. */
+static bool adds_up(const described_gpu *gpu)
+{
+    return gpu->sm == 80 || gpu->sm == 89 || gpu->sm == 90 || gpu->sm == 100;
+}
+
+static void plans_with_sums(void **state)
+{
+    const setting *s = *state;
+    cuda_libraries *libraries = open_libraries();
+    cuda_backend self = {.real = DTYPE_F16};
+    int layers = 0, found = 0;
+    self.convolutions = open_for(libraries, s->gpu, (cuda_convolutions_options){0});
+    for (int i = 0; i < s->list.count; i++) {
+        const kernel_request *r = &s->list.layers[i].request;
+        cuda_convolution_desc desc = {.kind = CUDA_CONVOLUTION_FORWARD,
+                                      .batch = r->in[0].dim[0],
+                                      .height = r->in[0].dim[1],
+                                      .width = r->in[0].dim[2],
+                                      .channels = r->in[0].dim[3],
+                                      .out_height = r->out[0].dim[1],
+                                      .out_width = r->out[0].dim[2],
+                                      .out_channels = r->out[0].dim[3],
+                                      .kernel = r->node.attr.kernel,
+                                      .stride = r->node.attr.stride,
+                                      .pad = r->node.attr.pad,
+                                      .groups = 1,
+                                      .type = DTYPE_F16,
+                                      .statistics = true};
+        cuda_convolution *convolution = NULL;
+        size_t workspace = 0;
+        if (!has_sums(r))
+            continue;
+        layers++;
+        assert_int_equal(cuda_sums_way_known(self.convolutions, &desc), CUDA_SUMS_APART); /* nothing can be measured */
+        if (cuda_convolution_prepare(self.convolutions, &desc, &convolution, &workspace) < 0)
+            continue;
+        found++;
+        cuda_convolution_release(convolution);
+    }
+    print_message("sm_%d float16: %d of %d convolutions can add up what they write\n", s->gpu->sm, found, layers);
+    assert_int_equal(found, adds_up(s->gpu) ? layers : 0);
+    cuda_convolutions_close(self.convolutions);
+    cuda_libraries_close(libraries);
+}
+
 static cuda_convolution_choice choose(cuda_convolutions *convolutions, cuda_convolution_kind kind)
 {
     const cuda_convolution_desc desc = {.kind = kind,
@@ -344,9 +420,9 @@ int main(int count, char **words)
         fprintf(stderr, "no described GPU of sm_%d\n", sm);
         return 2;
     }
-    const struct CMUnitTest tests[] = {cmocka_unit_test_prestate(tensor_core_plans, &s),
-                                       cmocka_unit_test_prestate(float32_plans, &s),
-                                       cmocka_unit_test_prestate(plans_on_disk, &s)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test_prestate(tensor_core_plans, &s), cmocka_unit_test_prestate(float32_plans, &s),
+        cmocka_unit_test_prestate(plans_with_sums, &s), cmocka_unit_test_prestate(plans_on_disk, &s)};
     if (collect_layers(&s.list) < 0) {
         fprintf(stderr, "%s\n", error_message());
         return 2;

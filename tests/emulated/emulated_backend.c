@@ -24,7 +24,7 @@ int cuda_libraries_attach(cuda_backend *self, bool tune, const char *cache)
         return error_set(ERROR_MEMORY, "no memory for the emulated libraries");
     }
     *self->products = (cuda_products){.extras = true, .stream = self->stream};
-    *self->convolutions = (cuda_convolutions){.bias = true, .stream = self->stream};
+    *self->convolutions = (cuda_convolutions){.bias = true, .sums = CUDA_SUMS_FUSED, .stream = self->stream};
     return 0;
 }
 

@@ -13,6 +13,7 @@
 #include "base/sixteen_bit.h"
 #include "emulated_backend.h"
 #include "op_check.h"
+#include "plain_device.h"
 #include "skip_check.h"
 
 /* Products and convolutions are the libraries': test_lowering has those. */
@@ -81,6 +82,23 @@ static void maps_in_patches(void **state)
     for (int i = 0; i < 3; i++) {
         cuda_backend *tested = open_backend(types[i], 2);
         assert_true(op_check_patches(&tested->base, reference, bounds[types[i]]) >= 20);
+        tested->base.ops->close(&tested->base);
+    }
+    reference->ops->close(reference);
+}
+
+/* In one, apart, and by measuring on this device. */
+static void convolutions_with_sums(void **state)
+{
+    static const cuda_sums_way ways[] = {CUDA_SUMS_FUSED, CUDA_SUMS_APART, CUDA_SUMS_UNKNOWN};
+    (void)state;
+    backend *reference = NULL;
+    assert_int_equal(backend_reference_open(&reference, 1), 0);
+    for (int i = 0; i < 3; i++) {
+        cuda_backend *tested = open_backend(DTYPE_F16, 1);
+        tested->convolutions->sums = ways[i];
+        assert_true(op_check_sums(&tested->base, reference, 2e-3) >= 10);
+        assert_int_not_equal(tested->convolutions->sums, CUDA_SUMS_UNKNOWN);
         tested->base.ops->close(&tested->base);
     }
     reference->ops->close(reference);
@@ -292,6 +310,7 @@ int main(void)
         cmocka_unit_test(float16),
         cmocka_unit_test(bfloat16),
         cmocka_unit_test(maps_in_patches),
+        cmocka_unit_test(convolutions_with_sums),
         cmocka_unit_test(column_sums),
         cmocka_unit_test(class_out_of_range),
         cmocka_unit_test(conversions),

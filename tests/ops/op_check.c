@@ -505,6 +505,37 @@ int op_check_patches(backend *tested, backend *reference, double bound)
     return checked;
 }
 
+bool op_with_sums(kernel_request *r)
+{
+    if (r->node.op != OP_CONV2D || tensor_count(&r->in[2]) > 0)
+        return false;
+    r->node.out[1] = r->node.out[0] + 1; /* present */
+    r->node.n_out = 2;
+    r->out[1] = (tensor_desc){
+        .dim = {1, 1, 2, r->out[0].dim[3]}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_ACTIVATION};
+    return true;
+}
+
+int op_check_sums(backend *tested, backend *reference, double bound)
+{
+    int checked = 0;
+    for (int row = 0; row < layer_case_count; row++) {
+        kernel_request a[LAYER_MAX_OPS], b[LAYER_MAX_OPS];
+        int count = layer_requests(&layer_cases[row], tested->ops->activation, a);
+        layer_requests(&layer_cases[row], reference->ops->activation, b);
+        for (int i = 0; i < count; i++) {
+            char name[192];
+            if (!op_with_sums(&a[i]) || !op_with_sums(&b[i]))
+                continue;
+            layer_describe(&layer_cases[row], op_case_name(a[i].node.op), name, sizeof name);
+            strncat(name, " with sums", sizeof name - strlen(name) - 1);
+            op_check_request(tested, reference, &a[i], &b[i], -1, bound, name);
+            checked++;
+        }
+    }
+    return checked;
+}
+
 void op_check_all(backend *tested, backend *reference, double bound)
 {
     op_check_some(tested, reference, bound, NULL);

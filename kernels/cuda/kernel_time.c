@@ -1,0 +1,53 @@
+/* Owns the measurement of a prepared kernel, on memory that is taken for it. One thread. */
+#include "cuda_backend.h"
+#include "timing.h"
+
+#include <math.h>
+
+typedef struct {
+    const cuda_backend *device;
+    const kernel *k;
+    kernel_args args;
+} timed_kernel;
+
+static int launch(const void *what)
+{
+    const timed_kernel *t = what;
+    return t->k->launch(t->device, t->k, &t->args);
+}
+
+static char *place(char *memory, size_t *used, size_t bytes)
+{
+    size_t offset = cuda_workspace_take(used, bytes);
+    return memory ? memory + offset : NULL;
+}
+
+/* Lays the operands out from `memory` on; returns the bytes they take. */
+static size_t place_operands(const kernel_request *r, size_t workspace, char *memory, kernel_args *args)
+{
+    size_t used = 0;
+    for (int i = 0; i < NODE_MAX_IN; i++)
+        if (tensor_count(&r->in[i]) > 0)
+            args->in[i] = place(memory, &used, tensor_bytes(&r->in[i]));
+    for (int i = 0; i < NODE_MAX_OUT; i++)
+        if (tensor_count(&r->out[i]) > 0)
+            args->out[i] = place(memory, &used, tensor_bytes(&r->out[i]));
+    args->workspace = place(memory, &used, workspace);
+    return used;
+}
+
+float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace)
+{
+    timed_kernel t = {.device = self, .k = k};
+    char *memory = NULL;
+    size_t bytes = place_operands(&k->request, workspace, NULL, &t.args);
+    if (cudaMalloc((void **)&memory, bytes) != cudaSuccess) {
+        cudaGetLastError();
+        return INFINITY;
+    }
+    place_operands(&k->request, workspace, memory, &t.args);
+    cudaMemsetAsync(memory, 0, bytes, self->stream);
+    float time = cuda_time_work(self->stream, launch, &t);
+    cudaFree(memory);
+    return time;
+}

@@ -1,0 +1,95 @@
+/* Convolutions that give the sums of their results: which do, and that nothing else changes. */
+#include "graph/fusion.h"
+#include "model/step.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+/* cmocka.h needs the two above */
+#include <cmocka.h>
+
+static void build(graph *g)
+{
+    model m;
+    const step_options options = {.model = {.network = network_find("cifarresnet8"),
+                                            .teskd = true,
+                                            .students_on = {true, true, true},
+                                            .classes = 10,
+                                            .image_height = 32,
+                                            .image_width = 32,
+                                            .temperature = 4,
+                                            .ce_weight = 0.2,
+                                            .kd_weight = 0.8,
+                                            .teacher_weight = 1,
+                                            .student_weights = {1, 1, 1}},
+                                  .rewrites = {true, true, true, true}};
+    const step_shape shape = {.training = true, .batch = 4, .global_batch = 8, .loss_batch = 8, .sync_bn = true};
+    graph_init(g, DTYPE_F32);
+    assert_int_equal(step_build_training(g, &m, &options, &shape), 0);
+    model_free(&m);
+}
+
+static const graph_node *writer_of(const graph *g, value_id value, uint32_t before)
+{
+    for (uint32_t i = 0; i < before; i++)
+        for (int k = 0; k < g->nodes[i].n_out; k++)
+            if (g->nodes[i].out[k] == value)
+                return &g->nodes[i];
+    return NULL;
+}
+
+static void convolutions_give_sums(void **state)
+{
+    (void)state;
+    graph before, after;
+    uint32_t given = 0, left = 0;
+    build(&before);
+    build(&after);
+    graph_fuse_sums(&after);
+    assert_int_equal(graph_status(&after), 0);
+    for (uint32_t i = 0; i < after.n_nodes; i++) {
+        const graph_node *node = &after.nodes[i], *writer;
+        given += node->op == OP_CONV2D && node->n_out == 2;
+        for (int k = 0; k < node->n_in; k++) /* still written before it is read */
+            if (writer_of(&before, node->in[k], before.n_nodes))
+                assert_non_null(writer_of(&after, node->in[k], i));
+        if (node->op != OP_BN_SUMS)
+            continue;
+        writer = writer_of(&after, node->in[0], i);
+        assert_true(writer->op != OP_CONV2D || writer->n_in == 3);
+        left++;
+    }
+    assert_true(given > 10 && left > 0); /* fused maps and patches come from products */
+    assert_int_equal(after.n_nodes + given, before.n_nodes);
+    graph_free(&before);
+    graph_free(&after);
+}
+
+/* The sums are of the convolution that wrote the map, and a label stays with its node. */
+static void labels_stay(void **state)
+{
+    (void)state;
+    graph before, after;
+    build(&before);
+    build(&after);
+    graph_fuse_sums(&after);
+    for (uint32_t i = 0, j = 0; i < after.n_nodes; i++, j++) {
+        while (before.nodes[j].op == OP_BN_SUMS && after.nodes[i].op != OP_BN_SUMS) {
+            const graph_node *convolution = writer_of(&after, before.nodes[j].out[0], i);
+            assert_int_equal(convolution->out[0], before.nodes[j].in[0]);
+            assert_int_equal(convolution->out[1], before.nodes[j].out[0]);
+            j++;
+        }
+        assert_int_equal(after.nodes[i].op, before.nodes[j].op);
+        assert_string_equal(after.labels[i], before.labels[j]);
+    }
+    graph_free(&before);
+    graph_free(&after);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(convolutions_give_sums), cmocka_unit_test(labels_stay)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
