@@ -138,7 +138,7 @@ backend_ops cuda_table(const cuda_backend *self)
                          .activation = self->real,
                          .op_error = op_error(self),
                          .placed_rows = true,
-                         .convolution_sums = true,
+                         .fuses = true,
                          .host_memory = false,
                          .pads_pictures = true,
                          .prepare = cuda_kernel_prepare,

@@ -1,5 +1,5 @@
-/* Pools and their gradients. The maximum's gradient notes where each window's first largest element is, then every
- * element of the map gathers from the windows that chose it: fixed order, no atomics. */
+/* Pools and their gradients. In the maximum's gradient every element of the map gathers from the windows that chose it,
+ * as the forward noted in a byte a window, or else a first kernel finds out: fixed order, no atomics. */
 #include "reduce.cuh"
 
 /* ---- global average ---- */
@@ -79,15 +79,15 @@ struct pool_shape {
 /* The element of a window is numbered kh * size + kw, in a byte. */
 enum { MAX_WINDOW = 15 };
 
-static pool_shape shape_of(const kernel *k, const tensor_desc *pooled)
+static pool_shape shape_of(const kernel *k, const tensor_desc *map, const tensor_desc *pooled)
 {
-    const tensor_desc *map = &k->request.in[0];
     const op_attr *attr = &k->request.node.attr;
     return pool_shape{map->dim[1],    map->dim[2],  map->dim[3],  pooled->dim[1],
                       pooled->dim[2], attr->kernel, attr->stride, attr->pad};
 }
 
-/* One line of the pooled map a block. Writes the maxima to y, or which elements they are to `chosen`. */
+/* One line of the pooled map a block. Writes the maxima to y and which elements they are to `chosen`; either may be
+ * NULL. */
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shape s, T *y, uint8_t *chosen)
 {
@@ -117,7 +117,7 @@ __global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shap
         const int64_t at = (int64_t)line * s.pooled_width * s.channels + (int64_t)i * V;
         if (y)
             store(y + at, largest);
-        else {
+        if (chosen) {
             pack<uint8_t, V> bytes;
 #pragma unroll
             for (int v = 0; v < V; v++)
@@ -159,36 +159,40 @@ int cuda_pool_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     int size = k->request.node.attr.kernel;
     CHECK(size <= MAX_WINDOW, ERROR_KERNEL, "a max-pool of %dx%d: windows go up to %dx%d", size, size, MAX_WINDOW,
           MAX_WINDOW);
-    if (k->request.node.op == OP_MAX_POOL_GRAD)
+    if (k->request.node.op == OP_MAX_POOL_GRAD && tensor_count(&k->request.in[2]) == 0)
         k->offset[0] = cuda_workspace_take(workspace, (size_t)tensor_count(&k->request.in[1]));
     return 0;
 }
 
-/* Maxima to y, or their places to `chosen`. */
 static int walk_windows(const cuda_backend *self, const kernel *k, const kernel_args *args, const tensor_desc *pooled,
                         void *y, uint8_t *chosen)
 {
+    const tensor_desc *map = &k->request.in[0];
     return with_vectors(pooled->dtype, pooled->dim[3], [&](auto t, auto width) {
         using T = typename decltype(t)::type;
         return launch(max_pool_kernel<T, decltype(width)::value>, dim3((unsigned)(pooled->dim[0] * pooled->dim[1])),
-                      dim3(THREADS), 0, self->stream, (const T *)args->in[0], shape_of(k, pooled), (T *)y, chosen);
+                      dim3(THREADS), 0, self->stream, (const T *)args->in[0], shape_of(k, map, pooled), (T *)y, chosen);
     });
 }
 
 int cuda_max_pool(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
-    return walk_windows(self, k, args, &k->request.out[0], args->out[0], NULL);
+    return walk_windows(self, k, args, &k->request.out[0], args->out[0], (uint8_t *)args->out[1]);
 }
 
 int cuda_max_pool_grad(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
-    const tensor_desc *map = &k->request.in[0], *pooled = &k->request.in[1];
-    uint8_t *chosen = (uint8_t *)cuda_workspace_at(args, k->offset[0]);
-    TRY(walk_windows(self, k, args, pooled, NULL, chosen));
+    const tensor_desc *map = &k->request.out[0], *pooled = &k->request.in[1];
+    const uint8_t *chosen = (const uint8_t *)args->in[2];
+    if (!chosen) {
+        uint8_t *found = (uint8_t *)cuda_workspace_at(args, k->offset[0]);
+        TRY(walk_windows(self, k, args, pooled, NULL, found));
+        chosen = found;
+    }
     return with_vectors(map->dtype, map->dim[3], [&](auto t, auto width) {
         using T = typename decltype(t)::type;
         return launch(max_pool_grad_kernel<T, decltype(width)::value>, dim3((unsigned)(map->dim[0] * map->dim[1])),
-                      dim3(THREADS), 0, self->stream, (const T *)args->in[1], chosen, shape_of(k, pooled),
+                      dim3(THREADS), 0, self->stream, (const T *)args->in[1], chosen, shape_of(k, map, pooled),
                       (T *)args->out[0]);
     });
 }

@@ -83,8 +83,10 @@ static int check_dtypes(const kernel_request *request, const char *name)
         CHECK(tensor_count(&request->in[i]) == 0 || request->in[i].dtype != DTYPE_F32, ERROR_KERNEL,
               "%s (%s): input %d is float32, the reference backend computes in float64", request->label, name, i);
     for (int i = 0; i < request->node.n_out; i++)
-        CHECK(tensor_count(&request->out[i]) == 0 || request->out[i].dtype == DTYPE_F64, ERROR_KERNEL,
-              "%s (%s): output %d is not float64, the reference backend computes in float64", request->label, name, i);
+        CHECK(tensor_count(&request->out[i]) == 0 || request->out[i].dtype == DTYPE_F64 ||
+                  request->out[i].dtype == DTYPE_U8,
+              ERROR_KERNEL, "%s (%s): output %d is not float64, the reference backend computes in float64",
+              request->label, name, i);
     return 0;
 }
 

@@ -17,6 +17,13 @@ static window window_at(const op_attr *attr, const tensor_desc *map, int oy, int
                     right > map->dim[2] ? map->dim[2] : right};
 }
 
+/* An element's number in its window, of the map's place `at` of channel 0. */
+static uint8_t number_of(const op_attr *attr, const tensor_desc *map, int oy, int ox, int64_t at)
+{
+    int64_t place = at / map->dim[3], y = place / map->dim[2], x = place % map->dim[2];
+    return (uint8_t)((y - oy * attr->stride + attr->pad) * attr->kernel + x - ox * attr->stride + attr->pad);
+}
+
 /* Where in a map's channel the largest element of a window lies. `picture` begins with that channel. */
 static int64_t largest_in(const double *picture, const tensor_desc *map, window v)
 {
@@ -30,9 +37,9 @@ static int64_t largest_in(const double *picture, const tensor_desc *map, window 
     return best;
 }
 
-/* Writes the maxima to `y`, or with `dx` gives each `dy` to the place of its maximum. */
+/* Writes the maxima to `y` and their numbers to `choice`, or with `dx` gives each `dy` to the place of its maximum. */
 static void each_window(const kernel_request *request, const tensor_desc *pooled, const double *x, double *y,
-                        const double *dy, double *dx)
+                        uint8_t *choice, const double *dy, double *dx)
 {
     const tensor_desc *map = &request->in[0];
     int64_t picture = (int64_t)map->dim[1] * map->dim[2] * map->dim[3], i = 0;
@@ -41,11 +48,13 @@ static void each_window(const kernel_request *request, const tensor_desc *pooled
             for (int ox = 0; ox < pooled->dim[2]; ox++) {
                 window v = window_at(&request->node.attr, map, oy, ox);
                 for (int64_t c = 0; c < map->dim[3]; c++, i++) {
-                    int64_t first = n * picture + c, at = first + largest_in(x + first, map, v);
+                    int64_t first = n * picture + c, place = largest_in(x + first, map, v);
                     if (dx)
-                        dx[at] += dy[i];
+                        dx[first + place] += dy[i];
                     else
-                        y[i] = x[at];
+                        y[i] = x[first + place];
+                    if (choice)
+                        choice[i] = number_of(&request->node.attr, map, oy, ox, place);
                 }
             }
 }
@@ -53,14 +62,32 @@ static void each_window(const kernel_request *request, const tensor_desc *pooled
 int reference_max_pool(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
-    each_window(request, &request->out[0], args->in[0], args->out[0], NULL, NULL);
+    each_window(request, &request->out[0], args->in[0], args->out[0], args->out[1], NULL, NULL);
     return 0;
+}
+
+static void give_to_chosen(const kernel_request *request, const double *dy, const uint8_t *choice, double *dx)
+{
+    const op_attr *attr = &request->node.attr;
+    const tensor_desc *map = &request->out[0], *pooled = &request->in[1];
+    int64_t channels = map->dim[3];
+    for (int64_t i = 0; i < tensor_count(pooled); i++) {
+        int64_t place = i / channels, ox = place % pooled->dim[2], oy = place / pooled->dim[2] % pooled->dim[1];
+        int64_t y = oy * attr->stride - attr->pad + choice[i] / attr->kernel,
+                x = ox * attr->stride - attr->pad + choice[i] % attr->kernel,
+                n = place / (pooled->dim[1] * pooled->dim[2]);
+        if (y >= 0 && y < map->dim[1] && x >= 0 && x < map->dim[2])
+            dx[((n * map->dim[1] + y) * map->dim[2] + x) * channels + i % channels] += dy[i];
+    }
 }
 
 int reference_max_pool_grad(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
     memset(args->out[0], 0, tensor_bytes(&request->out[0]));
-    each_window(request, &request->in[1], args->in[0], NULL, args->in[1], args->out[0]);
+    if (args->in[2])
+        give_to_chosen(request, args->in[1], args->in[2], args->out[0]);
+    else
+        each_window(request, &request->in[1], args->in[0], NULL, NULL, args->in[1], args->out[0]);
     return 0;
 }

@@ -1,5 +1,5 @@
-/* Owns the passes that make one node of two. Invariant: a fused node writes the values that the two wrote. One thread.
- */
+/* Owns the pass that gives nodes further results. Invariant: every value has the writer that it had, or one before
+ * that. One thread. */
 #include "graph/fusion.h"
 
 #include <string.h>
@@ -15,7 +15,7 @@ static graph_node *convolution_of(graph *g, value_id value, uint32_t before)
     return NULL;
 }
 
-void graph_fuse_sums(graph *g)
+static void fuse_sums(graph *g)
 {
     uint32_t kept = 0;
     for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
@@ -31,4 +31,42 @@ void graph_fuse_sums(graph *g)
     }
     if (!g->status)
         g->n_nodes = kept;
+}
+
+/* The max_pool of that map and those windows; else NULL. */
+static graph_node *pool_of(graph *g, value_id map, const op_attr *windows, uint32_t before)
+{
+    for (uint32_t i = 0; i < before; i++) {
+        graph_node *node = &g->nodes[i];
+        const op_attr *a = &node->attr;
+        if (node->op == OP_MAX_POOL && node->in[0] == map && a->kernel == windows->kernel &&
+            a->stride == windows->stride && a->pad == windows->pad)
+            return node;
+    }
+    return NULL;
+}
+
+static void fuse_choice(graph *g, uint32_t index)
+{
+    enum { MAX_KERNEL = 15 }; /* so that a byte is enough */
+    graph_node *gradient = &g->nodes[index];
+    graph_node *pool = pool_of(g, gradient->in[0], &gradient->attr, index);
+    if (!pool || gradient->attr.kernel > MAX_KERNEL)
+        return;
+    if (pool->n_out == 1) {
+        tensor_desc desc = *graph_desc(g, pool->out[0]);
+        desc.dtype = DTYPE_U8;
+        pool->out[pool->n_out++] = graph_value_new(g, desc, NULL);
+    }
+    gradient->in[0] = VALUE_NONE;
+    gradient->in[2] = pool->out[1];
+    gradient->n_in = 3;
+}
+
+void graph_fuse(graph *g)
+{
+    fuse_sums(g);
+    for (uint32_t i = 0; i < g->n_nodes && !g->status; i++)
+        if (g->nodes[i].op == OP_MAX_POOL_GRAD)
+            fuse_choice(g, i);
 }

@@ -1,11 +1,12 @@
-/* Nodes made one: for devices that have a kernel for both. */
+/* Results on the way: for devices whose kernels can give them. */
 #ifndef TESKD_GRAPH_FUSION_H
 #define TESKD_GRAPH_FUSION_H
 
 #include "graph/graph.h"
 
 /* Lets a convolution without bias give the sums that batch normalisation takes of its result, in the place of a
- * bn_sums. After the backward is derived. */
-void graph_fuse_sums(graph *g);
+ * bn_sums; and a max_pool the choices that its gradient then reads, in the place of the map. After the backward is
+ * derived. */
+void graph_fuse(graph *g);
 
 #endif

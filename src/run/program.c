@@ -103,8 +103,8 @@ static int cut_buckets(program *p, size_t bucket_bytes)
 
 static int prepare_program(runtime *r, program *p)
 {
-    if (r->options.device->ops->convolution_sums)
-        graph_fuse_sums(&p->step);
+    if (r->options.device->ops->fuses)
+        graph_fuse(&p->step);
     if (r->options.device->ops->placed_rows)
         graph_place_operands(&p->step);
     TRY(graph_status(&p->step));

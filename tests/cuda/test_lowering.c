@@ -266,7 +266,7 @@ static void sums_of_a_convolution(void **state)
                               .products = &(cuda_products){.extras = true},
                               .convolutions = &convolutions};
         fused_is_faster = cases[i].fused_is_faster;
-        assert_true(op_check_sums(&plain.base, reference, 1e-6) >= 10);
+        assert_true(op_check_fused(&plain.base, reference, OP_CONV2D, 1e-6) >= 10);
         assert_int_equal(convolutions.sums, cases[i].kept);
     }
     reference->ops->close(reference);

@@ -87,6 +87,22 @@ static void maps_in_patches(void **state)
     reference->ops->close(reference);
 }
 
+static void pools_with_choices(void **state)
+{
+    static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
+    (void)state;
+    backend *reference = NULL;
+    assert_int_equal(backend_reference_open(&reference, 1), 0);
+    for (int type = 0; type < 3; type++) {
+        static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+        cuda_backend *tested = open_backend(types[type], 1);
+        assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL, bounds[types[type]]), 9);
+        assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL_GRAD, bounds[types[type]]), 9);
+        tested->base.ops->close(&tested->base);
+    }
+    reference->ops->close(reference);
+}
+
 /* In one, apart, and by measuring on this device. */
 static void convolutions_with_sums(void **state)
 {
@@ -97,7 +113,7 @@ static void convolutions_with_sums(void **state)
     for (int i = 0; i < 3; i++) {
         cuda_backend *tested = open_backend(DTYPE_F16, 1);
         tested->convolutions->sums = ways[i];
-        assert_true(op_check_sums(&tested->base, reference, 2e-3) >= 10);
+        assert_true(op_check_fused(&tested->base, reference, OP_CONV2D, 2e-3) >= 10);
         assert_int_not_equal(tested->convolutions->sums, CUDA_SUMS_UNKNOWN);
         tested->base.ops->close(&tested->base);
     }
@@ -310,6 +326,7 @@ int main(void)
         cmocka_unit_test(float16),
         cmocka_unit_test(bfloat16),
         cmocka_unit_test(maps_in_patches),
+        cmocka_unit_test(pools_with_choices),
         cmocka_unit_test(convolutions_with_sums),
         cmocka_unit_test(column_sums),
         cmocka_unit_test(class_out_of_range),

@@ -97,9 +97,9 @@ static int add_cases(check_list *list)
             TRY(add_check(list, &tested[i], &reference[i], -1, name));
             if (op_case_in_place(op) >= 0)
                 TRY(add_check(list, &tested[i], &reference[i], op_case_in_place(op), name));
-            kernel_request with_sums = tested[i], reference_with_sums = reference[i];
-            if (op_with_sums(&with_sums) && op_with_sums(&reference_with_sums))
-                TRY(add_check(list, &with_sums, &reference_with_sums, -1, name));
+            kernel_request fused = tested[i], reference_fused = reference[i];
+            if (op_fused(&fused) && op_fused(&reference_fused))
+                TRY(add_check(list, &fused, &reference_fused, -1, name));
             strncat(name, " in patches", sizeof name - strlen(name) - 1);
             for (int32_t patch = 2; patch <= 8; patch *= 2)
                 if (op_in_patches(&tested[i], patch))

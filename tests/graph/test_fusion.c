@@ -9,15 +9,15 @@
 /* cmocka.h needs the two above */
 #include <cmocka.h>
 
-static void build(graph *g)
+static void build(graph *g, const char *network, int32_t size)
 {
     model m;
-    const step_options options = {.model = {.network = network_find("cifarresnet8"),
+    const step_options options = {.model = {.network = network_find(network),
                                             .teskd = true,
                                             .students_on = {true, true, true},
                                             .classes = 10,
-                                            .image_height = 32,
-                                            .image_width = 32,
+                                            .image_height = size,
+                                            .image_width = size,
                                             .temperature = 4,
                                             .ce_weight = 0.2,
                                             .kd_weight = 0.8,
@@ -44,9 +44,9 @@ static void convolutions_give_sums(void **state)
     (void)state;
     graph before, after;
     uint32_t given = 0, left = 0;
-    build(&before);
-    build(&after);
-    graph_fuse_sums(&after);
+    build(&before, "cifarresnet8", 32);
+    build(&after, "cifarresnet8", 32);
+    graph_fuse(&after);
     assert_int_equal(graph_status(&after), 0);
     for (uint32_t i = 0; i < after.n_nodes; i++) {
         const graph_node *node = &after.nodes[i], *writer;
@@ -71,9 +71,9 @@ static void labels_stay(void **state)
 {
     (void)state;
     graph before, after;
-    build(&before);
-    build(&after);
-    graph_fuse_sums(&after);
+    build(&before, "cifarresnet8", 32);
+    build(&after, "cifarresnet8", 32);
+    graph_fuse(&after);
     for (uint32_t i = 0, j = 0; i < after.n_nodes; i++, j++) {
         while (before.nodes[j].op == OP_BN_SUMS && after.nodes[i].op != OP_BN_SUMS) {
             const graph_node *convolution = writer_of(&after, before.nodes[j].out[0], i);
@@ -88,8 +88,38 @@ static void labels_stay(void **state)
     graph_free(&after);
 }
 
+/* The first layer's map is not read again in the backward: its pool has noted what it took. */
+static void pools_note_their_choices(void **state)
+{
+    (void)state;
+    graph g;
+    value_id map = VALUE_NONE;
+    int gradients = 0;
+    build(&g, "resnet18", 64);
+    graph_fuse(&g);
+    assert_int_equal(graph_status(&g), 0);
+    for (uint32_t i = 0; i < g.n_nodes; i++) {
+        const graph_node *node = &g.nodes[i];
+        if (node->op == OP_MAX_POOL) {
+            map = node->in[0];
+            assert_int_equal(node->n_out, 2);
+            assert_int_equal(graph_desc(&g, node->out[1])->dtype, DTYPE_U8);
+            assert_int_equal(tensor_count(graph_desc(&g, node->out[1])), tensor_count(graph_desc(&g, node->out[0])));
+        }
+        if (node->op == OP_MAX_POOL_GRAD) {
+            assert_int_equal(node->in[0], VALUE_NONE);
+            assert_int_equal(writer_of(&g, node->in[2], i)->op, OP_MAX_POOL);
+            gradients++;
+        }
+    }
+    assert_int_equal(gradients, 1);
+    assert_int_equal(graph_count_uses(&g, map), 1);
+    graph_free(&g);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(convolutions_give_sums), cmocka_unit_test(labels_stay)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(convolutions_give_sums), cmocka_unit_test(labels_stay),
+                                       cmocka_unit_test(pools_note_their_choices)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

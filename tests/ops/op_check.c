@@ -182,10 +182,13 @@ static void round_inputs(test_tensor in[NODE_MAX_IN], const kernel_request *r)
             in[i].real[k] = rounded(in[i].real[k], in[i].desc.dtype);
 }
 
-/* How many values element `k` of an integer input may have, from 0 on: bytes, classes, choices of pictures. */
+/* How many values element `k` of an integer input may have, from 0 on: bytes, classes, choices of pictures or in
+ * windows. */
 static int32_t integers(const kernel_request *r, int index, int64_t k)
 {
     const int32_t choices[4] = {r->in[0].dim[0], 2 * r->node.attr.pad + 1, 2 * r->node.attr.pad + 1, 2};
+    if (r->node.op == OP_MAX_POOL_GRAD)
+        return r->node.attr.kernel * r->node.attr.kernel;
     if (r->in[index].dtype == DTYPE_U8)
         return 256;
     return r->node.op == OP_PICTURES ? choices[k % 4] : r->in[0].dim[3];
@@ -331,6 +334,8 @@ static double element(const guarded *g, uint8_t type, int64_t i)
         return (double)float16_value(((uint16_t *)guarded_data(g))[i]);
     case DTYPE_BF16:
         return (double)bfloat16_value(((uint16_t *)guarded_data(g))[i]);
+    case DTYPE_U8: /* no byte of a result is 255 */
+        return ((uint8_t *)guarded_data(g))[i] == POISON_BYTE ? (double)NAN : ((uint8_t *)guarded_data(g))[i];
     default:
         return ((double *)guarded_data(g))[i];
     }
@@ -459,7 +464,8 @@ void op_check_request(backend *tested, backend *reference, const kernel_request 
         op_launch(tested, a, tested_request, tested_bytes, in, in_place, name, &got);
         op_launch(reference, b, reference_request, reference_bytes, exact, -1, name, &expected);
         for (int i = 0; i < NODE_MAX_OUT; i++)
-            compare(got.out[i], expected.out[i], tensor_count(&tested_request->out[i]), bound, "output", i, name);
+            compare(got.out[i], expected.out[i], tensor_count(&tested_request->out[i]),
+                    tested_request->out[i].dtype == DTYPE_U8 ? 0 : bound, "output", i, name);
         for (int i = 0; i < NODE_MAX_IN; i++)
             compare(got.in[i], expected.in[i], tensor_count(&tested_request->in[i]), bound, "input", i, name);
         op_result_free(&got);
@@ -505,18 +511,42 @@ int op_check_patches(backend *tested, backend *reference, double bound)
     return checked;
 }
 
-bool op_with_sums(kernel_request *r)
+/* One more output, present. */
+static void add_output(kernel_request *r, tensor_desc desc)
 {
-    if (r->node.op != OP_CONV2D || tensor_count(&r->in[2]) > 0)
-        return false;
-    r->node.out[1] = r->node.out[0] + 1; /* present */
+    r->out[1] = desc;
+    r->node.out[1] = r->node.out[0] + 1;
     r->node.n_out = 2;
-    r->out[1] = (tensor_desc){
-        .dim = {1, 1, 2, r->out[0].dim[3]}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_ACTIVATION};
-    return true;
 }
 
-int op_check_sums(backend *tested, backend *reference, double bound)
+bool op_fused(kernel_request *r)
+{
+    tensor_desc sums = {
+        .dim = {1, 1, 2, r->out[0].dim[3]}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_ACTIVATION};
+    tensor_desc choice = r->node.op == OP_MAX_POOL ? r->out[0] : r->in[1];
+    choice.dtype = DTYPE_U8;
+    switch (r->node.op) {
+    case OP_CONV2D:
+        if (tensor_count(&r->in[2]) > 0)
+            return false;
+        add_output(r, sums);
+        return true;
+    case OP_MAX_POOL:
+        add_output(r, choice);
+        return true;
+    case OP_MAX_POOL_GRAD:
+        r->in[0] = (tensor_desc){0};
+        r->node.in[0] = VALUE_NONE;
+        r->in[2] = choice;
+        r->node.in[2] = r->node.in[1] + 1;
+        r->node.n_in = 3;
+        return true;
+    default:
+        return false;
+    }
+}
+
+int op_check_fused(backend *tested, backend *reference, unsigned op, double bound)
 {
     int checked = 0;
     for (int row = 0; row < layer_case_count; row++) {
@@ -525,10 +555,10 @@ int op_check_sums(backend *tested, backend *reference, double bound)
         layer_requests(&layer_cases[row], reference->ops->activation, b);
         for (int i = 0; i < count; i++) {
             char name[192];
-            if (!op_with_sums(&a[i]) || !op_with_sums(&b[i]))
+            if (a[i].node.op != op || !op_fused(&a[i]) || !op_fused(&b[i]))
                 continue;
-            layer_describe(&layer_cases[row], op_case_name(a[i].node.op), name, sizeof name);
-            strncat(name, " with sums", sizeof name - strlen(name) - 1);
+            layer_describe(&layer_cases[row], op_case_name(op), name, sizeof name);
+            strncat(name, " fused", sizeof name - strlen(name) - 1);
             op_check_request(tested, reference, &a[i], &b[i], -1, bound, name);
             checked++;
         }

@@ -48,11 +48,12 @@ void op_check_all(backend *tested, backend *reference, double bound);
  */
 bool op_in_patches(kernel_request *r, int32_t patch);
 
-/* Asks a convolution without bias for the sums of its result; false where the request is none. */
-bool op_with_sums(kernel_request *r);
+/* Asks a convolution without bias for the sums of its result, a max_pool for its choices, and its gradient to go by
+ * them; false where the request is none. */
+bool op_fused(kernel_request *r);
 
-/* Convolutions with the sums of their results, for a backend with convolution_sums; returns how many cases. */
-int op_check_sums(backend *tested, backend *reference, double bound);
+/* Every case with such results, for a backend that fuses, of one op; returns how many. */
+int op_check_fused(backend *tested, backend *reference, unsigned op, double bound);
 
 /* The ops of batch normalisation with maps in patch order, for a backend with placed_rows; returns how many cases. */
 int op_check_patches(backend *tested, backend *reference, double bound);
