@@ -1,4 +1,5 @@
-/* Owns the communicator of NCCL, its stream, and the two events that order it with the launches.
+/* Owns the communicator of NCCL, its stream, the two events that order it with the launches, and the memory that it
+ * sums in without copies.
  *
  * The communicator is non-blocking: a call of NCCL that is not done yet answers ncclInProgress, and is asked for while
  * the control channel and a clock are looked at. The GPU is only ever queried. Invariant: after the first failure NCCL
@@ -9,6 +10,7 @@
 #include "clock.h"
 #include "kernels/libraries.h"
 #include "nccl_ending.h"
+#include "nccl_window.h"
 
 #include <cuda_runtime_api.h>
 #include <stdio.h>
@@ -32,11 +34,13 @@ typedef struct {
     const cuda_libraries *nccl;
     comm *ranks;
     double deadline; /* seconds */
+    bool deterministic;
     cudaStream_t compute, sums;
     cudaEvent_t ready, summed; /* the launches so far are done; so are the sums so far */
     ncclComm_t communicator;
-    bool unfinished; /* a sum was started that launches do not wait for yet */
-    int failed;      /* the first failure's code and message */
+    nccl_window *window; /* NULL: sums are in plain memory only */
+    bool unfinished;     /* a sum was started that launches do not wait for yet */
+    int failed;          /* the first failure's code and message */
     char failure[2048];
     nccl_ending *ending;
 } nccl_reduction;
@@ -214,6 +218,180 @@ static int synchronize(reduction *base)
     return code < 0 ? fail(self, code) : 0;
 }
 
+/* ---- connecting ---- */
+
+static int share_id(const nccl_reduction *self, ncclUniqueId *id)
+{
+    bool first = comm_describe(self->ranks)->rank == 0;
+    int code = first ? check_nccl(self, self->nccl->ncclGetUniqueId(id), "preparing sums between GPUs") : 0;
+    TRY(comm_agree(self->ranks, code));
+    return comm_broadcast(self->ranks, id, sizeof *id, 0);
+}
+
+static double connect_seconds(const nccl_reduction *self)
+{
+    return self->deadline < CONNECT_SECONDS ? self->deadline : CONNECT_SECONDS;
+}
+
+static int say_not_connected(const nccl_reduction *self)
+{
+    return error_set(ERROR_COMM,
+                     "%s has not connected the %d ranks within %g s. It needs TCP between all of them, on any port (a "
+                     "firewall?), on the network interface that NCCL_SOCKET_IFNAME names; NCCL_DEBUG=INFO in the "
+                     "environment shows how far it came",
+                     self->name, comm_describe(self->ranks)->size, connect_seconds(self));
+}
+
+/* Waits for a call that takes all ranks. Each round of polling ends with a vote: when one rank gives up, all do, at
+ * once. Returns how many gave up; `*code` is this rank's own outcome. */
+static int await_ranks(const nccl_reduction *self, ncclResult_t state, const char *what, int *code)
+{
+    enum { GAVE_UP, DONE, VOTES };
+    const int size = comm_describe(self->ranks)->size;
+    double limit = clock_seconds() + connect_seconds(self);
+    for (;; clock_sleep_us(POLL_US)) {
+        *code = check_nccl(self, state, what);
+        if (state == ncclInProgress && clock_seconds() > limit)
+            *code = say_not_connected(self);
+        int64_t votes[VOTES] = {[GAVE_UP] = *code < 0, [DONE] = state == ncclSuccess};
+        TRY(comm_all_reduce(self->ranks, votes, VOTES, COMM_I64));
+        if (votes[GAVE_UP] > 0 || votes[DONE] == size)
+            return (int)votes[GAVE_UP];
+        state = communicator_state(self);
+    }
+}
+
+static int start_connecting(nccl_reduction *self, const ncclUniqueId *id)
+{
+    const comm_info *info = comm_describe(self->ranks);
+    const char *what = "connecting the GPUs";
+    int code;
+    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    config.maxCTAs = MAX_CTAS;
+    TRY(await_ranks(self, self->nccl->ncclCommInitRankConfig(&self->communicator, info->size, *id, info->rank, &config),
+                    what, &code));
+    return code;
+}
+
+static int connect_ranks(nccl_reduction *self)
+{
+    ncclUniqueId id = {0};
+    TRY(share_id(self, &id));
+    return comm_agree(self->ranks, start_connecting(self, &id));
+}
+
+/* ---- memory ---- */
+
+/* A window serves the GPUs of one host, and sums in it are added in an order of NCCL's choice. */
+static bool may_have_window(const nccl_reduction *self)
+{
+    const comm_info *info = comm_describe(self->ranks);
+    return info->local_size == info->size && !self->deterministic && !self->window;
+}
+
+static int all_ranks(const nccl_reduction *self, bool mine, bool *all)
+{
+    int64_t votes = mine;
+    TRY(comm_all_reduce(self->ranks, &votes, 1, COMM_I64));
+    *all = votes == comm_describe(self->ranks)->size;
+    return 0;
+}
+
+static void free_window(nccl_reduction *self)
+{
+    nccl_window_free(self->window);
+    self->window = NULL;
+}
+
+/* A communicator that has met an error is of no use any more, and this one has met it in what it can do without. As
+ * long as it has not ended it may write to the window. */
+static int replace_communicator(nccl_reduction *self)
+{
+    nccl_ending *ending = nccl_ending_start(self->nccl->ncclCommAbort, self->communicator);
+    int code = 0;
+    self->communicator = NULL;
+    if (nccl_ending_wait(ending, GRACE_SECONDS))
+        free_window(self);
+    else
+        code = error_set(ERROR_COMM,
+                         "%s has neither registered memory nor ended within %g s (NCCL_WIN_ENABLE=0 in the "
+                         "environment does without)",
+                         self->name, GRACE_SECONDS);
+    self->window = NULL;
+    TRY(comm_agree(self->ranks, code));
+    return connect_ranks(self);
+}
+
+static int remove_window(nccl_reduction *self)
+{
+    const char *what = "releasing memory that is summed over the ranks";
+    TRY(await_call(self, nccl_window_deregister(self->window, self->communicator), FINALIZE_SECONDS, what));
+    free_window(self);
+    return 0;
+}
+
+/* The ranks have a window, or none of them has one. */
+static int register_window(nccl_reduction *self)
+{
+    bool all;
+    int code, refusing = await_ranks(self, nccl_window_register(self->window, self->communicator),
+                                     "registering memory that is summed over the ranks", &code);
+    TRY(refusing);
+    if (refusing > 0)
+        return replace_communicator(self);
+    TRY(all_ranks(self, nccl_window_exists(self->window), &all));
+    return all ? 0 : remove_window(self);
+}
+
+static int open_window(nccl_reduction *self, size_t bytes)
+{
+    bool all;
+    self->window = nccl_window_alloc(self->nccl, bytes);
+    TRY(all_ranks(self, self->window, &all));
+    if (all)
+        return register_window(self);
+    free_window(self);
+    return 0;
+}
+
+/* A refusal is no failure, and leaves no message. */
+static int alloc(reduction *base, size_t bytes, void **memory)
+{
+    nccl_reduction *self = (nccl_reduction *)base;
+    *memory = NULL;
+    TRY(check_works(self));
+    if (!may_have_window(self))
+        return 0;
+    int code = open_window(self, bytes);
+    if (code < 0)
+        return fail(self, code);
+    error_set(0, "%s", "");
+    if (self->window)
+        *memory = nccl_window_memory(self->window);
+    return 0;
+}
+
+static int release_window(nccl_reduction *self)
+{
+    TRY(await_streams(self));
+    return remove_window(self);
+}
+
+/* After a failure NCCL may still be at work in it: `close` frees it then. */
+static void free_memory(reduction *base, void *memory)
+{
+    nccl_reduction *self = (nccl_reduction *)base;
+    char message[2048];
+    if (self->failed < 0 || !self->window || nccl_window_memory(self->window) != memory)
+        return;
+    snprintf(message, sizeof message, "%s", error_message());
+    int code = release_window(self);
+    if (code < 0)
+        fail(self, code);
+    error_set(0, "%s", message);
+}
+
 /* ---- opening and closing ---- */
 
 /* In good order: everything is done, and the peers end too. */
@@ -240,6 +418,7 @@ static void end_communicator(nccl_reduction *self)
 
 static void destroy(nccl_reduction *self)
 {
+    free_window(self);
     if (self->ready)
         cudaEventDestroy(self->ready);
     if (self->summed)
@@ -268,6 +447,8 @@ static const reduction_ops nccl_ops = {.recordable = true,
                                        .finish = finish,
                                        .progress = progress,
                                        .synchronize = synchronize,
+                                       .alloc = alloc,
+                                       .free = free_memory,
                                        .close = close_reduction};
 
 /* NCCL reads the environment once in a process. A name that is set already is the user's wish. */
@@ -301,56 +482,10 @@ static int prepare(nccl_reduction *self, const nccl_options *options)
     return make_stream(self);
 }
 
-static int share_id(const nccl_reduction *self, ncclUniqueId *id)
-{
-    bool first = comm_describe(self->ranks)->rank == 0;
-    int code = first ? check_nccl(self, self->nccl->ncclGetUniqueId(id), "preparing sums between GPUs") : 0;
-    TRY(comm_agree(self->ranks, code));
-    return comm_broadcast(self->ranks, id, sizeof *id, 0);
-}
-
-static double connect_seconds(const nccl_reduction *self)
-{
-    return self->deadline < CONNECT_SECONDS ? self->deadline : CONNECT_SECONDS;
-}
-
-static int say_not_connected(const nccl_reduction *self)
-{
-    return error_set(ERROR_COMM,
-                     "%s has not connected the %d ranks within %g s. It needs TCP between all of them, on any port (a "
-                     "firewall?), on the network interface that NCCL_SOCKET_IFNAME names; NCCL_DEBUG=INFO in the "
-                     "environment shows how far it came",
-                     self->name, comm_describe(self->ranks)->size, connect_seconds(self));
-}
-
-/* Connecting takes all ranks, so each round of polling ends with a vote: when one rank gives up, all do, at once. */
-static int connect_ranks(nccl_reduction *self, const ncclUniqueId *id)
-{
-    enum { GAVE_UP, CONNECTED, VOTES };
-    const comm_info *info = comm_describe(self->ranks);
-    ncclConfig_t config = NCCL_CONFIG_INITIALIZER;
-    config.blocking = 0;
-    config.maxCTAs = MAX_CTAS;
-    double limit = clock_seconds() + connect_seconds(self);
-    ncclResult_t state = self->nccl->ncclCommInitRankConfig(&self->communicator, info->size, *id, info->rank, &config);
-    for (;; clock_sleep_us(POLL_US)) {
-        int code = check_nccl(self, state, "connecting the GPUs");
-        if (state == ncclInProgress && clock_seconds() > limit)
-            code = say_not_connected(self);
-        int64_t votes[VOTES] = {[GAVE_UP] = code < 0, [CONNECTED] = state == ncclSuccess};
-        TRY(comm_all_reduce(self->ranks, votes, VOTES, COMM_I64));
-        if (votes[GAVE_UP] > 0 || votes[CONNECTED] == info->size)
-            return code;
-        state = communicator_state(self);
-    }
-}
-
 static int open_parts(nccl_reduction *self, const nccl_options *options)
 {
-    ncclUniqueId id = {0};
     TRY(comm_agree(self->ranks, prepare(self, options)));
-    TRY(share_id(self, &id));
-    return comm_agree(self->ranks, connect_ranks(self, &id));
+    return connect_ranks(self);
 }
 
 int nccl_reduction_open(reduction **out, const cuda_libraries *libraries, comm *ranks, cudaStream_t compute,
@@ -367,7 +502,8 @@ int nccl_reduction_open(reduction **out, const cuda_libraries *libraries, comm *
                              .nccl = libraries,
                              .ranks = ranks,
                              .compute = compute,
-                             .deadline = options->deadline_seconds};
+                             .deadline = options->deadline_seconds,
+                             .deterministic = options->deterministic};
     self->table.name = self->name;
     code = open_parts(self, options);
     if (code < 0) {

@@ -12,11 +12,13 @@ struct cuda_libraries; /* kernels/libraries.h */
 struct CUstream_st;    /* what a cudaStream_t points to */
 
 typedef struct {
-    /* How long opening (two minutes at most), starting a sum, and a wait may take while every rank is alive. Longer than
-     * what is launched between two waits and a peer's longest pause (a checkpoint that only rank 0 writes) together. */
+    /* How long opening (two minutes at most), starting a sum, and a wait may take while every rank is alive. Longer
+     * than what is launched between two waits and a peer's longest pause (a checkpoint that only rank 0 writes)
+     * together. */
     double deadline_seconds;
 
-    /* Sums in a fixed order: NCCL_ALGO=Ring and NCCL_PROTO=Simple, unless the environment says otherwise. */
+    /* Sums in a fixed order: NCCL_ALGO=Ring and NCCL_PROTO=Simple, unless the environment says otherwise, and no memory
+     * of NCCL's. */
     bool deterministic;
 } nccl_options;
 
@@ -26,7 +28,10 @@ typedef struct {
  * After a failure NCCL is aborted at once, in the background, so that its kernels leave the GPU; every later call
  * returns the same error. What waits for the GPU without a limit (freeing its memory, say) should not be called then:
  * NCCL may be unable to end. `close` waits a few seconds for it and leaves behind what has not ended by then.
- * Recordings that hold sums must be released before an orderly close: NCCL waits for them. */
+ * Recordings that hold sums must be released before an orderly close: NCCL waits for them.
+ *
+ * `alloc` gives memory where all ranks are on one host and NCCL (2.27 or newer) lets each GPU reach it on every other
+ * one. Where a rank is refused, none gets any, and sums go on without. */
 int nccl_reduction_open(reduction **out, const struct cuda_libraries *libraries, comm *ranks,
                         struct CUstream_st *compute, const nccl_options *options);
 

@@ -28,6 +28,13 @@ typedef struct {
      * ERROR_COMM, and never hangs, when one is gone. */
     int (*synchronize)(reduction *self);
 
+    /* Optional. Memory of the device that sums are quicker in, aligned as the device's own; one piece at a time. Every
+     * rank calls it, for as many bytes, with no sum under way. `*memory` is NULL, on all ranks, where there is none:
+     * the device's own does. `free` waits for what is under way; before `close`, and after the release of recordings
+     * that sum in the memory. */
+    int (*alloc)(reduction *self, size_t bytes, void **memory);
+    void (*free)(reduction *self, void *memory);
+
     /* After a failure sums may be under way: then this frees what can be freed and returns at once. NULL is fine. */
     void (*close)(reduction *self);
 } reduction_ops;

@@ -1,10 +1,11 @@
 /* Owns the handles of NVIDIA's libraries and the table of their functions. Invariant: a library is either whole, with
- * every function of libraries.def, or has a problem in words. After opening the table does not change: any thread. */
+ * every FUNCTION of libraries.def, or has a problem in words. After opening the table does not change: any thread. */
 #include "libraries.h"
 #include "base/error.h"
 
 #include <dlfcn.h>
 #include <glob.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -25,10 +26,12 @@ typedef struct {
     cuda_library library;
     const char *name;
     size_t offset; /* of the pointer in cuda_libraries */
+    bool optional;
 } function_row;
 
 static const function_row function_rows[] = {
-#define FUNCTION(library, name) {library, #name, offsetof(cuda_libraries, name)},
+#define FUNCTION(library, name) {library, #name, offsetof(cuda_libraries, name), false},
+#define OPTIONAL(library, name) {library, #name, offsetof(cuda_libraries, name), true},
 #include "libraries.def"
 };
 
@@ -112,7 +115,7 @@ static void find_function(cuda_libraries *l, const function_row *row)
         return;
     void *symbol = dlsym(l->handle[row->library], row->name);
     memcpy((char *)l + row->offset, &symbol, sizeof symbol);
-    if (symbol)
+    if (symbol || row->optional)
         return;
     snprintf(what, sizeof what, "%s has no %s: it is too old", library_rows[row->library].title, row->name);
     drop_library(l, row->library, what);

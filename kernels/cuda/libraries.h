@@ -2,7 +2,7 @@
  *
  * libraries.def is the table. Opening never fails for a missing library: who needs one asks cuda_library_check, whose
  * message names the file, the version that is wanted and how to get it. The functions of a library that is not there
- * are NULL.
+ * are NULL, and so are optional ones that an older version lacks.
  */
 #ifndef TESKD_KERNELS_CUDA_LIBRARIES_H
 #define TESKD_KERNELS_CUDA_LIBRARIES_H
@@ -14,6 +14,15 @@
 
 #ifdef TESKD_HAVE_NCCL
 #include <nccl.h>
+#ifndef NCCL_WIN_COLL_SYMMETRIC /* built with the header of a version before 2.27 */
+#define NCCL_WIN_COLL_SYMMETRIC 1
+typedef struct ncclWindow_vidmem *ncclWindow_t;
+ncclResult_t ncclMemAlloc(void **memory, size_t bytes);
+ncclResult_t ncclMemFree(void *memory);
+ncclResult_t ncclCommWindowRegister(ncclComm_t communicator, void *memory, size_t bytes, ncclWindow_t *window,
+                                    int flags);
+ncclResult_t ncclCommWindowDeregister(ncclComm_t communicator, ncclWindow_t window);
+#endif
 #endif
 
 typedef enum {
@@ -27,6 +36,7 @@ typedef struct cuda_libraries {
     int version[CUDA_LIBRARY_COUNT]; /* major * 10000 + minor * 100 + patch; 0 where it is unknown */
     char problem[CUDA_LIBRARY_COUNT][512];
 #define FUNCTION(library, name) __typeof__(name) *name;
+#define OPTIONAL FUNCTION
 #include "libraries.def"
 } cuda_libraries;
 

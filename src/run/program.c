@@ -40,18 +40,23 @@ static void program_free(program *p, backend *device)
     free(p);
 }
 
+static void release_memory(const runtime *r, void *memory)
+{
+    if (memory && memory == r->reduction_memory)
+        r->options.sums->ops->free(r->options.sums, memory);
+    else if (memory)
+        r->options.device->ops->free(r->options.device, memory);
+}
+
 void runtime_close(runtime *r)
 {
     backend *device = r->options.device;
     for (int i = 0; i < r->n_programs; i++)
         program_free(r->programs[i], device);
     for (int kind = 0; kind < KIND_COUNT; kind++)
-        if (r->arena[kind])
-            device->ops->free(device, r->arena[kind]);
-    if (r->workspace)
-        device->ops->free(device, r->workspace);
-    if (r->narrowed_gradients)
-        device->ops->free(device, r->narrowed_gradients);
+        release_memory(r, r->arena[kind]);
+    release_memory(r, r->workspace);
+    release_memory(r, r->narrowed_gradients);
     release_kernel(device, r->statistics_mean);
     *r = (runtime){0};
 }
@@ -157,6 +162,31 @@ static int allocate(runtime *r, size_t bytes, void **memory)
     return *memory ? 0 : memory_explain(r, bytes);
 }
 
+/* Gradients travel in 16 bits. */
+static bool narrows(const runtime *r)
+{
+    return r->options.sums && dtype_bytes((uint8_t)r->options.sums_dtype) == 2;
+}
+
+static size_t narrow_ratio(const runtime *r)
+{
+    return dtype_bytes((uint8_t)r->options.device->ops->real) / dtype_bytes((uint8_t)r->options.sums_dtype);
+}
+
+/* What the ranks sum lies where the reduction wants it, if it has a wish. All ranks take part: it comes before anything
+ * that could fail on one of them. */
+static int allocate_for_reduction(runtime *r)
+{
+    reduction *sums = r->options.sums;
+    size_t bytes = r->arena_bytes[KIND_GRADIENT] / (narrows(r) ? narrow_ratio(r) : 1);
+    void **memory = narrows(r) ? &r->narrowed_gradients : &r->arena[KIND_GRADIENT];
+    if (bytes == 0 || !sums || !sums->ops->alloc)
+        return 0;
+    TRY(sums->ops->alloc(sums, bytes, memory));
+    r->reduction_memory = *memory;
+    return 0;
+}
+
 static void *resolve(const runtime *r, const program *p, value_id id)
 {
     const graph_value *value = &p->step.values[id];
@@ -240,9 +270,9 @@ static int prepare_conversion(backend *device, size_t count, dtype from, dtype t
 static int narrow_buckets(runtime *r, program *p)
 {
     backend *device = r->options.device;
-    size_t ratio = dtype_bytes((uint8_t)device->ops->real) / dtype_bytes((uint8_t)r->options.sums_dtype);
-    if (!r->options.sums || dtype_bytes((uint8_t)r->options.sums_dtype) != 2)
+    if (!narrows(r))
         return 0;
+    size_t ratio = narrow_ratio(r);
     if (!r->narrowed_gradients)
         TRY(allocate(r, r->arena_bytes[KIND_GRADIENT] / ratio, &r->narrowed_gradients));
     for (uint32_t i = 0; i < p->n_buckets; i++) {
@@ -277,8 +307,10 @@ static int prepare_statistics(runtime *r)
 int runtime_bind(runtime *r)
 {
     CHECK(!r->arena[KIND_ACTIVATION], ERROR_INTERNAL, "the runtime is bound already");
+    TRY(allocate_for_reduction(r));
     for (int kind = 0; kind < KIND_COUNT; kind++)
-        TRY(allocate(r, r->arena_bytes[kind], &r->arena[kind]));
+        if (!r->arena[kind])
+            TRY(allocate(r, r->arena_bytes[kind], &r->arena[kind]));
     TRY(allocate(r, r->workspace_bytes, &r->workspace));
     if (r->arena[KIND_GRADIENT]) /* the gaps between gradients are reduced with them */
         TRY(r->options.device->ops->zero(r->options.device, r->arena[KIND_GRADIENT], r->arena_bytes[KIND_GRADIENT]));

@@ -64,19 +64,21 @@ typedef struct {
     void *workspace;
     size_t workspace_bytes;
     void *narrowed_gradients; /* NULL where gradients are summed as they are */
+    void *reduction_memory;   /* the one of the gradients' two that options.sums allocated; NULL: none of them */
     kernel *statistics_mean;  /* divides the summed statistics */
     kernel_args statistics_args;
 } runtime;
 
-/* What the options point at must outlive the runtime. */
+/* What the options point at must outlive the runtime, the sums too: memory may be theirs. */
 void runtime_open(runtime *r, const runtime_options *options);
 void runtime_close(runtime *r);
 
 /* Takes over the graph (also on failure), plans it and prepares its kernels. The program belongs to the runtime. */
 int runtime_add(runtime *r, graph *g, program **out);
 
-/* Allocates what the programs need and gives each node its pointers; once, after the last runtime_add. When there is
- * not enough memory the message names the largest values and the largest batch that would fit. */
+/* Allocates what the programs need and gives each node its pointers; once, after the last runtime_add. Every rank calls
+ * it, with gradients of as many bytes. When there is not enough memory the message names the largest values and the
+ * largest batch that would fit. */
 int runtime_bind(runtime *r);
 
 /* Where a kept or input value of that name lies on the device, valid between runs; NULL when the program has none. */

@@ -2,9 +2,11 @@
  * unique id, as work of their streams. As NCCL's non-blocking communicators, it launches a sum some time after the
  * call, refuses calls while one is under way, and never notices by itself that a peer is gone.
  *
- * FAKE_NCCL in the environment, when a communicator is made, says what goes wrong: init_hangs, init_fails (on the last
- * rank), launch_hangs, sum_hangs, link_lost (in the second sum), finalize_hangs, abort_hangs. One thread, but for
- * ncclCommAbort and ncclCommDestroy. */
+ * FAKE_NCCL in the environment, when a communicator is made, says what goes wrong, several at once: init_hangs,
+ * init_fails (on the last rank), launch_hangs, sum_hangs, link_lost (in the second sum), finalize_hangs, abort_hangs;
+ * and with windows: no_memory (on the last rank), no_windows, one_without_window (the last rank), register_fails (on
+ * the last rank), register_hangs, release_fails. With FAKE_NCCL_OLD defined it is a version without windows. One
+ * thread, but for ncclCommAbort and ncclCommDestroy. */
 #include "base/sixteen_bit.h"
 #include "emulated.h"
 
@@ -19,7 +21,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { MAX_RANKS = 8, SLOT_BYTES = 1 << 18, POLLS = 3 /* until a call is done */ };
+enum { MAX_RANKS = 8, SLOT_BYTES = 1 << 18, POLLS = 3 /* until a call is done */, HISTORY_BYTES = 64 };
 
 /* Pieces of sums are numbered through; a rank's slot is written again when all have read it. */
 typedef struct {
@@ -29,7 +31,7 @@ typedef struct {
 } rank_state;
 
 typedef struct {
-    atomic_int attached, finalized;
+    atomic_int attached, finalized, registered;
     rank_state rank[MAX_RANKS];
     char slot[MAX_RANKS][SLOT_BYTES];
 } shared_memory;
@@ -44,7 +46,7 @@ typedef struct sum {
     bool written, is_second;
 } sum;
 
-typedef enum { CALL_NONE, CALL_INIT, CALL_LAUNCH, CALL_FINALIZE } call;
+typedef enum { CALL_NONE, CALL_INIT, CALL_LAUNCH, CALL_REGISTER, CALL_FINALIZE } call;
 
 struct ncclComm {
     struct ncclComm *next;
@@ -56,24 +58,40 @@ struct ncclComm {
     unsigned long long piece; /* the next one */
     sum *sums;                /* the newest first; recordings may run them again, so all are kept */
     size_t n_sums;
+    void *window;         /* the registered memory; NULL: none */
+    int n_windows;        /* so far */
+    ncclWindow_t *handle; /* set when the registration is done */
     char behaviour[64];
     char id[NCCL_UNIQUE_ID_BYTES];
 };
 
 static struct ncclComm *communicators; /* never freed: work may still know them */
-static atomic_int ended;               /* what has ended the last one: 'd', 'a' */
 static char last_error[128];
 
-int fake_nccl_ended(void);
+/* What was done, in order: Alloc, Register, Deregister, Free of memory; finalize, destroy, abort of a communicator. */
+static char history[HISTORY_BYTES];
+static atomic_int n_history;
 
-int fake_nccl_ended(void)
+static void note(char what)
 {
-    return atomic_exchange(&ended, 0);
+    int place = atomic_fetch_add(&n_history, 1);
+    if (place < HISTORY_BYTES - 1)
+        history[place] = what;
+}
+
+/* Since the last call. */
+void fake_nccl_history(char text[HISTORY_BYTES]);
+
+void fake_nccl_history(char text[HISTORY_BYTES])
+{
+    memcpy(text, history, HISTORY_BYTES);
+    memset(history, 0, HISTORY_BYTES);
+    atomic_store(&n_history, 0);
 }
 
 static bool wants(const struct ncclComm *c, const char *behaviour)
 {
-    return strcmp(c->behaviour, behaviour) == 0;
+    return strstr(c->behaviour, behaviour);
 }
 
 static ncclResult_t fail(struct ncclComm *c, ncclResult_t error, const char *text)
@@ -179,6 +197,16 @@ static bool advance(void *state)
     return true;
 }
 
+/* The handle is the window's address, to be recognised. */
+static void end_registration(struct ncclComm *c)
+{
+    if (wants(c, "one_without_window") && c->rank == c->size - 1)
+        c->window = NULL;
+    *c->handle = (ncclWindow_t)c->window;
+    if (c->window)
+        note('R');
+}
+
 static ncclResult_t launch(struct ncclComm *c)
 {
     cudaError_t status = emulated_submit_until(c->sums->stream, advance, c->sums);
@@ -197,6 +225,11 @@ static bool is_done(struct ncclComm *c)
                (!wants(c, "init_hangs") && !wants(c, "init_fails") && atomic_load(&c->shared->attached) == c->size);
     case CALL_LAUNCH:
         return !wants(c, "launch_hangs");
+    case CALL_REGISTER:
+        if (wants(c, "register_fails") && c->rank == c->size - 1)
+            fail(c, ncclSystemError, "the memory cannot be mapped");
+        return c->error != ncclSuccess || (!wants(c, "register_hangs") && !wants(c, "register_fails") &&
+                                           atomic_load(&c->shared->registered) >= c->size * c->n_windows);
     case CALL_FINALIZE:
         return !wants(c, "finalize_hangs") && atomic_load(&c->shared->finalized) == c->size;
     default:
@@ -206,7 +239,11 @@ static bool is_done(struct ncclComm *c)
 
 ncclResult_t ncclGetVersion(int *version)
 {
+#ifdef FAKE_NCCL_OLD
+    *version = NCCL_VERSION(2, 26, 5);
+#else
     *version = NCCL_VERSION_CODE;
+#endif
     return ncclSuccess;
 }
 
@@ -273,6 +310,8 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t c, ncclResult_t *state)
     if (c->error == ncclSuccess && c->under_way != CALL_NONE && is_done(c)) {
         if (c->under_way == CALL_LAUNCH)
             launch(c);
+        if (c->under_way == CALL_REGISTER && c->error == ncclSuccess)
+            end_registration(c);
         c->under_way = CALL_NONE;
     }
     *state = c->error != ncclSuccess ? c->error : c->under_way != CALL_NONE ? ncclInProgress : ncclSuccess;
@@ -301,14 +340,15 @@ ncclResult_t ncclAllReduce(const void *from, void *to, size_t count, ncclDataTyp
 
 ncclResult_t ncclCommFinalize(ncclComm_t c)
 {
+    note('f');
     atomic_fetch_add(&c->shared->finalized, 1);
     return begin(c, CALL_FINALIZE);
 }
 
 ncclResult_t ncclCommDestroy(ncclComm_t c)
 {
-    (void)c;
-    atomic_store(&ended, 'd');
+    c->window = NULL;
+    note('d');
     return ncclSuccess;
 }
 
@@ -318,6 +358,63 @@ ncclResult_t ncclCommAbort(ncclComm_t c)
         pause();
     shm_unlink(c->id);
     atomic_store(&c->aborted, true);
-    atomic_store(&ended, 'a');
+    note('a');
     return ncclSuccess;
 }
+
+#ifndef FAKE_NCCL_OLD
+static void *allocated; /* one piece at a time */
+static size_t allocated_bytes;
+
+ncclResult_t ncclMemAlloc(void **memory, size_t bytes)
+{
+    const struct ncclComm *c = communicators;
+    if (allocated || bytes == 0)
+        return ncclInvalidArgument;
+    if ((wants(c, "no_memory") && c->rank == c->size - 1) || cudaMalloc(memory, bytes) != cudaSuccess)
+        return ncclUnhandledCudaError;
+    allocated = *memory;
+    allocated_bytes = bytes;
+    note('A');
+    return ncclSuccess;
+}
+
+/* As with NCCL, the pages of a window that a communicator knows must not go before it does. */
+ncclResult_t ncclMemFree(void *memory)
+{
+    if (memory != allocated)
+        abort();
+    for (const struct ncclComm *c = communicators; c; c = c->next)
+        if (c->window == memory && !atomic_load(&c->aborted))
+            abort();
+    allocated = NULL;
+    note('F');
+    return cudaFree(memory) == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
+}
+
+ncclResult_t ncclCommWindowRegister(ncclComm_t c, void *memory, size_t bytes, ncclWindow_t *window, int flags)
+{
+    *window = NULL;
+    if (memory != allocated || bytes != allocated_bytes || flags != NCCL_WIN_COLL_SYMMETRIC)
+        return ncclInvalidArgument;
+    if (wants(c, "no_windows"))
+        return ncclSuccess;
+    c->window = memory;
+    c->handle = window;
+    c->n_windows++;
+    atomic_fetch_add(&c->shared->registered, 1);
+    return begin(c, CALL_REGISTER);
+}
+
+/* Of this rank alone, and done when it returns. */
+ncclResult_t ncclCommWindowDeregister(ncclComm_t c, ncclWindow_t window)
+{
+    if ((void *)window != c->window || emulated_pending() > 0)
+        return fail(c, ncclInvalidUsage, "the window is in use");
+    if (wants(c, "release_fails"))
+        return fail(c, ncclSystemError, "the memory cannot be unmapped");
+    c->window = NULL;
+    note('D');
+    return ncclSuccess;
+}
+#endif

@@ -4,11 +4,8 @@
  */
 #include "base/error.h"
 #include "base/sixteen_bit.h"
-#include "dist/nccl_reduction.h"
-#include "emulated.h"
-#include "kernels/libraries.h"
+#include "fixture.h"
 
-#include <dlfcn.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -22,31 +19,6 @@
 static const size_t counts[] = {0, 1, 3, 1025, 65536, 100003};
 enum { N_COUNTS = sizeof counts / sizeof *counts, TYPES = COMM_BF16 + 1 };
 
-static comm *ranks;
-static cuda_libraries *libraries;
-static cudaStream_t compute;
-
-static void ok(int code)
-{
-    if (code < 0)
-        fail_msg("%s", error_message());
-}
-
-static void says(int code, int expected, const char *const *words)
-{
-    if (code >= 0)
-        fail_msg("no failure");
-    assert_int_equal(code, expected);
-    for (; *words; words++)
-        if (!strstr(error_message(), *words))
-            fail_msg("\"%s\" does not say \"%s\"", error_message(), *words);
-}
-
-static int rank_count(void)
-{
-    return comm_describe(ranks)->size;
-}
-
 static double now(void)
 {
     struct timespec time;
@@ -54,29 +26,13 @@ static double now(void)
     return (double)time.tv_sec + 1e-9 * (double)time.tv_nsec;
 }
 
-static int try_open(reduction **out, const char *behaviour, double deadline)
-{
-    *out = NULL;
-    setenv("FAKE_NCCL", behaviour, 1);
-    return nccl_reduction_open(out, libraries, ranks, compute, &(nccl_options){.deadline_seconds = deadline});
-}
-
-static reduction *open_sums(const char *behaviour, double deadline)
-{
-    reduction *sums;
-    ok(try_open(&sums, behaviour, deadline));
-    assert_non_null(sums);
-    return sums;
-}
-
-/* What has ended NCCL's communicator: 'd' destroy, 'a' abort. */
+/* What NCCL was last asked for: 'd' destroy, 'a' abort. */
 static int how_it_ended(void)
 {
-    void *symbol = dlsym(libraries->handle[CUDA_NCCL], "fake_nccl_ended");
-    int (*ended)(void) = NULL;
-    assert_non_null(symbol);
-    memcpy(&ended, &symbol, sizeof ended);
-    return ended();
+    char history[HISTORY_BYTES];
+    look_at_history(history);
+    size_t n = strlen(history);
+    return n > 0 ? history[n - 1] : 0;
 }
 
 static void close_sums(reduction *sums, int expected_end)
@@ -391,8 +347,7 @@ static void opening_fails_on_one_rank(void **state)
 static void library_is_missing(void **state)
 {
     (void)state;
-    int last = rank_count() - 1;
-    bool misses = comm_describe(ranks)->rank == last;
+    bool misses = is_last_rank();
     cuda_libraries *none = NULL;
     const char *folder = getenv("TESKD_CUDA_LIBRARIES");
     char kept[1024];
@@ -509,18 +464,24 @@ static void an_end_that_hangs(void **state)
     assert_true(now() - begin < 15);
 }
 
-/* All that one rank does, with each call of the runtime failing once. */
+static int sum_in(reduction *sums, void *data, size_t count)
+{
+    TRY(sums->ops->start(sums, data, count, COMM_F32));
+    TRY(sums->ops->finish(sums));
+    return sums->ops->synchronize(sums);
+}
+
+/* All that one rank does, with each call of the runtime failing once. Memory of NCCL's is refused then. */
 static int sum_once(vector *v)
 {
     reduction *sums = NULL;
-    int code = try_open(&sums, "", 60);
-    if (code < 0)
-        return code;
-    code = sums->ops->start(sums, v->device, v->count, v->type);
+    void *memory = NULL;
+    TRY(try_open(&sums, "", 60));
+    int code = sums->ops->alloc(sums, v->bytes, &memory);
     if (code == 0)
-        code = sums->ops->finish(sums);
-    if (code == 0)
-        code = sums->ops->synchronize(sums);
+        code = sum_in(sums, memory ? memory : v->device, v->count);
+    if (memory)
+        sums->ops->free(sums, memory);
     sums->ops->close(sums);
     return code;
 }
@@ -550,26 +511,6 @@ static void calls_of_the_runtime_fail(void **state)
     free_vector(&v);
 }
 
-static int set_up(void **state)
-{
-    (void)state;
-    if (comm_open(&ranks) < 0 || cuda_libraries_open(&libraries) < 0 || cuda_library_check(libraries, CUDA_NCCL) < 0) {
-        fprintf(stderr, "%s\n", error_message());
-        return -1;
-    }
-    emulated_defer(true);
-    return cudaStreamCreateWithFlags(&compute, cudaStreamNonBlocking) == cudaSuccess ? 0 : -1;
-}
-
-static int tear_down(void **state)
-{
-    (void)state;
-    cudaStreamDestroy(compute);
-    cuda_libraries_close(libraries);
-    comm_close(ranks);
-    return emulated_used() == 0 ? 0 : -1;
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -583,5 +524,5 @@ int main(void)
         cmocka_unit_test(different_sums),        cmocka_unit_test(an_end_with_sums_under_way),
         cmocka_unit_test(an_end_that_hangs),     cmocka_unit_test(calls_of_the_runtime_fail),
     };
-    return cmocka_run_group_tests(tests, set_up, tear_down);
+    return cmocka_run_group_tests(tests, fixture_open, fixture_close);
 }
