@@ -258,7 +258,7 @@ int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_ar
         source.g = (T *)args->out[1];
         source.statistics = s;
         source.relu = k->request.node.attr.relu;
-        return column_sums<V>(self, source, tensor_rows(x), x->dim[3], by_inverse_std{s, x->dim[3]},
+        return column_sums<V>(self, source, tensor_rows(x), x->dim[3], totals_of(s, x->dim[3], args),
                               (double *)args->out[0], cuda_workspace_at(args, k->offset[0]));
     });
 }

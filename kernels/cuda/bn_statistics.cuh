@@ -104,15 +104,27 @@ template <int V> __device__ static inline void fill_affine(const bn_statistics &
     }
 }
 
-/* Makes the second sum that of g * xhat. */
-struct by_inverse_std {
+/* Makes the second sum that of g * xhat, and of the sums the gradients of gamma and beta, which may be NULL. */
+struct gradient_totals {
     bn_statistics statistics;
     int channels;
+    float *dgamma, *dbeta;
 
     __device__ double operator()(int i, double total) const
     {
-        return i < channels ? total : total * moments_of(statistics, channels, i - channels).inverse_std;
+        const bool first = i < channels;
+        const int c = first ? i : i - channels;
+        const double sum = first ? total : total * moments_of(statistics, channels, c).inverse_std;
+        float *gradient = first ? dbeta : dgamma;
+        if (gradient)
+            gradient[c] = (float)sum;
+        return sum;
     }
 };
+
+static inline gradient_totals totals_of(const bn_statistics &s, int channels, const kernel_args *args)
+{
+    return gradient_totals{s, channels, (float *)args->out[2], (float *)args->out[3]};
+}
 
 #endif

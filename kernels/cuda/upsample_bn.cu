@@ -363,6 +363,6 @@ int cuda_upsample_bn_grad_sums(const cuda_backend *self, const kernel *k, const 
                                        k->request.node.attr.relu};
         TRY(launch(gather_kernel<T, V>, grid_of(g, most_sum_blocks(tile)), tile_block(tile), 0, self->stream, a, s, m,
                    partial));
-        return combine(self, m, g, partial, by_inverse_std{s, m.channels}, (double *)args->out[0]);
+        return combine(self, m, g, partial, totals_of(s, m.channels, args), (double *)args->out[0]);
     });
 }

@@ -102,6 +102,17 @@ int reference_bn_running(const reference *self, const kernel_request *request, c
     return 0;
 }
 
+/* What bn_param_grad makes of the sums. */
+static void parameter_gradients(const double *gsums, int channels, double *dgamma, double *dbeta)
+{
+    for (int c = 0; c < channels; c++) {
+        if (dgamma)
+            dgamma[c] = gsums[channels + c];
+        if (dbeta)
+            dbeta[c] = gsums[c];
+    }
+}
+
 int reference_bn_grad_sums(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
@@ -130,6 +141,8 @@ int reference_bn_grad_sums(const reference *self, const kernel_request *request,
             if (g_out)
                 g_out[i] = g;
         }
+    if (gsums)
+        parameter_gradients(gsums, channels, args->out[2], args->out[3]);
     return 0;
 }
 

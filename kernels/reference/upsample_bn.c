@@ -74,7 +74,8 @@ int reference_upsample_bn_grad_sums(const reference *self, const kernel_request 
     r.node.n_in = 6;
     TRY(upsample(self, request, args));
     TRY(reference_bn_grad_sums(self, &r,
-                               &(kernel_args){.in = {x, in[1], in[2], in[3], NULL, in[4]}, .out = {args->out[0], g}}));
+                               &(kernel_args){.in = {x, in[1], in[2], in[3], NULL, in[4]},
+                                              .out = {args->out[0], g, args->out[2], args->out[3]}}));
     return args->out[1] ? upsample_grad(self, request, g, args->out[1]) : 0;
 }
 

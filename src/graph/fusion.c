@@ -15,22 +15,13 @@ static graph_node *convolution_of(graph *g, value_id value, uint32_t before)
     return NULL;
 }
 
-static void fuse_sums(graph *g)
+static bool fuse_sums(graph *g, const graph_node *node, uint32_t before)
 {
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
-        const graph_node node = g->nodes[i];
-        graph_node *convolution = node.op == OP_BN_SUMS ? convolution_of(g, node.in[0], kept) : NULL;
-        if (convolution) {
-            convolution->out[convolution->n_out++] = node.out[0];
-            continue;
-        }
-        g->nodes[kept] = node;
-        memmove(g->labels[kept], g->labels[i], sizeof g->labels[i]);
-        kept++;
-    }
-    if (!g->status)
-        g->n_nodes = kept;
+    graph_node *convolution = node->op == OP_BN_SUMS ? convolution_of(g, node->in[0], before) : NULL;
+    if (!convolution)
+        return false;
+    convolution->out[convolution->n_out++] = node->out[0];
+    return true;
 }
 
 /* The max_pool of that map and those windows; else NULL. */
@@ -63,9 +54,47 @@ static void fuse_choice(graph *g, uint32_t index)
     gradient->n_in = 3;
 }
 
+/* The node that writes those sums of a gradient and nothing of them yet; else NULL. */
+static graph_node *gradient_sums_of(graph *g, value_id sums, uint32_t before)
+{
+    for (uint32_t i = 0; i < before; i++) {
+        graph_node *node = &g->nodes[i];
+        if ((node->op == OP_BN_GRAD_SUMS || node->op == OP_UPSAMPLE_BN_GRAD_SUMS) && node->out[0] == sums)
+            return node->n_out <= 2 ? node : NULL;
+    }
+    return NULL;
+}
+
+static bool fuse_parameter_gradients(graph *g, const graph_node *node, uint32_t before)
+{
+    graph_node *sums = node->op == OP_BN_PARAM_GRAD ? gradient_sums_of(g, node->in[0], before) : NULL;
+    if (!sums)
+        return false;
+    sums->out[2] = node->out[0];
+    sums->out[3] = node->out[1];
+    sums->n_out = 4;
+    return true;
+}
+
+/* Nodes whose results another one can give go away. */
+static void move_results(graph *g)
+{
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
+        const graph_node node = g->nodes[i];
+        if (fuse_sums(g, &node, kept) || fuse_parameter_gradients(g, &node, kept))
+            continue;
+        g->nodes[kept] = node;
+        memmove(g->labels[kept], g->labels[i], sizeof g->labels[i]);
+        kept++;
+    }
+    if (!g->status)
+        g->n_nodes = kept;
+}
+
 void graph_fuse(graph *g)
 {
-    fuse_sums(g);
+    move_results(g);
     for (uint32_t i = 0; i < g->n_nodes && !g->status; i++)
         if (g->nodes[i].op == OP_MAX_POOL_GRAD)
             fuse_choice(g, i);

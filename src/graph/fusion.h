@@ -5,8 +5,8 @@
 #include "graph/graph.h"
 
 /* Lets a convolution without bias give the sums that batch normalisation takes of its result, in the place of a
- * bn_sums; and a max_pool the choices that its gradient then reads, in the place of the map. After the backward is
- * derived. */
+ * bn_sums; the sums of batch normalisation's gradient the gradients of its parameters, in the place of a bn_param_grad;
+ * and a max_pool the choices that its gradient then reads, in the place of the map. After the backward is derived. */
 void graph_fuse(graph *g);
 
 #endif

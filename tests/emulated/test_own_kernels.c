@@ -87,7 +87,8 @@ static void maps_in_patches(void **state)
     reference->ops->close(reference);
 }
 
-static void pools_with_choices(void **state)
+/* Pools with their choices, and gradients of parameters with their sums. */
+static void further_results(void **state)
 {
     static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
     (void)state;
@@ -98,6 +99,8 @@ static void pools_with_choices(void **state)
         cuda_backend *tested = open_backend(types[type], 1);
         assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL, bounds[types[type]]), 9);
         assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL_GRAD, bounds[types[type]]), 9);
+        assert_true(op_check_fused(&tested->base, reference, OP_BN_GRAD_SUMS, bounds[types[type]]) >= 9);
+        assert_true(op_check_fused(&tested->base, reference, OP_UPSAMPLE_BN_GRAD_SUMS, bounds[types[type]]) >= 5);
         tested->base.ops->close(&tested->base);
     }
     reference->ops->close(reference);
@@ -326,7 +329,7 @@ int main(void)
         cmocka_unit_test(float16),
         cmocka_unit_test(bfloat16),
         cmocka_unit_test(maps_in_patches),
-        cmocka_unit_test(pools_with_choices),
+        cmocka_unit_test(further_results),
         cmocka_unit_test(convolutions_with_sums),
         cmocka_unit_test(column_sums),
         cmocka_unit_test(class_out_of_range),

@@ -1,4 +1,4 @@
-/* Convolutions that give the sums of their results: which do, and that nothing else changes. */
+/* Nodes that give results on the way: which do, and that nothing else changes. */
 #include "graph/fusion.h"
 #include "model/step.h"
 
@@ -43,7 +43,7 @@ static void convolutions_give_sums(void **state)
 {
     (void)state;
     graph before, after;
-    uint32_t given = 0, left = 0;
+    uint32_t given = 0, left = 0, with_gradients = 0;
     build(&before, "cifarresnet8", 32);
     build(&after, "cifarresnet8", 32);
     graph_fuse(&after);
@@ -51,6 +51,8 @@ static void convolutions_give_sums(void **state)
     for (uint32_t i = 0; i < after.n_nodes; i++) {
         const graph_node *node = &after.nodes[i], *writer;
         given += node->op == OP_CONV2D && node->n_out == 2;
+        with_gradients += (node->op == OP_BN_GRAD_SUMS || node->op == OP_UPSAMPLE_BN_GRAD_SUMS) && node->n_out == 4;
+        assert_int_not_equal(node->op, OP_BN_PARAM_GRAD);
         for (int k = 0; k < node->n_in; k++) /* still written before it is read */
             if (writer_of(&before, node->in[k], before.n_nodes))
                 assert_non_null(writer_of(&after, node->in[k], i));
@@ -61,12 +63,27 @@ static void convolutions_give_sums(void **state)
         left++;
     }
     assert_true(given > 10 && left > 0); /* fused maps and patches come from products */
-    assert_int_equal(after.n_nodes + given, before.n_nodes);
+    assert_int_equal(after.n_nodes + given + with_gradients, before.n_nodes);
     graph_free(&before);
     graph_free(&after);
 }
 
-/* The sums are of the convolution that wrote the map, and a label stays with its node. */
+/* The results of a node that went away come from the writer of what it read. */
+static void check_moved(const graph *g, const graph_node *gone, uint32_t before)
+{
+    const graph_node *writer = writer_of(g, gone->in[0], before);
+    if (gone->op == OP_BN_SUMS) {
+        assert_int_equal(writer->op, OP_CONV2D);
+        assert_int_equal(writer->out[1], gone->out[0]);
+    } else {
+        assert_int_equal(gone->op, OP_BN_PARAM_GRAD);
+        assert_int_equal(writer->out[0], gone->in[0]);
+        assert_int_equal(writer->out[2], gone->out[0]);
+        assert_int_equal(writer->out[3], gone->out[1]);
+    }
+}
+
+/* And a label stays with its node. */
 static void labels_stay(void **state)
 {
     (void)state;
@@ -75,12 +92,8 @@ static void labels_stay(void **state)
     build(&after, "cifarresnet8", 32);
     graph_fuse(&after);
     for (uint32_t i = 0, j = 0; i < after.n_nodes; i++, j++) {
-        while (before.nodes[j].op == OP_BN_SUMS && after.nodes[i].op != OP_BN_SUMS) {
-            const graph_node *convolution = writer_of(&after, before.nodes[j].out[0], i);
-            assert_int_equal(convolution->out[0], before.nodes[j].in[0]);
-            assert_int_equal(convolution->out[1], before.nodes[j].out[0]);
-            j++;
-        }
+        for (; before.nodes[j].op != after.nodes[i].op; j++)
+            check_moved(&after, &before.nodes[j], i);
         assert_int_equal(after.nodes[i].op, before.nodes[j].op);
         assert_string_equal(after.labels[i], before.labels[j]);
     }

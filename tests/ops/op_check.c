@@ -512,11 +512,11 @@ int op_check_patches(backend *tested, backend *reference, double bound)
 }
 
 /* One more output, present. */
-static void add_output(kernel_request *r, tensor_desc desc)
+static void set_output(kernel_request *r, int index, tensor_desc desc)
 {
-    r->out[1] = desc;
-    r->node.out[1] = r->node.out[0] + 1;
-    r->node.n_out = 2;
+    r->out[index] = desc;
+    r->node.out[index] = r->node.out[0] + (value_id)index;
+    r->node.n_out = (uint8_t)(index + 1);
 }
 
 bool op_fused(kernel_request *r)
@@ -529,10 +529,15 @@ bool op_fused(kernel_request *r)
     case OP_CONV2D:
         if (tensor_count(&r->in[2]) > 0)
             return false;
-        add_output(r, sums);
+        set_output(r, 1, sums);
         return true;
     case OP_MAX_POOL:
-        add_output(r, choice);
+        set_output(r, 1, choice);
+        return true;
+    case OP_BN_GRAD_SUMS:
+    case OP_UPSAMPLE_BN_GRAD_SUMS:
+        set_output(r, 2, r->in[2]);
+        set_output(r, 3, r->in[3]);
         return true;
     case OP_MAX_POOL_GRAD:
         r->in[0] = (tensor_desc){0};
