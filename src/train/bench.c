@@ -299,8 +299,9 @@ static int print_result(const timing *t, const bench_options *options)
                  1e3 * all.floor);
         return 0;
     }
-    log_info(e->log, "%s (%s), batch %d on %d ranks, %s", e->step.model.network->name,
-             e->step.model.teskd ? "teskd" : "plain", e->batch, e->info->size, e->device->ops->description(e->device));
+    log_info(e->log, "%s (%s), batch %d on %d rank%s, %s", e->step.model.network->name,
+             e->step.model.teskd ? "teskd" : "plain", e->batch, e->info->size, e->info->size > 1 ? "s" : "",
+             e->device->ops->description(e->device));
     log_info(e->log, "  %.2f images/s; step %.2f ms (fastest %.2f, slowest %.2f of %d)", images_per_second,
              1e3 * median(t), 1e3 * t->step_seconds[0], 1e3 * t->step_seconds[t->steps - 1], t->steps);
     log_info(e->log, "  %.1f GFLOP/s a rank: %.0f%% of a matrix product's %.1f", 1e-9 * flops,
