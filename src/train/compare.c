@@ -228,14 +228,16 @@ static int whole_gradient_norm(const comparison *c, double *norm)
     return 0;
 }
 
+enum { SCALING_SCALE, SCALING_SKIPPED = 2, SCALING_NUMBERS = 4 }; /* of the state loss_scale */
+
 /* What the gradients of this device are multiplied by. */
 static int loss_scale(const comparison *c, double *scale)
 {
-    float state[4] = {1};
+    float state[SCALING_NUMBERS] = {[SCALING_SCALE] = 1};
     const store_entry *entry = store_find(&c->tensors, "loss_scale");
     if (entry)
         TRY(c->device->ops->read(c->device, state, entry->memory, sizeof state));
-    *scale = (double)state[0];
+    *scale = (double)state[SCALING_SCALE];
     return 0;
 }
 
@@ -360,19 +362,41 @@ static int compare_target(comparison *c)
     return status;
 }
 
-/* One that the few steps of a file neither overflow nor lose small gradients with. */
-static int set_loss_scale(const comparison *c)
+static int fill_store(comparison *c, const store_entry *scaling, float scale)
 {
-    const float state[4] = {4096};
-    const store_entry *entry = store_find(&c->tensors, "loss_scale");
-    return entry ? c->device->ops->write(c->device, entry->memory, state, sizeof state) : 0;
+    const float state[SCALING_NUMBERS] = {[SCALING_SCALE] = scale};
+    TRY(problem_fill_store(&c->tensors, &c->file));
+    return scaling ? c->device->ops->write(c->device, scaling->memory, state, sizeof state) : 0;
+}
+
+static int overflows(comparison *c, const store_entry *scaling, float scale, bool *answer)
+{
+    float state[SCALING_NUMBERS];
+    TRY(fill_store(c, scaling, scale));
+    TRY(problem_fill_inputs(c->training, &c->run, &c->file));
+    TRY(program_run(&c->run, c->training));
+    TRY(c->device->ops->read(c->device, state, scaling->memory, sizeof state));
+    *answer = state[SCALING_SKIPPED] > 0;
+    return 0;
+}
+
+/* The loss scale loses no small gradients, and is smaller only where the first step overflows with it. */
+static int begin(comparison *c)
+{
+    const store_entry *scaling = store_find(&c->tensors, "loss_scale");
+    bool too_large = scaling != NULL;
+    float scale = 4096;
+    while (too_large && scale > 1) {
+        TRY(overflows(c, scaling, scale, &too_large));
+        scale = too_large ? scale / 16 : scale;
+    }
+    return fill_store(c, scaling, scale);
 }
 
 static int run_all(comparison *c)
 {
     double head[INPUT_HEAD], expected_head[INPUT_HEAD];
-    TRY(problem_fill_store(&c->tensors, &c->file));
-    TRY(set_loss_scale(c));
+    TRY(begin(c));
     TRY(reference_read(&c->file, "input_head", INPUT_HEAD, expected_head));
     problem_input_head(&c->file, INPUT_HEAD, head);
     fprintf(c->out, "  %-44s %12s %12s\n", "", "rel. L2", "bound");

@@ -77,16 +77,26 @@ def stack(tensors):
     return np.stack([t.detach().double().numpy() for t in tensors])
 
 
-LOSS_SCALE = 4096  # keeps small gradients of float16 from vanishing, and overflows in none of these problems
+LOSS_SCALES = (4096, 256, 16, 1)  # of float16: the largest with which nothing overflows
 
 
 def run(settings, samples, dtype=torch.float64, autocast=None):
+    """`run_scaled`, with a loss scale in float16."""
+    for scale in LOSS_SCALES if autocast == torch.float16 else (1,):
+        result = run_scaled(settings, samples, dtype, autocast, scale)
+        if np.isfinite(result["losses"]).all() and np.isfinite(result["eval_logits"]).all():
+            break
+    return result
+
+
+def run_scaled(settings, samples, dtype, autocast, scale):
     """Trains for the given steps on one batch; returns the contents of a reference file as a dictionary.
+
+    `samples`: how many elements are kept of every tensor, or {name: how many}.
 
     With `autocast`, a 16-bit dtype, PyTorch chooses what it computes in it.
     """
     s = settings
-    scale = LOSS_SCALE if autocast == torch.float16 else 1
     network = Network(s["network"], s["classes"], base_width=s.get("base_width"), student_width=s.get("student_width"))
     generate_weights(network, s["seed"])
     network.to(dtype).train()
@@ -99,7 +109,8 @@ def run(settings, samples, dtype=torch.float64, autocast=None):
                                 weight_decay=s["weight_decay"], nesterov=bool(s["nesterov"]))
 
     def summaries(tensor_of):
-        return {n: summary(n, tensor_of(p), s["seed"], samples) for n, p in network.named_parameters()}
+        counts = samples if isinstance(samples, dict) else {n: samples for n, _ in network.named_parameters()}
+        return {n: summary(n, tensor_of(p), s["seed"], counts[n]) for n, p in network.named_parameters()}
 
     result = {"parameters": [n for n, _ in network.named_parameters()], "target": target,
               "input_head": data[:16].astype(np.float64), "losses": []}
