@@ -44,7 +44,7 @@ int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     const float *dw = args->in[2];
     float lr = (float)*(const double *)args->in[3], decay = attr->decay ? (float)attr->weight_decay : 0.0F;
     float factor = args->in[4] ? (float)*(const double *)args->in[4] : 1.0F;
-    float *copy = kernel_in_out(args, 5);
+    float *copy = kernel_in_out(args, 5), *average = kernel_in_out(args, 6), share = (float)(1 - attr->average_decay);
     int64_t count = tensor_count(&k->request.in[0]);
     int threads = self->threads;
     if (isnan(factor))
@@ -56,6 +56,8 @@ int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
                                 attr->nesterov);
         if (copy)
             memcpy(copy + begin, w + begin, (size_t)(end - begin) * sizeof *copy);
+        if (average)
+            self->loops->ema_update(w + begin, average + begin, end - begin, share);
     }
     return 0;
 }

@@ -154,12 +154,8 @@ static __global__ void bn_running_kernel(const double *sums, float *mean, float 
                                          double momentum)
 {
     const int c = (int)flat_index();
-    if (c >= channels)
-        return;
-    double batch_mean = sums[c] / count, biased = sums[channels + c] / count - batch_mean * batch_mean;
-    double unbiased = (biased < 0 ? 0 : biased) * count / (count - 1);
-    mean[c] = (float)((double)mean[c] + momentum * (batch_mean - (double)mean[c]));
-    variance[c] = (float)((double)variance[c] + momentum * (unbiased - (double)variance[c]));
+    if (c < channels)
+        update_running(sums, mean, variance, channels, c, count, momentum);
 }
 
 int cuda_bn_running(const cuda_backend *self, const kernel *k, const kernel_args *args)

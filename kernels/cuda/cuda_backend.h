@@ -139,13 +139,12 @@ cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference,
     cuda_upsample_bn_sums, cuda_upsample_bn, cuda_upsample_bn_inference, cuda_upsample_bn_grad_sums,
     cuda_upsample_bn_grad, cuda_patchify, cuda_unpatchify, cuda_fold_fuse_weight, cuda_fold_fuse_weight_grad,
     cuda_global_average_pool, cuda_global_average_pool_grad, cuda_relu, cuda_relu_grad, cuda_max_pool,
-    cuda_max_pool_grad, cuda_excite, cuda_excite_grad, cuda_cross_entropy, cuda_cross_entropy_grad, cuda_kd_loss,
-    cuda_kd_loss_grad, cuda_feature_loss, cuda_feature_loss_grad, cuda_top_k, cuda_sum_squares, cuda_clip_factor,
-    cuda_sgd_update, cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_pictures, cuda_pad_channels,
-    cuda_convert_op;
+    cuda_max_pool_grad, cuda_excite, cuda_excite_grad, cuda_loss, cuda_sum_squares, cuda_clip_factor, cuda_sgd_update,
+    cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_pictures, cuda_pad_channels, cuda_convert_op;
 
-/* kernels/backend.h: join. For sgd_update, ema_update, sum_squares and metric_add. */
+/* kernels/backend.h: join. For sgd_update, ema_update, bn_running, sum_squares, metric_add, and losses. */
 int cuda_join(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
+int cuda_join_losses(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
 
 /* float32 column sums of a [rows, columns] matrix of the given dtype: the gradient of a bias. Deterministic. */
 size_t cuda_column_sums_bytes(int64_t rows, int64_t columns);

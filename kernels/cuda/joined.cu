@@ -1,6 +1,7 @@
 /* One launch for many small nodes of one op: the updates of a network's hundreds of tensors. Each has an entry in a
  * table on the device, written when the nodes are joined; results are bit for bit those of separate launches (a sum of
  * squares over all tensors has an order of its own, always the same). Owns the tables. One thread. */
+#include "bn_statistics.cuh"
 #include "reduce.cuh"
 #include "sgd.cuh"
 
@@ -14,7 +15,7 @@ enum { ELEMENTS = 4, CHUNK = THREADS * ELEMENTS * 4 /* elements of a tensor that
 
 /* One node. Which members mean something depends on the op. */
 struct joined_entry {
-    void *p[4];
+    void *p[5];
     int64_t count;
     int64_t first_chunk; /* of all entries before this one */
     double a, b;
@@ -62,7 +63,7 @@ __device__ static inline void over_chunk(const joined_entry *e, int64_t chunk, W
                 one(k);
 }
 
-/* ---- sgd_update: w, v, dw, copy; a: decay ---- */
+/* ---- sgd_update: w, v, dw, copy, average; a: decay ---- */
 
 template <typename C>
 __global__ void __launch_bounds__(THREADS) joined_sgd_kernel(const joined_entry *entries, int n, int64_t chunks,
@@ -76,10 +77,17 @@ __global__ void __launch_bounds__(THREADS) joined_sgd_kernel(const joined_entry 
         float *w = (float *)e->p[0], *v = (float *)e->p[1];
         const float *dw = (const float *)e->p[2], decay = (float)e->a;
         C *copy = (C *)e->p[3];
+        float *average = (float *)e->p[4];
         over_chunk(
             e, chunk,
-            [&](int64_t i) { sgd_elements<C, ELEMENTS>(w + i, v + i, dw + i, copy ? copy + i : NULL, decay, step, s); },
-            [&](int64_t i) { sgd_elements<C, 1>(w + i, v + i, dw + i, copy ? copy + i : NULL, decay, step, s); });
+            [&](int64_t i) {
+                sgd_elements<C, ELEMENTS>(w + i, v + i, dw + i, copy ? copy + i : NULL, average ? average + i : NULL,
+                                          decay, step, s);
+            },
+            [&](int64_t i) {
+                sgd_elements<C, 1>(w + i, v + i, dw + i, copy ? copy + i : NULL, average ? average + i : NULL, decay,
+                                   step, s);
+            });
     }
 }
 
@@ -92,7 +100,7 @@ static int64_t chunk_blocks(const cuda_backend *self, int64_t chunks)
 static int launch_sgd(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
     const joined_plan *p = (const joined_plan *)k->plan;
-    const sgd_constants s = {(float)p->attr.momentum, p->attr.nesterov};
+    const sgd_constants s = {(float)p->attr.momentum, p->attr.nesterov, (float)(1 - p->attr.average_decay)};
     return with_type(p->copy_type, [&](auto t) {
         using C = typename decltype(t)::type;
         return launch(joined_sgd_kernel<C>, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0,
@@ -116,10 +124,10 @@ static __global__ void __launch_bounds__(THREADS) joined_ema_kernel(const joined
                 load(average + i, mean);
 #pragma unroll
                 for (int j = 0; j < ELEMENTS; j++)
-                    mean[j] = fmaf(share, value[j] - mean[j], mean[j]);
+                    mean[j] = follow(mean[j], value[j], share);
                 store(average + i, mean);
             },
-            [&](int64_t i) { average[i] = fmaf(share, x[i] - average[i], average[i]); });
+            [&](int64_t i) { average[i] = follow(average[i], x[i], share); });
     }
 }
 
@@ -168,6 +176,21 @@ static int launch_squares(const cuda_backend *self, const kernel *k, const kerne
     return sum_lists(self, 1, p->parts, blocks, 1, p->before, p->sum);
 }
 
+/* ---- bn_running: sums, mean, variance; a: count, b: momentum ---- */
+
+static __global__ void __launch_bounds__(THREADS) joined_running_kernel(const joined_entry *entries)
+{
+    const joined_entry *e = entries + blockIdx.x;
+    for (int c = (int)threadIdx.x; c < (int)e->count; c += THREADS)
+        update_running((const double *)e->p[0], (float *)e->p[1], (float *)e->p[2], (int)e->count, c, e->a, e->b);
+}
+
+static int launch_running(const cuda_backend *self, const kernel *k, const kernel_args *)
+{
+    const joined_plan *p = (const joined_plan *)k->plan;
+    return launch(joined_running_kernel, dim3((unsigned)p->n), dim3(THREADS), 0, self->stream, p->entries);
+}
+
 /* ---- metric_add: x, sums; a: weight, c: first sum ---- */
 
 /* A thread a sum, so that what goes to one sum is added in the order of the nodes. */
@@ -202,16 +225,19 @@ static void release_joined(void *plan)
 static void describe_entry(const kernel *k, const kernel_args *args, joined_entry *e)
 {
     const op_attr *attr = &k->request.node.attr;
-    static const int operands[] = {0, 1, 2, 5};
-    for (int i = 0; i < 4; i++)
+    static const int operands[] = {0, 1, 2, 5, 6};
+    for (int i = 0; i < 5; i++)
         e->p[i] = kernel_in_out(args, operands[i]);
-    e->count = tensor_count(&k->request.in[0]);
+    e->count = tensor_count(&k->request.in[k->request.node.op == OP_BN_RUNNING ? 1 : 0]);
     if (k->request.node.op == OP_SGD_UPDATE)
         e->a = attr->decay ? attr->weight_decay : 0;
     else if (k->request.node.op == OP_EMA_UPDATE)
         e->a = 1 - attr->momentum;
+    else if (k->request.node.op == OP_BN_RUNNING)
+        e->a = attr->count;
     else
         e->a = attr->weight;
+    e->b = attr->momentum;
     e->c = attr->channel_offset;
 }
 
@@ -226,7 +252,8 @@ static bool share_step(uint32_t n, kernel *const *kernels, const kernel_args *ar
         const op_attr *attr = &kernels[i]->request.node.attr;
         uint8_t type = args[i].in[5] ? kernels[i]->request.in[5].dtype : (uint8_t)DTYPE_F32;
         bool same = attr->momentum == p->attr.momentum && attr->nesterov == p->attr.nesterov &&
-                    args[i].in[3] == p->lr && args[i].in[4] == p->factor;
+                    attr->average_decay == p->attr.average_decay && args[i].in[3] == p->lr &&
+                    args[i].in[4] == p->factor;
         if (!same || (type != DTYPE_F32 && p->copy_type != DTYPE_F32 && type != p->copy_type))
             return false;
         if (type != DTYPE_F32)
@@ -263,6 +290,8 @@ static cuda_launch *launch_of(uint32_t n, kernel *const *kernels, const kernel_a
         return share_step(n, kernels, args, p) ? launch_sgd : NULL;
     case OP_EMA_UPDATE:
         return launch_ema;
+    case OP_BN_RUNNING:
+        return launch_running;
     case OP_SUM_SQUARES:
         return share_chain(n, args, p) ? launch_squares : NULL;
     case OP_METRIC_ADD:
@@ -295,6 +324,8 @@ static int write_table(joined_plan *p, uint32_t n, kernel *const *kernels, const
 int cuda_join(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out)
 {
     joined_plan wanted = {};
+    if (op_is_loss(kernels[0]->request.node.op))
+        return cuda_join_losses(self, n, kernels, args, out);
     cuda_launch *start = launch_of(n, kernels, args, &wanted);
     *out = NULL;
     if (!start)

@@ -8,7 +8,14 @@
 struct sgd_constants {
     float momentum;
     bool nesterov;
+    float share; /* of the new weight in its average */
 };
+
+/* One step of an average towards x. */
+__device__ inline float follow(float average, float x, float share)
+{
+    return fmaf(share, x - average, average);
+}
 
 /* What the device says of the step: the learning rate, the factor of the gradients (NaN: no step). */
 struct sgd_step {
@@ -28,10 +35,10 @@ __device__ inline void sgd_element(float &w, float &v, float dw, float decay, co
     w -= step.rate * (s.nesterov ? fmaf(s.momentum, v, g) : v);
 }
 
-/* V elements from `w` on; `copy` may be NULL. */
+/* V elements from `w` on; `copy` and `average` may be NULL. */
 template <typename C, int V>
-__device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy, float decay, const sgd_step &step,
-                                    const sgd_constants &s)
+__device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy, float *average, float decay,
+                                    const sgd_step &step, const sgd_constants &s)
 {
     float weight[V], velocity[V], gradient[V];
     load(w, weight);
@@ -44,6 +51,14 @@ __device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy
     store(v, velocity);
     if (copy)
         store(copy, weight);
+    if (average) {
+        float mean[V];
+        load(average, mean);
+#pragma unroll
+        for (int j = 0; j < V; j++)
+            mean[j] = follow(mean[j], weight[j], s.share);
+        store(average, mean);
+    }
 }
 
 #endif

@@ -12,21 +12,22 @@ template <typename F> static int with_floats(int64_t count, F function)
 
 template <typename C, int V>
 __global__ void __launch_bounds__(THREADS)
-    sgd_update_kernel(float *w, float *v, const float *dw, C *copy, float decay, const double *lr, const double *factor,
-                      sgd_constants s, int64_t vectors)
+    sgd_update_kernel(float *w, float *v, const float *dw, C *copy, float *average, float decay, const double *lr,
+                      const double *factor, sgd_constants s, int64_t vectors)
 {
     const sgd_step step = read_step(lr, factor);
     if (isnan(step.factor))
         return;
     for (int64_t i = flat_index(); i < vectors; i += flat_stride())
-        sgd_elements<C, V>(w + i * V, v + i * V, dw + i * V, copy ? copy + i * V : NULL, decay, step, s);
+        sgd_elements<C, V>(w + i * V, v + i * V, dw + i * V, copy ? copy + i * V : NULL,
+                           average ? average + i * V : NULL, decay, step, s);
 }
 
 int cuda_sgd_update(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const op_attr *attr = &k->request.node.attr;
     int64_t count = tensor_count(&k->request.in[0]);
-    const sgd_constants s = {(float)attr->momentum, attr->nesterov};
+    const sgd_constants s = {(float)attr->momentum, attr->nesterov, (float)(1 - attr->average_decay)};
     const float decay = attr->decay ? (float)attr->weight_decay : 0.0f;
     return with_type(args->in[5] ? k->request.in[5].dtype : (uint8_t)DTYPE_F32, [&](auto t) {
         using C = typename decltype(t)::type;
@@ -34,8 +35,8 @@ int cuda_sgd_update(const cuda_backend *self, const kernel *k, const kernel_args
             constexpr int V = decltype(width)::value;
             return launch(sgd_update_kernel<C, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream,
                           (float *)kernel_in_out(args, 0), (float *)kernel_in_out(args, 1), (const float *)args->in[2],
-                          (C *)kernel_in_out(args, 5), decay, (const double *)args->in[3], (const double *)args->in[4],
-                          s, count / V);
+                          (C *)kernel_in_out(args, 5), (float *)kernel_in_out(args, 6), decay,
+                          (const double *)args->in[3], (const double *)args->in[4], s, count / V);
         });
     });
 }
@@ -50,7 +51,7 @@ __global__ void __launch_bounds__(THREADS)
         load(average + i * V, mean);
 #pragma unroll
         for (int j = 0; j < V; j++)
-            mean[j] = fmaf(share, value[j] - mean[j], mean[j]);
+            mean[j] = follow(mean[j], value[j], share);
         store(average + i * V, mean);
     }
 }

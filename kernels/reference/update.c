@@ -73,7 +73,7 @@ int reference_sgd_update(const reference *self, const kernel_request *request, c
     const double *dw = args->in[2], *lr = args->in[3];
     const op_attr *attr = &request->node.attr;
     double decay = attr->decay ? attr->weight_decay : 0, factor = args->in[4] ? *(const double *)args->in[4] : 1;
-    double *copy = kernel_in_out(args, 5);
+    double *copy = kernel_in_out(args, 5), *average = kernel_in_out(args, 6);
     if (isnan(factor))
         return 0;
     for (int64_t i = 0; i < tensor_count(&request->in[0]); i++) {
@@ -82,6 +82,8 @@ int reference_sgd_update(const reference *self, const kernel_request *request, c
         w[i] -= *lr * (attr->nesterov ? g + attr->momentum * v[i] : v[i]);
         if (copy)
             copy[i] = w[i];
+        if (average)
+            average[i] += (1 - attr->average_decay) * (w[i] - average[i]);
     }
     return 0;
 }

@@ -102,8 +102,13 @@ typedef struct {
 } sgd_options;
 void graph_sgd(graph *g, const sgd_options *options);
 
-/* Moves the updates of running statistics behind all other nodes, so that a device can make one launch of them. */
-void graph_defer_running(graph *g);
+/* Moves the updates of running statistics and the sums of what is measured behind all other nodes, so that a device can
+ * make one launch of each, and one of the losses and their gradients, which then follow one another. */
+void graph_defer_updates(graph *g);
+
+/* How many nodes from `first` on a device may make one launch of: of one op; or losses and their gradients, none of
+ * which reads what another of them writes. */
+uint32_t graph_run_length(const graph *g, uint32_t first);
 
 /* Drops every node without side effect none of whose results is read or kept. */
 void graph_drop_dead(graph *g);

@@ -57,6 +57,7 @@ typedef struct {
     double weight;        /* factor of this loss in the joint loss; of scale and metric_add */
     double temperature;   /* knowledge distillation */
     double weight_decay;  /* sgd_update */
+    double average_decay; /* sgd_update: momentum of the average of the weights */
     double smoothing;     /* cross_entropy: label smoothing, 0 to 1 */
     double max_norm;      /* clip_factor; loss_scale (0: no clipping) */
 } op_attr;
@@ -104,6 +105,23 @@ static inline int64_t tensor_row(const tensor_desc *t, int64_t place)
     int64_t size = t->patch, x = place % t->dim[2], line = place / t->dim[2];
     int64_t patch = line / size * (t->dim[2] / size) + x / size;
     return (patch * size + line % size) * size + x % size;
+}
+
+/* Losses, their gradients, and top_k: they read the results of the heads and are independent of one another. */
+static inline bool op_is_loss(unsigned op)
+{
+    switch (op) {
+    case OP_CROSS_ENTROPY:
+    case OP_CROSS_ENTROPY_GRAD:
+    case OP_KD_LOSS:
+    case OP_KD_LOSS_GRAD:
+    case OP_FEATURE_LOSS:
+    case OP_FEATURE_LOSS_GRAD:
+    case OP_TOP_K:
+        return true;
+    default:
+        return false;
+    }
 }
 
 const char *op_name(op_id op);

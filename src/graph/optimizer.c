@@ -50,13 +50,15 @@ static void update_parameter(graph *g, value_id parameter, value_id lr, value_id
     char copy[LONG_NAME];
     snprintf(copy, sizeof copy, "copy/%s", g->values[parameter].name);
     value_id momentum = companion_state(g, "momentum", parameter);
+    value_id average = options->ema_decay > 0 ? companion_state(g, "ema", parameter) : VALUE_NONE;
     op_attr attr = {.momentum = options->momentum,
                     .weight_decay = options->weight_decay,
+                    .average_decay = options->ema_decay,
                     .nesterov = options->nesterov,
                     .decay = options->decay_vectors || graph_desc(g, parameter)->layout != LAYOUT_C};
     graph_scope(g, "%s", g->values[parameter].name);
-    graph_emit(g, OP_SGD_UPDATE, &attr, 6, (value_id[]){parameter, momentum, gradient, lr, factor, graph_find(g, copy)},
-               0, NULL);
+    graph_emit(g, OP_SGD_UPDATE, &attr, 7,
+               (value_id[]){parameter, momentum, gradient, lr, factor, graph_find(g, copy), average}, 0, NULL);
 }
 
 static void follow(graph *g, value_id value, double decay)
@@ -85,10 +87,6 @@ void graph_sgd(graph *g, const sgd_options *options)
     for (value_id id = 1; id < n_values && !g->status; id++)
         if (graph_desc(g, id)->kind == KIND_PARAMETER)
             update_parameter(g, id, lr, factor, options);
-    if (options->ema_decay > 0) {
+    if (options->ema_decay > 0)
         follow_statistics(g, options->ema_decay);
-        for (value_id id = 1; id < n_values && !g->status; id++)
-            if (graph_desc(g, id)->kind == KIND_PARAMETER)
-                follow(g, id, options->ema_decay);
-    }
 }

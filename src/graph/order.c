@@ -1,11 +1,16 @@
-/* Owns the order of updates that nobody in the step waits for. One thread. */
+/* Owns the order of updates that nobody in the step waits for, and which nodes may be one launch. One thread. */
 #include "base/error.h"
 #include "graph/graph.h"
 
 #include <stdlib.h>
 #include <string.h>
 
-void graph_defer_running(graph *g)
+static bool is_deferred(unsigned op)
+{
+    return op == OP_BN_RUNNING || op == OP_METRIC_ADD;
+}
+
+void graph_defer_updates(graph *g)
 {
     if (g->status)
         return;
@@ -17,7 +22,7 @@ void graph_defer_running(graph *g)
         goto out;
     }
     for (uint32_t i = 0; i < g->n_nodes; i++) {
-        bool defer = g->nodes[i].op == OP_BN_RUNNING;
+        bool defer = is_deferred(g->nodes[i].op);
         uint32_t to = defer ? n_deferred++ : kept++;
         memmove(defer ? labels[to] : g->labels[to], g->labels[i], sizeof *labels);
         (defer ? deferred : g->nodes)[to] = g->nodes[i];
@@ -27,4 +32,29 @@ void graph_defer_running(graph *g)
 out:
     free(deferred);
     free(labels);
+}
+
+/* Does the node read what one of nodes [first, node) writes? */
+static bool reads_run(const graph *g, uint32_t first, uint32_t node)
+{
+    const graph_node *reader = &g->nodes[node];
+    for (uint32_t i = first; i < node; i++)
+        for (int out = 0; out < g->nodes[i].n_out; out++)
+            for (int in = 0; in < reader->n_in; in++)
+                if (reader->in[in] != VALUE_NONE && reader->in[in] == g->nodes[i].out[out])
+                    return true;
+    return false;
+}
+
+uint32_t graph_run_length(const graph *g, uint32_t first)
+{
+    unsigned op = g->nodes[first].op;
+    uint32_t end = first + 1;
+    if (op_is_loss(op))
+        while (end < g->n_nodes && op_is_loss(g->nodes[end].op) && !reads_run(g, first, end))
+            end++;
+    else
+        while (end < g->n_nodes && g->nodes[end].op == op)
+            end++;
+    return end - first;
 }

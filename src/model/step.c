@@ -50,7 +50,7 @@ int step_build_training(graph *g, model *m, const step_options *options, const s
     graph_rewrite(g, &options->rewrites);
     graph_backward(g, shape->sync_bn);
     graph_precision(g, &options->precision);
-    graph_defer_running(g);
+    graph_defer_updates(g);
     graph_accumulate(g, shape->part);
     if (shape->part == PART_WHOLE || shape->part == PART_LAST)
         graph_sgd(g, &options->sgd);

@@ -213,15 +213,6 @@ static int bind_node(const runtime *r, const program *p, uint32_t index, kernel_
     return 0;
 }
 
-/* How many nodes from `first` on are of one op. */
-static uint32_t run_length(const graph *g, uint32_t first)
-{
-    uint32_t n = 1;
-    while (first + n < g->n_nodes && g->nodes[first + n].op == g->nodes[first].op)
-        n++;
-    return n;
-}
-
 /* One launch for all `n` nodes from `first` on, where the device has such a thing. */
 static int join(const runtime *r, program *p, uint32_t first, uint32_t n, const kernel_args *args)
 {
@@ -247,7 +238,7 @@ static int bind_program(const runtime *r, program *p)
     for (uint32_t i = 0; i < p->step.n_nodes && status == 0; i++)
         status = bind_node(r, p, i, &args[i]);
     for (uint32_t i = 0; i < p->step.n_nodes && status == 0;) {
-        uint32_t n = run_length(&p->step, i);
+        uint32_t n = graph_run_length(&p->step, i);
         status = join(r, p, i, n, args + i);
         i += n;
     }

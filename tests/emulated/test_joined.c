@@ -134,8 +134,8 @@ static void set_up_sgd(nodes *t, dtype activation)
 {
     begin(t, activation);
     for (int i = 0; i < TENSORS; i++) {
-        t->requests[i].node.attr =
-            (op_attr){.momentum = 0.9, .weight_decay = 0.1, .decay = i % 2 == 0, .nesterov = true};
+        t->requests[i].node.attr = (op_attr){
+            .momentum = 0.9, .weight_decay = 0.1, .decay = i % 2 == 0, .nesterov = true, .average_decay = 0.75};
         for (int input = 0; input < 3; input++)
             operand(t, i, input, DTYPE_F32, sizes[i]);
         if (i == 0) {
@@ -146,20 +146,22 @@ static void set_up_sgd(nodes *t, dtype activation)
         share(t, i, 4);
         if (activation != DTYPE_F32 && i % 3 != 1) /* not every tensor has a copy */
             operand(t, i, 5, activation, sizes[i]);
+        if (i % 4 != 2) /* nor an average */
+            operand(t, i, 6, DTYPE_F32, sizes[i]);
     }
-    prepare(t, OP_SGD_UPDATE, 6);
+    prepare(t, OP_SGD_UPDATE, 7);
 }
 
 static void sgd_updates(void **state)
 {
     (void)state;
     static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
-    static const int changed[] = {0, 1, 5};
+    static const int changed[] = {0, 1, 5, 6};
     for (int k = 0; k < 3; k++) {
         nodes t;
         set_up_sgd(&t, types[k]);
         run_both(&t);
-        for (int i = 0; i < 3; i++)
+        for (int i = 0; i < 4; i++)
             compare(&t, changed[i]);
         end(&t);
     }
@@ -190,6 +192,143 @@ static void averages(void **state)
     prepare(&t, OP_EMA_UPDATE, 2);
     run_both(&t);
     compare(&t, 1);
+    end(&t);
+}
+
+static void running_statistics(void **state)
+{
+    (void)state;
+    nodes t;
+    begin(&t, DTYPE_F16);
+    for (int i = 0; i < TENSORS; i++) {
+        t.requests[i].node.attr = (op_attr){.count = 100 + i, .momentum = 0.1 + 0.01 * i};
+        operand(&t, i, 0, DTYPE_F64, 2 * sizes[i]);
+        operand(&t, i, 1, DTYPE_F32, sizes[i]);
+        operand(&t, i, 2, DTYPE_F32, sizes[i]);
+    }
+    prepare(&t, OP_BN_RUNNING, 3);
+    run_both(&t);
+    compare(&t, 1);
+    compare(&t, 2);
+    end(&t);
+}
+
+/* ---- losses: nodes of several ops ---- */
+
+static const unsigned losses[TENSORS] = {OP_CROSS_ENTROPY,     OP_TOP_K,        OP_KD_LOSS,           OP_FEATURE_LOSS,
+                                         OP_FEATURE_LOSS_GRAD, OP_KD_LOSS_GRAD, OP_CROSS_ENTROPY_GRAD};
+
+static tensor_desc rows_of(dtype type, int32_t pictures, int32_t columns)
+{
+    return (tensor_desc){.dim = {pictures, 1, 1, columns}, .dtype = (uint8_t)type, .kind = KIND_ACTIVATION};
+}
+
+/* An output for both ways of launching. */
+static void result(nodes *t, int node, int output, tensor_desc desc)
+{
+    t->requests[node].out[output] = desc;
+    for (int copy = 0; copy < 2; copy++) {
+        void *memory = t->b->ops->alloc(t->b, tensor_bytes(&desc));
+        assert_non_null(memory);
+        MUST(t->b->ops->zero(t->b, memory, tensor_bytes(&desc)));
+        t->args[copy][node].out[output] = t->memory[t->n_memory++] = memory;
+    }
+}
+
+/* One memory for both ways. */
+static void *classes_of(nodes *t, int32_t pictures, int32_t columns)
+{
+    int32_t *target = test_alloc((size_t)pictures * sizeof *target);
+    for (int32_t i = 0; i < pictures; i++)
+        target[i] = i * 7 % (columns + 1); /* some are out of range */
+    void *memory = t->b->ops->alloc(t->b, (size_t)pictures * sizeof *target);
+    assert_non_null(memory);
+    MUST(t->b->ops->write(t->b, memory, target, (size_t)pictures * sizeof *target));
+    free(target);
+    return t->memory[t->n_memory++] = memory;
+}
+
+static void set_up_loss(nodes *t, int i, dtype type, int32_t pictures, int32_t columns)
+{
+    unsigned op = losses[i];
+    tensor_desc rows = rows_of(type, pictures, columns);
+    bool features = op == OP_FEATURE_LOSS || op == OP_FEATURE_LOSS_GRAD, pair = features || op == OP_KD_LOSS;
+    bool gradient = op == OP_KD_LOSS_GRAD || op == OP_CROSS_ENTROPY_GRAD || op == OP_FEATURE_LOSS_GRAD;
+    t->requests[i].node = (graph_node){.op = (uint16_t)op,
+                                       .n_in = gradient ? 3 : 2,
+                                       .attr = {.count = pictures, .weight = 0.7, .temperature = 4, .smoothing = 0.1}};
+    operand(t, i, 0, DTYPE_F32, pictures * columns); /* more bytes than 16 bits need, and any bits are a number */
+    t->requests[i].in[0] = rows;
+    if (pair || op == OP_KD_LOSS_GRAD) {
+        operand(t, i, 1, DTYPE_F32, pictures * columns);
+        t->requests[i].in[1] = rows;
+    } else {
+        t->args[0][i].in[1] = t->args[1][i].in[1] = classes_of(t, pictures, columns);
+        t->requests[i].in[1] = rows_of(DTYPE_I32, pictures, 1);
+    }
+    if (gradient && type == DTYPE_F16)
+        operand(t, i, 2, DTYPE_F32, 4);
+    result(t, i, 0, gradient ? rows : vector(DTYPE_F64, op == OP_TOP_K ? 2 : 1));
+    if (op == OP_KD_LOSS_GRAD && pictures > 1)
+        result(t, i, 1, rows);
+}
+
+static void check_losses(dtype type, int32_t pictures, int32_t columns)
+{
+    nodes t;
+    kernel *joined = NULL;
+    size_t workspace = 0;
+    begin(&t, type);
+    for (int i = 0; i < TENSORS; i++) {
+        size_t bytes = 0;
+        set_up_loss(&t, i, type, i == 3 ? pictures + 5 : pictures, columns); /* not all have as many pictures */
+        t.requests[i].label = "test";
+        MUST(t.b->ops->prepare(t.b, &t.requests[i], &t.kernels[i], &bytes));
+        workspace = bytes > workspace ? bytes : workspace;
+    }
+    void *memory = t.b->ops->alloc(t.b, workspace);
+    MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
+    assert_non_null(joined);
+    for (int run = 0; run < 2; run++)
+        MUST(t.b->ops->launch(t.b, joined, NULL));
+    for (int i = 0; i < TENSORS; i++) {
+        t.args[1][i].workspace = memory;
+        MUST(t.b->ops->launch(t.b, t.kernels[i], &t.args[1][i]));
+        for (int k = 0; k < 2; k++)
+            if (t.args[0][i].out[k])
+                assert_same(t.b, t.args[0][i].out[k], t.args[1][i].out[k], tensor_bytes(&t.requests[i].out[k]));
+    }
+    t.b->ops->release(t.b, joined);
+    t.b->ops->free(t.b, memory);
+    end(&t);
+}
+
+static void losses_and_gradients(void **state)
+{
+    (void)state;
+    static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    for (int i = 0; i < 3; i++) {
+        check_losses(types[i], 1, 1);
+        check_losses(types[i], 7, 17);
+        check_losses(types[i], 300, 10);
+        check_losses(types[i], 3, 1000);
+    }
+}
+
+static void losses_of_two_types_stay_apart(void **state)
+{
+    (void)state;
+    nodes t;
+    kernel *joined = NULL;
+    begin(&t, DTYPE_F16);
+    for (int i = 0; i < TENSORS; i++) {
+        size_t bytes = 0;
+        set_up_loss(&t, i, i == 5 ? DTYPE_F32 : DTYPE_F16, 4, 8);
+        t.requests[i].label = "test";
+        MUST(t.b->ops->prepare(t.b, &t.requests[i], &t.kernels[i], &bytes));
+    }
+    MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
+    assert_null(joined);
     end(&t);
 }
 
@@ -251,9 +390,14 @@ static void sums_of_squares(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(sgd_updates),     cmocka_unit_test(updates_that_differ_stay_apart),
-        cmocka_unit_test(averages),        cmocka_unit_test(metrics),
+        cmocka_unit_test(sgd_updates),
+        cmocka_unit_test(updates_that_differ_stay_apart),
+        cmocka_unit_test(averages),
+        cmocka_unit_test(metrics),
         cmocka_unit_test(sums_of_squares),
+        cmocka_unit_test(running_statistics),
+        cmocka_unit_test(losses_and_gradients),
+        cmocka_unit_test(losses_of_two_types_stay_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -357,7 +357,7 @@ static double *load(const tensor_desc *desc, const guarded *g, const char *name,
 
 static bool is_in_out(unsigned op, int index)
 {
-    return (op == OP_SGD_UPDATE && (index < 2 || index == 5)) || (op == OP_LOSS_SCALE && index == 1) ||
+    return (op == OP_SGD_UPDATE && (index < 2 || index == 5 || index == 6)) || (op == OP_LOSS_SCALE && index == 1) ||
            (op == OP_SCALE && index == 0) || (op == OP_METRIC_ADD && index == 1) ||
            (op == OP_BN_RUNNING && (index == 1 || index == 2)) || (op == OP_EMA_UPDATE && index == 1);
 }

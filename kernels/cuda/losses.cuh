@@ -1,0 +1,193 @@
+/* Losses, their gradients and the counts of right answers, a picture at a time: what one launch for one op and one for
+ * many share, so that both give the same bits. A block a picture, in double. A class out of range makes its loss and
+ * gradient NaN and its answer wrong: a kernel cannot refuse. */
+#ifndef TESKD_KERNELS_CUDA_LOSSES_CUH
+#define TESKD_KERNELS_CUDA_LOSSES_CUH
+
+#include "reduce.cuh"
+
+static constexpr int LOSS_THREADS = 128;
+
+/* A node: rows of `columns` logits or features, a row a picture. A loss writes values[picture], top_k also
+ * values[pictures + picture]; *sums (and sums[1]) is then `scale` times what the pictures add up to. */
+struct loss_entry {
+    unsigned op;
+    int columns, pictures, lists; /* lists: of values to be added up; 0 for a gradient */
+    const void *first, *second;   /* logits, or student and teacher */
+    const int32_t *target;
+    const float *scaling; /* the loss scale; may be NULL */
+    void *grad, *second_grad;
+    double *values, *sums;
+    double weight, smoothing, temperature, scale;
+};
+
+/* Everything of a node but where the values go. */
+loss_entry loss_entry_of(const kernel *k, const kernel_args *args);
+
+static inline size_t loss_values_bytes(const loss_entry &e)
+{
+    return (size_t)e.lists * (size_t)e.pictures * sizeof(double);
+}
+
+static constexpr double kd_floor = 1e-7; /* the loss adds it to the teacher's probabilities */
+
+template <typename T> __device__ static inline const T *row_of(const void *rows, const loss_entry &e, int picture)
+{
+    return (const T *)rows + (int64_t)picture * e.columns;
+}
+
+/* log of sum exp(z/T), shifted by the largest z so that nothing overflows. For all threads of the block. */
+template <typename T> __device__ static inline double log_partition(const T *z, int columns, double temperature)
+{
+    double top = -INFINITY, sum = 0;
+    for (int j = (int)threadIdx.x; j < columns; j += LOSS_THREADS) {
+        double value = (double)to_float(z[j]);
+        top = larger()(top, value);
+    }
+    top = block_largest(top);
+    for (int j = (int)threadIdx.x; j < columns; j += LOSS_THREADS)
+        sum += exp(((double)to_float(z[j]) - top) / temperature);
+    return top / temperature + log(block_sum(sum));
+}
+
+__device__ static inline bool is_class(int target, int columns)
+{
+    return target >= 0 && target < columns;
+}
+
+/* The weight of a gradient, times the loss scale where there is one. */
+__device__ static inline double scaled_weight(const loss_entry &e)
+{
+    return e.scaling ? e.weight * (double)*e.scaling : e.weight;
+}
+
+template <typename T> __device__ static inline void cross_entropy(const loss_entry &e, int picture)
+{
+    const T *z = row_of<T>(e.first, e, picture);
+    const int right = e.target[picture];
+    double partition = log_partition(z, e.columns, 1), sum = 0;
+    for (int j = (int)threadIdx.x; j < e.columns && e.smoothing > 0; j += LOSS_THREADS)
+        sum += (double)to_float(z[j]);
+    sum = block_sum(sum);
+    if (threadIdx.x == 0) {
+        double own = is_class(right, e.columns) ? (double)to_float(z[right]) : (double)NAN;
+        e.values[picture] = partition - (1 - e.smoothing) * own - e.smoothing / e.columns * sum;
+    }
+}
+
+template <typename T> __device__ static inline void cross_entropy_grad(const loss_entry &e, int picture)
+{
+    const T *z = row_of<T>(e.first, e, picture);
+    T *grad = (T *)e.grad + (int64_t)picture * e.columns;
+    const int right = e.target[picture];
+    const double partition = log_partition(z, e.columns, 1), everywhere = e.smoothing / e.columns;
+    const double scale = is_class(right, e.columns) ? scaled_weight(e) : (double)NAN;
+    for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
+        double t = (j == right ? 1 - e.smoothing : 0) + everywhere;
+        from_float((float)(scale * (exp((double)to_float(z[j]) - partition) - t)), grad[j]);
+    }
+}
+
+template <typename T> __device__ static inline void kd_loss(const loss_entry &e, int picture)
+{
+    const T *student = row_of<T>(e.first, e, picture), *teacher = row_of<T>(e.second, e, picture);
+    const double of_student = log_partition(student, e.columns, e.temperature);
+    const double of_teacher = log_partition(teacher, e.columns, e.temperature);
+    double sum = 0;
+    for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
+        double q = exp((double)to_float(teacher[j]) / e.temperature - of_teacher) + kd_floor;
+        sum += q * (log(q) - ((double)to_float(student[j]) / e.temperature - of_student));
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        e.values[picture] = sum;
+}
+
+/* With p and s the softmaxes of student and teacher and q = s + floor, sum q (log q - log p) has the gradients
+ * d/dz_student = (p * sum q - q)/T and, with a = log q - log p + 1, d/dz_teacher = s (a - sum s a)/T. */
+template <typename T> __device__ static inline void kd_loss_grad(const loss_entry &e, int picture)
+{
+    const T *student = row_of<T>(e.first, e, picture), *teacher = row_of<T>(e.second, e, picture);
+    T *dstudent = (T *)e.grad, *dteacher = (T *)e.second_grad;
+    const int64_t first = (int64_t)picture * e.columns;
+    const double scale = scaled_weight(e);
+    const double of_student = log_partition(student, e.columns, e.temperature);
+    const double of_teacher = log_partition(teacher, e.columns, e.temperature);
+    double sum_q = 0, sum_sa = 0;
+    for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
+        double s = exp((double)to_float(teacher[j]) / e.temperature - of_teacher);
+        double log_p = (double)to_float(student[j]) / e.temperature - of_student;
+        sum_q += s + kd_floor;
+        sum_sa += s * (log(s + kd_floor) - log_p + 1);
+    }
+    sum_q = block_sum(sum_q);
+    sum_sa = block_sum(sum_sa);
+    for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
+        double s = exp((double)to_float(teacher[j]) / e.temperature - of_teacher);
+        double log_p = (double)to_float(student[j]) / e.temperature - of_student;
+        if (dstudent)
+            from_float((float)(scale * (exp(log_p) * sum_q - (s + kd_floor))), dstudent[first + j]);
+        if (dteacher)
+            from_float((float)(scale * s * (log(s + kd_floor) - log_p + 1 - sum_sa)), dteacher[first + j]);
+    }
+}
+
+template <typename T> __device__ static inline void feature_loss(const loss_entry &e, int picture)
+{
+    const T *student = row_of<T>(e.first, e, picture), *teacher = row_of<T>(e.second, e, picture);
+    double sum = 0;
+    for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
+        double difference = (double)to_float(student[j]) - (double)to_float(teacher[j]);
+        sum += difference * difference;
+    }
+    sum = block_sum(sum);
+    if (threadIdx.x == 0)
+        e.values[picture] = sum;
+}
+
+template <typename T> __device__ static inline void feature_loss_grad(const loss_entry &e, int picture)
+{
+    const T *student = row_of<T>(e.first, e, picture), *teacher = row_of<T>(e.second, e, picture);
+    T *grad = (T *)e.grad + (int64_t)picture * e.columns;
+    const float scale = (float)scaled_weight(e);
+    for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS)
+        from_float(scale * (to_float(student[j]) - to_float(teacher[j])), grad[j]);
+}
+
+/* 1 if the picture's class leads, is among the five largest. Ties and NaN count against. */
+template <typename T> __device__ static inline void top_k(const loss_entry &e, int picture)
+{
+    const T *z = row_of<T>(e.first, e, picture);
+    const int own = e.target[picture];
+    double not_below = 0;
+    for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS)
+        not_below += !is_class(own, e.columns) ? 5 : j != own && !(to_float(z[j]) < to_float(z[own]));
+    not_below = block_sum(not_below);
+    if (threadIdx.x == 0) {
+        e.values[picture] = not_below < 1;
+        e.values[e.pictures + picture] = not_below < 5;
+    }
+}
+
+/* What the node has to do for one picture. For all threads of the block. */
+template <typename T> __device__ static inline void do_picture(const loss_entry &e, int picture)
+{
+    switch (e.op) {
+    case OP_CROSS_ENTROPY:
+        return cross_entropy<T>(e, picture);
+    case OP_CROSS_ENTROPY_GRAD:
+        return cross_entropy_grad<T>(e, picture);
+    case OP_KD_LOSS:
+        return kd_loss<T>(e, picture);
+    case OP_KD_LOSS_GRAD:
+        return kd_loss_grad<T>(e, picture);
+    case OP_FEATURE_LOSS:
+        return feature_loss<T>(e, picture);
+    case OP_FEATURE_LOSS_GRAD:
+        return feature_loss_grad<T>(e, picture);
+    default:
+        return top_k<T>(e, picture);
+    }
+}
+
+#endif
