@@ -1,88 +1,92 @@
-/* One launch for all losses of a step, their gradients and the counts of right answers, and one that adds the pictures
- * up: bit for bit what separate launches give. Owns the table of the nodes on the device. One thread. */
+/* One launch for all losses of a step, their gradients and the counts of right answers. The last block of a loss to be
+ * done adds up its pictures, in the order of a launch of its own: results are bit for bit those of separate launches.
+ * Owns the table of the nodes on the device. Invariant: between launches every counter in it is zero. One thread. */
 #include "losses.cuh"
 
 #include <stdlib.h>
 
+struct joined_loss {
+    loss_entry node;
+    unsigned finished; /* pictures */
+};
+
 struct joined_losses {
     backend *owner;
-    loss_entry *entries; /* device memory */
-    double *values;      /* device memory: of all losses */
-    int n, pictures;     /* pictures: of the node that has most */
+    joined_loss *table; /* device memory; behind it lie the values of all losses */
+    int n, pictures;    /* pictures: of the node that has most */
     uint8_t type;
 };
 
-template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) joined_losses_kernel(const loss_entry *entries)
+/* Is this the last block of the node to be done? It then sees the values of all others: thread 0 alone writes them, and
+ * here orders them before its count, and the last count before what the block reads next. The count wraps to zero. */
+__device__ static inline bool is_last(joined_loss &loss)
 {
-    const loss_entry &e = entries[blockIdx.y];
-    if ((int)blockIdx.x < e.pictures)
-        do_picture<T>(e, (int)blockIdx.x);
+    __shared__ bool last;
+    const unsigned most = (unsigned)loss.node.pictures - 1;
+    if (threadIdx.x == 0) {
+        __threadfence();
+        last = atomicInc(&loss.finished, most) == most;
+        __threadfence();
+    }
+    __syncthreads();
+    return last;
 }
 
-/* Block (list, node); the order of sum_list_kernel. */
-static __global__ void __launch_bounds__(THREADS) joined_sums_kernel(const loss_entry *entries)
+/* Block (picture, node). */
+template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) joined_losses_kernel(joined_loss *table)
 {
-    const loss_entry &e = entries[blockIdx.y];
-    const int list = (int)blockIdx.x;
-    if (list >= e.lists)
+    joined_loss &loss = table[blockIdx.y];
+    if ((int)blockIdx.x >= loss.node.pictures)
         return;
-    double total = 0;
-    for (int i = (int)threadIdx.x; i < e.pictures; i += THREADS)
-        total += e.values[(int64_t)list * e.pictures + i];
-    total = block_sum(total);
-    if (threadIdx.x == 0)
-        e.sums[list] = e.scale * total;
+    do_picture<T>(loss.node, (int)blockIdx.x);
+    if (loss.node.lists > 0 && is_last(loss))
+        sum_pictures(loss.node);
 }
 
 static int launch_losses(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
-    enum { MOST_LISTS = 2 };
     const joined_losses *p = (const joined_losses *)k->plan;
-    TRY(with_type(p->type, [&](auto t) {
+    return with_type(p->type, [&](auto t) {
         using T = typename decltype(t)::type;
         return launch(joined_losses_kernel<T>, dim3((unsigned)p->pictures, (unsigned)p->n), dim3(LOSS_THREADS), 0,
-                      self->stream, p->entries);
-    }));
-    return launch(joined_sums_kernel, dim3(MOST_LISTS, (unsigned)p->n), dim3(THREADS), 0, self->stream, p->entries);
+                      self->stream, p->table);
+    });
 }
 
 static void release_losses(void *plan)
 {
     joined_losses *p = (joined_losses *)plan;
-    if (p->entries)
-        p->owner->ops->free(p->owner, p->entries);
-    if (p->values)
-        p->owner->ops->free(p->owner, p->values);
+    if (p->table)
+        p->owner->ops->free(p->owner, p->table);
     free(p);
 }
 
-static size_t all_values_bytes(uint32_t n, kernel *const *kernels, const kernel_args *args)
+/* Fills the host's image of the table; `values` is device memory. */
+static void fill_table(joined_losses *p, joined_loss *table, double *values, kernel *const *kernels,
+                       const kernel_args *args)
 {
-    size_t bytes = 0;
-    for (uint32_t i = 0; i < n; i++)
-        bytes += loss_values_bytes(loss_entry_of(kernels[i], &args[i]));
-    return bytes;
+    for (int i = 0; i < p->n; i++) {
+        loss_entry *e = &table[i].node;
+        *e = loss_entry_of(kernels[i], &args[i]);
+        e->values = values;
+        values += loss_value_count(*e);
+        p->pictures = e->pictures > p->pictures ? e->pictures : p->pictures;
+    }
 }
 
-static int write_entries(joined_losses *p, kernel *const *kernels, const kernel_args *args)
+static int write_table(joined_losses *p, kernel *const *kernels, const kernel_args *args)
 {
     backend *b = p->owner;
-    uint32_t n = (uint32_t)p->n;
-    size_t bytes = n * sizeof(loss_entry);
-    loss_entry *entries = (loss_entry *)calloc(n, sizeof *entries);
-    CHECK(entries, ERROR_MEMORY, "no memory to join %u losses", n);
-    p->entries = (loss_entry *)b->ops->alloc(b, bytes);
-    p->values = (double *)b->ops->alloc(b, all_values_bytes(n, kernels, args));
-    double *values = p->values;
-    for (uint32_t i = 0; i < n; i++) {
-        entries[i] = loss_entry_of(kernels[i], &args[i]);
-        entries[i].values = values;
-        values += loss_values_bytes(entries[i]) / sizeof *values;
-        p->pictures = entries[i].pictures > p->pictures ? entries[i].pictures : p->pictures;
-    }
-    int code = p->entries && p->values ? b->ops->write(b, p->entries, entries, bytes)
-                                       : error_set(ERROR_MEMORY, "no memory on the GPU to join %u losses", n);
-    free(entries);
+    size_t n = (size_t)p->n, bytes = n * sizeof(joined_loss), values = 0;
+    for (size_t i = 0; i < n; i++)
+        values += loss_value_count(loss_entry_of(kernels[i], &args[i]));
+    p->table = (joined_loss *)b->ops->alloc(b, bytes + values * sizeof(double));
+    CHECK(p->table, ERROR_MEMORY, "no memory on the GPU to join %d losses", p->n);
+    joined_loss *table = (joined_loss *)calloc(n, sizeof *table);
+    CHECK(table, ERROR_MEMORY, "no memory to join %d losses", p->n);
+    fill_table(p, table, (double *)(p->table + n), kernels, args);
+    int code = b->ops->write(b, p->table, table, bytes);
+    free(table);
     return code;
 }
 
@@ -114,7 +118,7 @@ int cuda_join_losses(backend *self, uint32_t n, kernel *const *kernels, const ke
     k->plan = p;
     k->release_plan = release_losses;
     k->launch = launch_losses;
-    int code = write_entries(p, kernels, args);
+    int code = write_table(p, kernels, args);
     if (code < 0) {
         cuda_kernel_release(self, k);
         return code;

@@ -7,6 +7,11 @@ template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) loss_ke
     do_picture<T>(e, (int)blockIdx.x);
 }
 
+static __global__ void __launch_bounds__(LOSS_THREADS) loss_sums_kernel(loss_entry e)
+{
+    sum_pictures(e);
+}
+
 /* How many lists of values an op adds up. */
 static int lists_of(unsigned op)
 {
@@ -90,5 +95,5 @@ int cuda_loss(const cuda_backend *self, const kernel *k, const kernel_args *args
         using T = typename decltype(t)::type;
         return launch(loss_kernel<T>, dim3((unsigned)e.pictures), dim3(LOSS_THREADS), 0, self->stream, e);
     }));
-    return e.lists ? sum_lists(self, e.lists, e.values, e.pictures, e.scale, NULL, e.sums) : 0;
+    return e.lists ? launch(loss_sums_kernel, dim3(1), dim3(LOSS_THREADS), 0, self->stream, e) : 0;
 }

@@ -8,8 +8,8 @@
 
 static constexpr int LOSS_THREADS = 128;
 
-/* A node: rows of `columns` logits or features, a row a picture. A loss writes values[picture], top_k also
- * values[pictures + picture]; *sums (and sums[1]) is then `scale` times what the pictures add up to. */
+/* A node: rows of `columns` logits or features, a row a picture. Thread 0 of a loss writes values[picture],
+ * of top_k also values[pictures + picture]; *sums (and sums[1]) is then `scale` times what the pictures add up to. */
 struct loss_entry {
     unsigned op;
     int columns, pictures, lists; /* lists: of values to be added up; 0 for a gradient */
@@ -24,9 +24,9 @@ struct loss_entry {
 /* Everything of a node but where the values go. */
 loss_entry loss_entry_of(const kernel *k, const kernel_args *args);
 
-static inline size_t loss_values_bytes(const loss_entry &e)
+static inline size_t loss_value_count(const loss_entry &e)
 {
-    return (size_t)e.lists * (size_t)e.pictures * sizeof(double);
+    return (size_t)e.lists * (size_t)e.pictures;
 }
 
 static constexpr double kd_floor = 1e-7; /* the loss adds it to the teacher's probabilities */
@@ -166,6 +166,16 @@ template <typename T> __device__ static inline void top_k(const loss_entry &e, i
     if (threadIdx.x == 0) {
         e.values[picture] = not_below < 1;
         e.values[e.pictures + picture] = not_below < 5;
+    }
+}
+
+/* Adds up the values of all pictures, in an order that is always the same. For all threads of the block. */
+__device__ static inline void sum_pictures(const loss_entry &e)
+{
+    for (int list = 0; list < e.lists; list++) {
+        const double total = list_sum(e.values + (int64_t)list * e.pictures, e.pictures);
+        if (threadIdx.x == 0)
+            e.sums[list] = e.scale * total;
     }
 }
 

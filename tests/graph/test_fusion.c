@@ -130,9 +130,55 @@ static void pools_note_their_choices(void **state)
     graph_free(&g);
 }
 
+/* All losses with their gradients, all running statistics and all sums of what is measured are one run each. */
+static void updates_and_losses_are_runs(void **state)
+{
+    (void)state;
+    graph g;
+    int losses = 0, running = 0, metrics = 0;
+    build(&g, "cifarresnet8", 32);
+    for (uint32_t i = 0; i < g.n_nodes; i++) {
+        losses += op_is_loss(g.nodes[i].op);
+        running += g.nodes[i].op == OP_BN_RUNNING;
+        metrics += g.nodes[i].op == OP_METRIC_ADD;
+    }
+    assert_true(losses > 20 && running > 10 && metrics > 10);
+    for (uint32_t i = 0; i < g.n_nodes;) {
+        int length = (int)graph_run_length(&g, i);
+        if (op_is_loss(g.nodes[i].op))
+            assert_int_equal(length, losses);
+        if (g.nodes[i].op == OP_BN_RUNNING)
+            assert_int_equal(length, running);
+        if (g.nodes[i].op == OP_METRIC_ADD)
+            assert_int_equal(length, metrics);
+        i += (uint32_t)length;
+    }
+    graph_free(&g);
+}
+
+/* A loss that reads another one's result begins a run of its own. */
+static void dependent_losses_are_apart(void **state)
+{
+    (void)state;
+    graph g;
+    const int32_t rows[4] = {2, 1, 1, 3};
+    graph_init(&g, DTYPE_F32);
+    value_id in[2] = {graph_input(&g, "logits", DTYPE_F32, rows),
+                      graph_input(&g, "target", DTYPE_I32, (const int32_t[]){2, 1, 1, 1})};
+    value_id first = graph_value_new(&g, *graph_desc(&g, in[0]), NULL);
+    value_id second = graph_value_new(&g, *graph_desc(&g, in[0]), NULL);
+    graph_emit(&g, OP_CROSS_ENTROPY_GRAD, NULL, 2, in, 1, &first);
+    graph_emit(&g, OP_CROSS_ENTROPY_GRAD, NULL, 2, (value_id[]){first, in[1]}, 1, &second);
+    assert_int_equal(graph_status(&g), 0);
+    assert_int_equal(graph_run_length(&g, 0), 1);
+    graph_free(&g);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(convolutions_give_sums), cmocka_unit_test(labels_stay),
-                                       cmocka_unit_test(pools_note_their_choices)};
+                                       cmocka_unit_test(pools_note_their_choices),
+                                       cmocka_unit_test(updates_and_losses_are_runs),
+                                       cmocka_unit_test(dependent_losses_are_apart)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,7 @@
 /* What kernels see: the language's words, the thread's place, barriers and warp exchanges, and the launch. Takes the
  * toolkit's place, so that .cu files compile as C++ and run on the emulated device. Blocks run one after another, hence
- * static shared memory is a static variable. Dynamic shared memory and atomics are not there: no kernel uses them. */
+ * static shared memory is a static variable, and an atomic or a fence has nobody to keep apart. Dynamic shared memory is
+ * not there: no kernel uses it. */
 #ifndef TESKD_TESTS_EMULATED_CUDA_RUNTIME_H
 #define TESKD_TESTS_EMULATED_CUDA_RUNTIME_H
 
@@ -68,6 +69,18 @@ template <typename T> T __shfl_down_sync(unsigned mask, T value, unsigned delta)
 {
     unsigned lane = emulated_lane() + delta;
     return __shfl_sync(mask, value, (int)(lane < 32 ? lane : emulated_lane()));
+}
+
+/* Counts up to `most`, then from zero again; returns what was there. */
+inline unsigned atomicInc(unsigned *count, unsigned most)
+{
+    unsigned before = *count;
+    *count = before >= most ? 0 : before + 1;
+    return before;
+}
+
+inline void __threadfence()
+{
 }
 
 /* The arguments are copied: the kernel may run later, and more than once. */
