@@ -13,6 +13,7 @@ usage: launch/bundle.sh [options]
   --out DIR        the folder to make; must not exist (default: build-bundle/teskd)
   --build DIR      an existing build; without it, one is made in build-bundle/build
   --tests          also the tests that need a GPU
+  --references DIR also these reference files, made by tests/torch/make_references.py
   --all-gpus       build for every GPU from Turing on; without it, for Hopper (sm_90) alone
   --gpus LIST      build for these, as CMAKE_CUDA_ARCHITECTURES has them, for example 80-real;90-real
   --no-archive     the folder alone, no DIR.tar.xz
@@ -23,13 +24,14 @@ TEXT
 out=$source_folder/build-bundle/teskd
 build=
 tests=OFF
+references=
 gpus=90-real
 archive=yes
 while [ $# -gt 0 ]; do
   case $1 in
-    --out | --build | --gpus)
+    --out | --build | --gpus | --references)
       [ $# -ge 2 ] || { echo "bundle.sh: $1 wants a value" >&2; exit 2; }
-      case $1 in --out) out=$2 ;; --build) build=$2 ;; --gpus) gpus=$2 ;; esac
+      case $1 in --out) out=$2 ;; --build) build=$2 ;; --gpus) gpus=$2 ;; --references) references=$2 ;; esac
       shift ;;
     --tests) tests=ON ;;
     --all-gpus) gpus= ;;
@@ -129,6 +131,7 @@ for folder in data bench torch gpu; do
   mkdir -p "$out/tests/$folder"
   find "$source_folder/tests/$folder" -maxdepth 1 -type f \( -name '*.h5' -o -name '*.py' \) -exec cp -t "$out/tests/$folder" {} +
 done
+[ -z "$references" ] || cp "$references"/*.h5 "$out/tests/data/"
 cat >"$out/run.sh" <<'TEXT'
 #!/usr/bin/env bash
 # Runs a command with this folder's programs, wherever the folder lies:

@@ -37,6 +37,9 @@ int clip_factor_launch(const cpu_backend *self, const kernel *k, const kernel_ar
     return 0;
 }
 
+/* Elements updated at a time: their copy and average then find them in the cache. */
+static const int64_t cached_elements = 2048;
+
 int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const op_attr *attr = &k->request.node.attr;
@@ -51,13 +54,15 @@ int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
         return 0;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
     for (int t = 0; t < threads; t++) {
-        int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
-        self->loops->sgd_update(w + begin, v + begin, dw + begin, end - begin, lr, factor, (float)attr->momentum, decay,
-                                attr->nesterov);
-        if (copy)
-            memcpy(copy + begin, w + begin, (size_t)(end - begin) * sizeof *copy);
-        if (average)
-            self->loops->ema_update(w + begin, average + begin, end - begin, share);
+        int64_t end = part_begin(count, t + 1, threads);
+        for (int64_t i = part_begin(count, t, threads), n; i < end; i += n) {
+            n = end - i < cached_elements ? end - i : cached_elements;
+            self->loops->sgd_update(w + i, v + i, dw + i, n, lr, factor, (float)attr->momentum, decay, attr->nesterov);
+            if (copy)
+                memcpy(copy + i, w + i, (size_t)n * sizeof *copy);
+            if (average)
+                self->loops->ema_update(w + i, average + i, n, share);
+        }
     }
     return 0;
 }

@@ -173,7 +173,7 @@ static int launch_squares(const cuda_backend *self, const kernel *k, const kerne
     int64_t blocks = p->chunks < SQUARE_PARTS ? p->chunks : SQUARE_PARTS;
     TRY(launch(joined_squares_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, self->stream, p->entries, p->n,
                p->chunks, p->parts));
-    return sum_list(self, p->parts, blocks, p->before, p->sum);
+    return sum_lists(self, 1, p->parts, blocks, 1, p->before, p->sum);
 }
 
 /* ---- bn_running: sums, mean, variance; a: count, b: momentum ---- */

@@ -173,7 +173,11 @@ template <typename T> __device__ static inline void top_k(const loss_entry &e, i
 __device__ static inline void sum_pictures(const loss_entry &e)
 {
     for (int list = 0; list < e.lists; list++) {
-        const double total = list_sum(e.values + (int64_t)list * e.pictures, e.pictures);
+        const double *values = e.values + (int64_t)list * e.pictures;
+        double total = 0;
+        for (int i = (int)threadIdx.x; i < e.pictures; i += LOSS_THREADS)
+            total += values[i];
+        total = block_sum(total);
         if (threadIdx.x == 0)
             e.sums[list] = e.scale * total;
     }

@@ -173,28 +173,23 @@ int column_sums(const cuda_backend *self, Source source, int64_t rows, int colum
 
 /* ---- over a list ---- */
 
-/* What the values add up to, for every thread of the block. */
-__device__ inline double list_sum(const double *values, int64_t count)
+/* sums[b] = scale * (values[b][0] + ... + values[b][count - 1]) + *before, block b for each; `before` may be NULL. */
+static __global__ void __launch_bounds__(THREADS)
+    sum_list_kernel(const double *values, int64_t count, double scale, const double *before, double *sums)
 {
     double total = 0;
     for (int64_t i = threadIdx.x; i < count; i += blockDim.x)
-        total += values[i];
-    return block_sum(total);
-}
-
-/* *sum = what the values add up to + *before; `before` may be NULL. */
-static __global__ void __launch_bounds__(THREADS)
-    sum_list_kernel(const double *values, int64_t count, const double *before, double *sum)
-{
-    const double total = list_sum(values, count);
+        total += values[blockIdx.x * count + i];
+    total = block_sum(total);
     if (threadIdx.x == 0)
-        *sum = total + (before ? *before : 0);
+        sums[blockIdx.x] = scale * total + (before ? *before : 0);
 }
 
-static inline int sum_list(const cuda_backend *self, const double *values, int64_t count, const double *before,
-                           double *sum)
+static inline int sum_lists(const cuda_backend *self, int lists, const double *values, int64_t count, double scale,
+                            const double *before, double *sums)
 {
-    return launch(sum_list_kernel, dim3(1), dim3(THREADS), 0, self->stream, values, count, before, sum);
+    return launch(sum_list_kernel, dim3((unsigned)lists), dim3(THREADS), 0, self->stream, values, count, scale, before,
+                  sums);
 }
 
 #endif

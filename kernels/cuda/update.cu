@@ -101,7 +101,7 @@ int cuda_sum_squares(const cuda_backend *self, const kernel *k, const kernel_arg
         blocks = blocks < SQUARE_PARTS ? blocks : SQUARE_PARTS;
         TRY(launch(sum_squares_kernel<V>, dim3((unsigned)blocks), dim3(THREADS), 0, self->stream,
                    (const float *)args->in[0], count / V, parts));
-        return sum_list(self, parts, blocks, (const double *)args->in[1], (double *)args->out[0]);
+        return sum_lists(self, 1, parts, blocks, 1, (const double *)args->in[1], (double *)args->out[0]);
     });
 }
 

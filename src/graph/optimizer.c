@@ -42,11 +42,9 @@ static value_id gradient_factor(graph *g, double clip_norm, uint32_t n_values)
     return graph_apply(g, OP_CLIP_FACTOR, &attr, 1, &sum);
 }
 
-static void update_parameter(graph *g, value_id parameter, value_id lr, value_id factor, const sgd_options *options)
+static void update_parameter(graph *g, value_id parameter, value_id gradient, value_id lr, value_id factor,
+                             const sgd_options *options)
 {
-    value_id gradient = gradient_of(g, parameter);
-    if (gradient == VALUE_NONE)
-        return;
     char copy[LONG_NAME];
     snprintf(copy, sizeof copy, "copy/%s", g->values[parameter].name);
     value_id momentum = companion_state(g, "momentum", parameter);
@@ -69,9 +67,13 @@ static void follow(graph *g, value_id value, double decay)
     graph_emit(g, OP_EMA_UPDATE, &attr, 2, (value_id[]){value, average}, 0, NULL);
 }
 
-static void follow_statistics(graph *g, double decay)
+/* What no sgd_update changes: running statistics, and parameters whose losses all have weight 0. */
+static void follow_the_rest(graph *g, double decay, uint32_t n_values)
 {
     uint32_t n_nodes = g->n_nodes;
+    for (value_id id = 1; id < n_values && !g->status; id++)
+        if (graph_desc(g, id)->kind == KIND_PARAMETER && gradient_of(g, id) == VALUE_NONE)
+            follow(g, id, decay);
     for (uint32_t i = 0; i < n_nodes && !g->status; i++) {
         const graph_node node = g->nodes[i]; /* a copy: emitting moves the array */
         for (int k = 1; k <= 2 && node.op == OP_BN_RUNNING; k++)
@@ -84,9 +86,11 @@ void graph_sgd(graph *g, const sgd_options *options)
     value_id lr = graph_input(g, "lr", DTYPE_F64, (const int32_t[]){1, 1, 1, 1});
     uint32_t n_values = g->n_values;
     value_id factor = gradient_factor(g, options->clip_norm, n_values);
-    for (value_id id = 1; id < n_values && !g->status; id++)
-        if (graph_desc(g, id)->kind == KIND_PARAMETER)
-            update_parameter(g, id, lr, factor, options);
+    for (value_id id = 1; id < n_values && !g->status; id++) {
+        value_id gradient = graph_desc(g, id)->kind == KIND_PARAMETER ? gradient_of(g, id) : VALUE_NONE;
+        if (gradient != VALUE_NONE)
+            update_parameter(g, id, gradient, lr, factor, options);
+    }
     if (options->ema_decay > 0)
-        follow_statistics(g, options->ema_decay);
+        follow_the_rest(g, options->ema_decay, n_values);
 }

@@ -213,6 +213,41 @@ static int bind_node(const runtime *r, const program *p, uint32_t index, kernel_
     return 0;
 }
 
+static bool overlap(const graph *g, value_id x, const void *x_memory, value_id y, const void *y_memory)
+{
+    uintptr_t x_begin = (uintptr_t)x_memory, y_begin = (uintptr_t)y_memory;
+    return x_begin < y_begin + tensor_bytes(graph_desc(g, y)) && y_begin < x_begin + tensor_bytes(graph_desc(g, x));
+}
+
+static bool writes_what_touches(const graph *g, const graph_node *writer, const kernel_args *writer_args,
+                                const graph_node *other, const kernel_args *other_args)
+{
+    for (int k = 0; k < writer->n_out; k++) {
+        for (int in = 0; in < other->n_in; in++)
+            if (overlap(g, writer->out[k], writer_args->out[k], other->in[in], other_args->in[in]))
+                return true;
+        for (int out = 0; out < other->n_out; out++)
+            if (overlap(g, writer->out[k], writer_args->out[k], other->out[out], other_args->out[out]))
+                return true;
+    }
+    return false;
+}
+
+/* How many nodes from `first` on make one launch. In one of losses nothing comes before anything else, but the plan, to
+ * which the nodes are one after another, may have given a result memory that an earlier node is done with. */
+static uint32_t run_length(const program *p, uint32_t first, const kernel_args *args)
+{
+    const graph *g = &p->step;
+    const graph_node *nodes = g->nodes + first;
+    uint32_t n = graph_run_length(g, first);
+    for (uint32_t end = 1; end < n && op_is_loss(nodes->op); end++)
+        for (uint32_t i = 0; i < end; i++)
+            if (writes_what_touches(g, &nodes[i], &args[i], &nodes[end], &args[end]) ||
+                writes_what_touches(g, &nodes[end], &args[end], &nodes[i], &args[i]))
+                return end;
+    return n;
+}
+
 /* One launch for all `n` nodes from `first` on, where the device has such a thing. */
 static int join(const runtime *r, program *p, uint32_t first, uint32_t n, const kernel_args *args)
 {
@@ -238,7 +273,7 @@ static int bind_program(const runtime *r, program *p)
     for (uint32_t i = 0; i < p->step.n_nodes && status == 0; i++)
         status = bind_node(r, p, i, &args[i]);
     for (uint32_t i = 0; i < p->step.n_nodes && status == 0;) {
-        uint32_t n = graph_run_length(&p->step, i);
+        uint32_t n = run_length(p, i, args + i);
         status = join(r, p, i, n, args + i);
         i += n;
     }

@@ -21,7 +21,7 @@ typedef struct {
     kernel *narrow, *widen;
 } gradient_bucket;
 
-/* One launch: of a node, or of several of the same op that follow one another. */
+/* One launch: of a node, or of several that follow one another (backend_ops.join). */
 typedef struct {
     kernel *kernel; /* NULL for all_reduce */
     kernel_args args;

@@ -197,10 +197,10 @@ static double node_bytes(const graph *g, const graph_node *node)
     return bytes;
 }
 
-/* What the nodes of one op take together, a step. `floor`: the time of its arithmetic or of its bytes alone, whichever
+/* What the nodes of one op, or of one launch, take together, a step. `floor`: the time of its arithmetic or of its bytes alone, whichever
  * is longer. */
 typedef struct {
-    op_id op;
+    const char *name; /* of the op, or "losses" of several in one launch */
     int nodes;
     double seconds, macs, bytes, floor;
 } op_cost;
@@ -248,19 +248,20 @@ static void print_costs(const timing *t, const device_rates *rates, bool per_nod
     for (uint32_t i = 0; i < t->p->n_launches; i++) {
         const program_launch *launch = &t->p->launches[i];
         op_id op = (op_id)g->nodes[launch->first_node].op;
-        op_cost one = {.op = op, .seconds = t->launch_seconds[i] / t->steps};
-        costs[op].op = op;
+        bool losses = launch->n_nodes > 1 && op_is_loss(op);
+        op_cost one = {.name = losses ? "losses" : op_name(op), .seconds = t->launch_seconds[i] / t->steps};
+        costs[op].name = one.name;
         costs[op].seconds += one.seconds;
         for (uint32_t k = 0; k < launch->n_nodes; k++) {
             add_node(g, launch->first_node + k, rates, &one);
             add_node(g, launch->first_node + k, rates, &costs[op]);
         }
         if (per_node)
-            print_cost(log, op_name(op), g->labels[launch->first_node], &one, step);
+            print_cost(log, one.name, g->labels[launch->first_node], &one, step);
     }
     qsort(costs, OP_COUNT, sizeof *costs, by_seconds);
     for (int i = 0; i < OP_COUNT && costs[i].nodes && !per_node; i++)
-        print_cost(log, op_name(costs[i].op), "", &costs[i], step);
+        print_cost(log, costs[i].name, "", &costs[i], step);
 }
 
 /* Arithmetic and floor of a whole step. */

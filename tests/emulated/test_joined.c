@@ -1,5 +1,6 @@
 /* Joined nodes on the emulated device: bit for bit what the separate launches give, from one tensor of one element to
  * tensors of several chunks; and what is not alike is not joined. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -9,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "base/sixteen_bit.h"
 #include "emulated_backend.h"
 #include "op_check.h"
 
@@ -22,18 +24,28 @@ static const int32_t sizes[TENSORS] = {1, 64, 3, 5000, 4096, 12345, 17};
             fail_msg("%s: %s", #call, error_message());                                                                \
     } while (0)
 
+static void put_value(void *array, int64_t index, dtype type, double value)
+{
+    if (type == DTYPE_F64)
+        ((double *)array)[index] = value;
+    else if (type == DTYPE_F32)
+        ((float *)array)[index] = (float)value;
+    else
+        ((uint16_t *)array)[index] = type == DTYPE_F16 ? float16_from((float)value) : bfloat16_from((float)value);
+}
+
 /* Device memory with known random contents. */
 static void *filled(backend *b, int64_t count, dtype type, uint64_t seed)
 {
     double *values = test_alloc((size_t)count * sizeof *values);
     size_t bytes = (size_t)count * dtype_bytes((uint8_t)type);
-    float *narrow = test_alloc((size_t)count * sizeof *narrow);
+    void *narrow = test_alloc(bytes);
     fill_random(values, count, seed);
     for (int64_t i = 0; i < count; i++)
-        narrow[i] = (float)values[i];
+        put_value(narrow, i, type, values[i]);
     void *memory = b->ops->alloc(b, bytes);
     assert_non_null(memory);
-    MUST(b->ops->write(b, memory, type == DTYPE_F64 ? (const void *)values : narrow, bytes));
+    MUST(b->ops->write(b, memory, narrow, bytes));
     free(values);
     free(narrow);
     return memory;
@@ -236,70 +248,133 @@ static void result(nodes *t, int node, int output, tensor_desc desc)
 }
 
 /* One memory for both ways. */
-static void *classes_of(nodes *t, int32_t pictures, int32_t columns)
+static void *classes_of(nodes *t, const int32_t *target, int32_t pictures)
 {
-    int32_t *target = test_alloc((size_t)pictures * sizeof *target);
-    for (int32_t i = 0; i < pictures; i++)
-        target[i] = i * 7 % (columns + 1); /* some are out of range */
-    void *memory = t->b->ops->alloc(t->b, (size_t)pictures * sizeof *target);
+    size_t bytes = (size_t)pictures * sizeof *target;
+    void *memory = t->b->ops->alloc(t->b, bytes);
     assert_non_null(memory);
-    MUST(t->b->ops->write(t->b, memory, target, (size_t)pictures * sizeof *target));
-    free(target);
+    MUST(t->b->ops->write(t->b, memory, target, bytes));
     return t->memory[t->n_memory++] = memory;
 }
 
-static void set_up_loss(nodes *t, int i, dtype type, int32_t pictures, int32_t columns)
+typedef struct {
+    dtype type;
+    int32_t pictures, columns;
+    bool out_of_range; /* a class below and one above the columns */
+    bool with_teacher; /* does kd_loss_grad give the teacher's gradient? */
+} losses_case;
+
+static void *targets(nodes *t, const losses_case *c, int32_t pictures)
+{
+    int32_t *target = test_alloc((size_t)pictures * sizeof *target);
+    for (int32_t i = 0; i < pictures; i++)
+        target[i] = i * 7 % c->columns;
+    if (c->out_of_range) {
+        target[0] = -1;
+        target[pictures - 1] = c->columns;
+    }
+    void *memory = classes_of(t, target, pictures);
+    free(target);
+    return memory;
+}
+
+static bool is_gradient(unsigned op)
+{
+    return op == OP_KD_LOSS_GRAD || op == OP_CROSS_ENTROPY_GRAD || op == OP_FEATURE_LOSS_GRAD;
+}
+
+static bool has_classes(unsigned op)
+{
+    return op == OP_CROSS_ENTROPY || op == OP_CROSS_ENTROPY_GRAD || op == OP_TOP_K;
+}
+
+static void set_up_loss(nodes *t, int i, const losses_case *c)
 {
     unsigned op = losses[i];
-    tensor_desc rows = rows_of(type, pictures, columns);
-    bool features = op == OP_FEATURE_LOSS || op == OP_FEATURE_LOSS_GRAD, pair = features || op == OP_KD_LOSS;
-    bool gradient = op == OP_KD_LOSS_GRAD || op == OP_CROSS_ENTROPY_GRAD || op == OP_FEATURE_LOSS_GRAD;
-    t->requests[i].node = (graph_node){.op = (uint16_t)op,
-                                       .n_in = gradient ? 3 : 2,
-                                       .attr = {.count = pictures, .weight = 0.7, .temperature = 4, .smoothing = 0.1}};
-    operand(t, i, 0, DTYPE_F32, pictures * columns); /* more bytes than 16 bits need, and any bits are a number */
-    t->requests[i].in[0] = rows;
-    if (pair || op == OP_KD_LOSS_GRAD) {
-        operand(t, i, 1, DTYPE_F32, pictures * columns);
-        t->requests[i].in[1] = rows;
-    } else {
-        t->args[0][i].in[1] = t->args[1][i].in[1] = classes_of(t, pictures, columns);
+    bool gradient = is_gradient(op);
+    int32_t pictures = i == 3 ? c->pictures + 5 : c->pictures; /* not all have as many */
+    tensor_desc rows = rows_of(c->type, pictures, c->columns);
+    t->requests[i].label = "test";
+    t->requests[i].node =
+        (graph_node){.op = (uint16_t)op,
+                     .n_in = gradient ? 3 : 2,
+                     .attr = {.count = pictures, .weight = 0.7, .temperature = 4, .smoothing = i % 2 == 0 ? 0.1 : 0}};
+    operand(t, i, 0, c->type, pictures * c->columns);
+    if (has_classes(op)) {
+        t->args[0][i].in[1] = t->args[1][i].in[1] = targets(t, c, pictures);
         t->requests[i].in[1] = rows_of(DTYPE_I32, pictures, 1);
+    } else {
+        operand(t, i, 1, c->type, pictures * c->columns);
+        t->requests[i].in[1] = rows;
     }
-    if (gradient && type == DTYPE_F16)
+    t->requests[i].in[0] = rows;
+    if (gradient && c->type == DTYPE_F16)
         operand(t, i, 2, DTYPE_F32, 4);
     result(t, i, 0, gradient ? rows : vector(DTYPE_F64, op == OP_TOP_K ? 2 : 1));
-    if (op == OP_KD_LOSS_GRAD && pictures > 1)
+    if (op == OP_KD_LOSS_GRAD && c->with_teacher)
         result(t, i, 1, rows);
 }
 
-static void check_losses(dtype type, int32_t pictures, int32_t columns)
+static void begin_losses(nodes *t, const losses_case *c)
+{
+    size_t workspace = 0;
+    begin(t, c->type);
+    for (int i = 0; i < TENSORS; i++) {
+        size_t bytes = 0;
+        set_up_loss(t, i, c);
+        MUST(t->b->ops->prepare(t->b, &t->requests[i], &t->kernels[i], &bytes));
+        workspace = bytes > workspace ? bytes : workspace;
+    }
+    void *memory = t->b->ops->alloc(t->b, workspace);
+    assert_non_null(memory);
+    t->memory[t->n_memory++] = memory;
+    for (int i = 0; i < TENSORS; i++)
+        t->args[1][i].workspace = memory;
+}
+
+/* Makes what a launch that leaves something out would leave behind visible. */
+static void clear_results(nodes *t, int copy)
+{
+    for (int i = 0; i < TENSORS; i++)
+        for (int k = 0; k < 2; k++)
+            if (t->args[copy][i].out[k])
+                MUST(t->b->ops->zero(t->b, t->args[copy][i].out[k], tensor_bytes(&t->requests[i].out[k])));
+}
+
+static void compare_results(nodes *t, int first, int past)
+{
+    for (int i = first; i < past; i++)
+        for (int k = 0; k < 2; k++)
+            if (t->args[0][i].out[k])
+                assert_same(t->b, t->args[0][i].out[k], t->args[1][i].out[k], tensor_bytes(&t->requests[i].out[k]));
+}
+
+static double sum_of(nodes *t, int node)
+{
+    double sum;
+    MUST(t->b->ops->read(t->b, &sum, t->args[0][node].out[0], sizeof sum));
+    return sum;
+}
+
+/* Joins nodes [first, past), launches them several times. */
+static void check_losses(const losses_case *c, int first, int past)
 {
     nodes t;
     kernel *joined = NULL;
-    size_t workspace = 0;
-    begin(&t, type);
-    for (int i = 0; i < TENSORS; i++) {
-        size_t bytes = 0;
-        set_up_loss(&t, i, type, i == 3 ? pictures + 5 : pictures, columns); /* not all have as many pictures */
-        t.requests[i].label = "test";
-        MUST(t.b->ops->prepare(t.b, &t.requests[i], &t.kernels[i], &bytes));
-        workspace = bytes > workspace ? bytes : workspace;
-    }
-    void *memory = t.b->ops->alloc(t.b, workspace);
-    MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
-    assert_non_null(joined);
-    for (int run = 0; run < 2; run++)
-        MUST(t.b->ops->launch(t.b, joined, NULL));
-    for (int i = 0; i < TENSORS; i++) {
-        t.args[1][i].workspace = memory;
+    begin_losses(&t, c);
+    for (int i = first; i < past; i++)
         MUST(t.b->ops->launch(t.b, t.kernels[i], &t.args[1][i]));
-        for (int k = 0; k < 2; k++)
-            if (t.args[0][i].out[k])
-                assert_same(t.b, t.args[0][i].out[k], t.args[1][i].out[k], tensor_bytes(&t.requests[i].out[k]));
+    MUST(t.b->ops->join(t.b, (uint32_t)(past - first), t.kernels + first, t.args[0] + first, &joined));
+    assert_non_null(joined);
+    for (int run = 0; run < 3; run++) {
+        clear_results(&t, 0);
+        MUST(t.b->ops->launch(t.b, joined, NULL));
+        compare_results(&t, first, past);
     }
+    for (int i = first; i < past; i++)
+        if (!is_gradient(losses[i])) /* the comparisons above are of numbers, but for a class out of range */
+            assert_int_equal(isnan(sum_of(&t, i)), losses[i] == OP_CROSS_ENTROPY && c->out_of_range);
     t.b->ops->release(t.b, joined);
-    t.b->ops->free(t.b, memory);
     end(&t);
 }
 
@@ -308,11 +383,19 @@ static void losses_and_gradients(void **state)
     (void)state;
     static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     for (int i = 0; i < 3; i++) {
-        check_losses(types[i], 1, 1);
-        check_losses(types[i], 7, 17);
-        check_losses(types[i], 300, 10);
-        check_losses(types[i], 3, 1000);
+        check_losses(&(losses_case){types[i], 1, 1, false, false}, 0, TENSORS);
+        check_losses(&(losses_case){types[i], 7, 17, false, true}, 0, TENSORS);
+        check_losses(&(losses_case){types[i], 7, 17, true, false}, 0, TENSORS);
+        check_losses(&(losses_case){types[i], 301, 11, false, true}, 0, TENSORS);
+        check_losses(&(losses_case){types[i], 3, 1001, true, true}, 0, TENSORS);
     }
+}
+
+/* The last three have no values to add up. */
+static void gradients_alone(void **state)
+{
+    (void)state;
+    check_losses(&(losses_case){DTYPE_F16, 7, 17, false, true}, 4, TENSORS);
 }
 
 static void losses_of_two_types_stay_apart(void **state)
@@ -320,13 +403,10 @@ static void losses_of_two_types_stay_apart(void **state)
     (void)state;
     nodes t;
     kernel *joined = NULL;
-    begin(&t, DTYPE_F16);
-    for (int i = 0; i < TENSORS; i++) {
-        size_t bytes = 0;
-        set_up_loss(&t, i, i == 5 ? DTYPE_F32 : DTYPE_F16, 4, 8);
-        t.requests[i].label = "test";
-        MUST(t.b->ops->prepare(t.b, &t.requests[i], &t.kernels[i], &bytes));
-    }
+    begin_losses(&t, &(losses_case){DTYPE_F16, 4, 8, false, true});
+    t.b->ops->release(t.b, t.kernels[5]);
+    t.requests[5].in[0].dtype = t.requests[5].in[1].dtype = t.requests[5].out[0].dtype = DTYPE_F32;
+    MUST(t.b->ops->prepare(t.b, &t.requests[5], &t.kernels[5], &(size_t){0}));
     MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
     assert_null(joined);
     end(&t);
@@ -397,6 +477,7 @@ int main(void)
         cmocka_unit_test(sums_of_squares),
         cmocka_unit_test(running_statistics),
         cmocka_unit_test(losses_and_gradients),
+        cmocka_unit_test(gradients_alone),
         cmocka_unit_test(losses_of_two_types_stay_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

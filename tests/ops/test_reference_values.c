@@ -331,7 +331,7 @@ static void clip_and_average_match_hand_values(void **state)
 }
 
 /* w = 2, v = 1, dw = 0.5, lr = 0.1, momentum 0.9, weight decay 0.05: g = 0.5 or 0.6, v' = 0.9 + g;
- * clipped to a fifth, g = 0.1 + 0.1. */
+ * clipped to a fifth, g = 0.1 + 0.1. The average goes a quarter of the way from 6 to the new weight. */
 static void sgd_matches_hand_values(void **state)
 {
     const struct {
@@ -341,16 +341,19 @@ static void sgd_matches_hand_values(void **state)
                     {DECAY, 2 - 0.15, 1.5},
                     {NESTEROV, 2 - 0.1 * (0.5 + 0.9 * 1.4), 1.4},
                     {NESTEROV | DECAY, 2 - 0.1 * (0.6 + 0.9 * 1.5), 1.5},
-                    {DECAY | CLIPPED, 2 - 0.1 * (0.9 + 0.2), 0.9 + 0.2}};
-    for (int i = 0; i < 5; i++) {
+                    {DECAY | CLIPPED, 2 - 0.1 * (0.9 + 0.2), 0.9 + 0.2},
+                    {AVERAGED, 2 - 0.14, 1.4}};
+    for (int i = 0; i < 6; i++) {
         const layer_case row = {.kind = LAYER_SGD, .c = 1, .o = 1, .kernel = 1, .options = expected[i].options};
         kernel_request r[LAYER_MAX_OPS];
-        double w = 2, v = 1;
+        double w = 2, v = 1, average = 6, followed = 6 + 0.25 * (expected[i].w - 6);
         layer_requests(&row, DTYPE_F64, r);
-        apply(*state, &r[0], (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}, (double[]){0.2}},
+        apply(*state, &r[0],
+              (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}, (double[]){0.2}, NULL, &average},
               (void *[]){NULL});
         assert_close(&w, &expected[i].w, 1, "weight");
         assert_close(&v, &expected[i].v, 1, "momentum");
+        assert_close(&average, expected[i].options & AVERAGED ? &followed : (double[]){6}, 1, "average");
     }
 }
 
