@@ -197,8 +197,8 @@ static double node_bytes(const graph *g, const graph_node *node)
     return bytes;
 }
 
-/* What the nodes of one op, or of one launch, take together, a step. `floor`: the time of its arithmetic or of its bytes alone, whichever
- * is longer. */
+/* What the nodes of one op, or of one launch, take together, a step. `floor`: the time of its arithmetic or of its bytes
+ * alone, whichever is longer. */
 typedef struct {
     const char *name; /* of the op, or "losses" of several in one launch */
     int nodes;

@@ -346,10 +346,10 @@ static void sgd_matches_hand_values(void **state)
     for (int i = 0; i < 6; i++) {
         const layer_case row = {.kind = LAYER_SGD, .c = 1, .o = 1, .kernel = 1, .options = expected[i].options};
         kernel_request r[LAYER_MAX_OPS];
+        const double *factor = expected[i].options & CLIPPED ? (double[]){0.2} : NULL;
         double w = 2, v = 1, average = 6, followed = 6 + 0.25 * (expected[i].w - 6);
         layer_requests(&row, DTYPE_F64, r);
-        apply(*state, &r[0],
-              (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}, (double[]){0.2}, NULL, &average},
+        apply(*state, &r[0], (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}, factor, NULL, &average},
               (void *[]){NULL});
         assert_close(&w, &expected[i].w, 1, "weight");
         assert_close(&v, &expected[i].v, 1, "momentum");

@@ -1,7 +1,7 @@
 /* What kernels see: the language's words, the thread's place, barriers and warp exchanges, and the launch. Takes the
  * toolkit's place, so that .cu files compile as C++ and run on the emulated device. Blocks run one after another, hence
- * static shared memory is a static variable, and an atomic or a fence has nobody to keep apart. Dynamic shared memory is
- * not there: no kernel uses it. */
+ * static shared memory is a static variable, and an atomic or a fence keeps nobody apart. Dynamic shared memory is not
+ * there: no kernel uses it. */
 #ifndef TESKD_TESTS_EMULATED_CUDA_RUNTIME_H
 #define TESKD_TESTS_EMULATED_CUDA_RUNTIME_H
 
