@@ -48,8 +48,8 @@ typedef struct {
     /* Batch normalisation and concat_linear heed the row_stride and the patch of a tensor (graph/placement.h). */
     bool placed_rows;
 
-    /* conv2d can give the sums of its result, bn_grad_sums and upsample_bn_grad_sums the parameters' gradients, max_pool
-     * the choices that its gradient reads (graph/fusion.h). */
+    /* conv2d can give the sums of its result, bn_grad_sums and upsample_bn_grad_sums the parameters' gradients,
+     * max_pool the choices that its gradient reads (graph/fusion.h). */
     bool fuses;
 
     /* The device would rather have pictures of PADDED_PICTURE_CHANNELS than of 3. */

@@ -146,9 +146,8 @@ cudnnBackendDescriptor_t cudnn_convolution_graph(cudnn_scope *s, const cuda_conv
         operations[0] = operation(s, desc, x, w, y);
     }
     if (desc->statistics)
-        operations[count++] =
-            statistics_operation(s, y, tensor(s, UID_SUM, CUDNN_DATA_FLOAT, vector_dim, false),
-                                 tensor(s, UID_SQUARE_SUM, CUDNN_DATA_FLOAT, vector_dim, false));
+        operations[count++] = statistics_operation(s, y, tensor(s, UID_SUM, CUDNN_DATA_FLOAT, vector_dim, false),
+                                                   tensor(s, UID_SQUARE_SUM, CUDNN_DATA_FLOAT, vector_dim, false));
     cudnnBackendDescriptor_t graph = cudnn_new(s, CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR);
     cudnn_set(s, graph, CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, count, operations);
     cudnn_finalize(s, graph, "cuDNN graph");

@@ -1,8 +1,9 @@
 /* The emulated device: runs a grid's blocks one after another, a block's threads as fibers.
  *
  * A fiber runs one thread after another until one waits; then that thread keeps the fiber and another fiber goes on
- * with the rest. Blocks with odd numbers run their threads backwards, so that a missing barrier shows in one of the two
- * orders. Invariant: exactly one of scheduler and fibers runs. One thread uses the device. */
+ * with the rest. Every second block runs its threads backwards, so that a missing barrier shows in one of the two
+ * orders; every second launch runs its blocks backwards, for a block must not need what another one does. Invariant:
+ * exactly one of scheduler and fibers runs. One thread uses the device. */
 #include "cuda_runtime.h"
 #include "runtime.h"
 
@@ -92,6 +93,7 @@ struct device {
     std::vector<thread_state> threads;
     unsigned started = 0, finished = 0;
     bool backwards = false;
+    unsigned launches = 0;
 
     char message[256] = "";
 };
@@ -311,9 +313,11 @@ cudaError_t emulated_run(dim3 grid, dim3 block, const std::function<void()> &thr
     gridDim = grid;
     blockDim = block;
     gpu.body = &thread;
-    for (uint64_t b = 0; b < blocks && status == cudaSuccess; b++) {
+    unsigned launch = gpu.launches++;
+    for (uint64_t n = 0; n < blocks && status == cudaSuccess; n++) {
+        uint64_t b = launch % 2 == 1 ? blocks - 1 - n : n;
         blockIdx = uint3{(unsigned)(b % grid.x), (unsigned)(b / grid.x % grid.y), (unsigned)(b / grid.x / grid.y)};
-        gpu.backwards = b % 2 == 1;
+        gpu.backwards = (b + launch / 2) % 2 == 1;
         status = run_block();
     }
     emulated_note(status);

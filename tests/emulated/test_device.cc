@@ -69,6 +69,23 @@ static void a_missing_barrier_shows(void **)
     assert_true(wrong > 0);
 }
 
+/* Each block leans on what the one before it has written. */
+static void leaning_kernel(unsigned *out)
+{
+    out[blockIdx.x + 1] = out[blockIdx.x] + 1;
+}
+
+static void blocks_that_need_one_another_show(void **)
+{
+    unsigned wrong = 0;
+    for (int launch = 0; launch < 2; launch++) {
+        unsigned out[5] = {0};
+        assert_int_equal(start(leaning_kernel, dim3(4), dim3(1), (unsigned *)out), cudaSuccess);
+        wrong += out[4] != 4;
+    }
+    assert_int_equal(wrong, 1);
+}
+
 static void sum_kernel(double *out)
 {
     double value = threadIdx.x;
@@ -140,8 +157,9 @@ int main()
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_thread_runs_once),  cmocka_unit_test(barriers_order_shared_memory),
-        cmocka_unit_test(a_missing_barrier_shows), cmocka_unit_test(warps_exchange),
-        cmocka_unit_test(mismatches_are_reported), cmocka_unit_test(bad_shapes_are_refused),
+        cmocka_unit_test(a_missing_barrier_shows), cmocka_unit_test(blocks_that_need_one_another_show),
+        cmocka_unit_test(warps_exchange),          cmocka_unit_test(mismatches_are_reported),
+        cmocka_unit_test(bad_shapes_are_refused),
     };
     return cmocka_run_group_tests(tests, nullptr, nullptr);
 }

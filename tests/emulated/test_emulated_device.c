@@ -1,9 +1,8 @@
-/* The CUDA backend's host side on the emulated device: memory and copies, recordings, marks, uploads, opening, and what
- * is said when something fails. The device does its work as late as it may, so that a missing wait shows. */
+/* The CUDA backend's memory, copies, launches, recordings and marks on the emulated device, and what is said when
+ * something fails. */
 #include <setjmp.h>
 #include <signal.h>
 #include <stdarg.h>
-#include <stddef.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,87 +13,23 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "device_fixture.h"
 #include "emulated_backend.h"
-#include "kernels/cuda_devices.h"
-#include "kernels/cuda_open.h"
-
-enum { COUNT = 64, LARGE = 100000 };
-
-static void ok(int code)
-{
-    if (code < 0)
-        fail_msg("%s", error_message());
-}
-
-static void says(int code, int expected, const char *words)
-{
-    assert_int_equal(code, expected);
-    if (!strstr(error_message(), words))
-        fail_msg("\"%s\" does not say \"%s\"", error_message(), words);
-}
-
-static int set_up(void **state)
-{
-    cuda_backend *device;
-    emulated_set_machine(NULL);
-    emulated_defer(true);
-    ok(emulated_backend_open(&device, DTYPE_F32, 4));
-    *state = device;
-    return 0;
-}
-
-static int tear_down(void **state)
-{
-    backend *device = *state;
-    device->ops->close(device);
-    assert_int_equal(emulated_used(), 0);
-    assert_int_equal(emulated_open_ranges(), 0);
-    assert_int_equal(cudaGetLastError(), cudaSuccess);
-    emulated_defer(false);
-    emulated_set_machine(NULL);
-    return 0;
-}
-
-static float *device_floats(backend *device, const float *values, size_t count)
-{
-    float *memory = device->ops->alloc(device, count * sizeof *memory);
-    assert_non_null(memory);
-    assert_int_equal((uintptr_t)memory % 256, 0);
-    if (values)
-        ok(device->ops->write(device, memory, values, count * sizeof *memory));
-    return memory;
-}
-
-static void fill(float *values, size_t count, float first)
-{
-    for (size_t i = 0; i < count; i++)
-        values[i] = first + (float)i;
-}
-
-static void expect(backend *device, const float *memory, size_t count, float first)
-{
-    float *values = malloc(count * sizeof *values);
-    assert_non_null(values);
-    ok(device->ops->read(device, values, memory, count * sizeof *values));
-    for (size_t i = 0; i < count; i++)
-        assert_true(values[i] == first + (float)i);
-    free(values);
-}
 
 /* ---- memory ---- */
 
 static void a_write_has_read_its_source(void **state)
 {
     backend *device = *state;
-    static const size_t counts[] = {1, COUNT, 16384, 16385, LARGE};
+    static const size_t counts[] = {1, COUNT, 16384, 16385, 100000};
     for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
         float *values = malloc(counts[i] * sizeof *values);
         assert_non_null(values);
-        fill(values, counts[i], 3);
+        fill_counting(values, counts[i], 3);
         float *memory = device_floats(device, values, counts[i]);
-        fill(values, counts[i], 1000);
+        fill_counting(values, counts[i], 1000);
         free(values);
-        expect(device, memory, counts[i], 3);
+        expect_counting(device, memory, counts[i], 3);
         device->ops->free(device, memory);
     }
 }
@@ -109,7 +44,7 @@ static void many_small_writes(void **state)
         float value = 5 + (float)i;
         ok(device->ops->write(device, memory + i, &value, sizeof value));
     }
-    expect(device, memory, WRITES, 5);
+    expect_counting(device, memory, WRITES, 5);
     device->ops->free(device, memory);
 }
 
@@ -134,11 +69,11 @@ static void copies_and_zeros(void **state)
 {
     backend *device = *state;
     float values[COUNT];
-    fill(values, COUNT, 1);
+    fill_counting(values, COUNT, 1);
     float *a = device_floats(device, values, COUNT), *b = device_floats(device, NULL, COUNT);
     ok(device->ops->copy(device, b, a, sizeof values));
     ok(device->ops->zero(device, a, sizeof values / 2));
-    expect(device, b, COUNT, 1);
+    expect_counting(device, b, COUNT, 1);
     ok(device->ops->read(device, values, a, sizeof values));
     for (int i = 0; i < COUNT; i++)
         assert_true(values[i] == (i < COUNT / 2 ? 0 : 1 + (float)i));
@@ -230,7 +165,7 @@ static void open_problem(backend *device, problem *p)
         .node = {.op = OP_LINEAR, .n_in = 2, .n_out = 1}, .in = {vector, weight}, .out = {vector}, .label = "a head"};
     float values[COUNT], one[COUNT] = {0};
     *p = (problem){0};
-    fill(values, COUNT, 0);
+    fill_counting(values, COUNT, 0);
     for (int i = 0; i < SIDE; i++)
         one[i * SIDE + i] = 1;
     p->a = device_floats(device, values, COUNT);
@@ -277,9 +212,9 @@ static void launches_are_done_in_order(void **state)
     launch(device, &p);
     assert_true(emulated_pending() > 0);
     write_b(device, &p, 20); /* comes after the launches */
-    expect(device, p.result, COUNT, 10);
+    expect_counting(device, p.result, COUNT, 10);
     launch(device, &p);
-    expect(device, p.result, COUNT, 20);
+    expect_counting(device, p.result, COUNT, 20);
     close_problem(device, &p);
 }
 
@@ -298,11 +233,11 @@ static void a_recording_is_replayed(void **state)
     ok(device->ops->record_end(device, &r));
     assert_non_null(r);
     ok(device->ops->synchronize(device));
-    expect(device, p.a, COUNT, 0); /* nothing has run */
+    expect_counting(device, p.a, COUNT, 0); /* nothing has run */
     for (int i = 1; i < 4; i++) {
         write_b(device, &p, 10);
         ok(device->ops->replay(device, r));
-        expect(device, p.a, COUNT, 10 * (float)i);
+        expect_counting(device, p.a, COUNT, 10 * (float)i);
     }
     device->ops->release_recording(device, r);
     close_problem(device, &p);
@@ -459,259 +394,6 @@ static void late_errors_say_so(void **state)
     close_problem(device, &p);
 }
 
-/* ---- uploads ---- */
-
-typedef struct {
-    float *memory, *seen, *pinned;
-} lane_buffers;
-
-static lane_buffers open_lane(backend *device)
-{
-    float values[COUNT];
-    fill(values, COUNT, 1);
-    lane_buffers b = {.memory = device_floats(device, values, COUNT), .seen = device_floats(device, NULL, COUNT)};
-    b.pinned = device->ops->alloc_pinned(device, sizeof values);
-    assert_non_null(b.pinned);
-    fill(b.pinned, COUNT, 500);
-    return b;
-}
-
-static void close_lane(backend *device, const lane_buffers *b)
-{
-    device->ops->free(device, b->memory);
-    device->ops->free(device, b->seen);
-    device->ops->free_pinned(device, b->pinned);
-}
-
-static void upload(backend *device, int lane, const lane_buffers *b)
-{
-    ok(device->ops->upload(device, lane, b->memory, b->pinned, COUNT * sizeof(float)));
-}
-
-static void await_upload(backend *device, int lane)
-{
-    for (bool done = false; !done;)
-        ok(device->ops->upload_done(device, lane, &done));
-}
-
-static void look(backend *device, const lane_buffers *b)
-{
-    ok(device->ops->copy(device, b->seen, b->memory, COUNT * sizeof(float)));
-}
-
-static void launches_after_use_see_the_upload(void **state)
-{
-    backend *device = *state;
-    lane_buffers b = open_lane(device);
-    ok(device->ops->synchronize(device));
-    upload(device, 1, &b);
-    look(device, &b);
-    expect(device, b.seen, COUNT, 1); /* without upload_use nothing holds a launch back */
-    ok(device->ops->upload_use(device, 1));
-    look(device, &b);
-    expect(device, b.seen, COUNT, 500);
-    close_lane(device, &b);
-}
-
-static void an_upload_waits_for_the_release(void **state)
-{
-    backend *device = *state;
-    for (int lane = 0; lane < UPLOAD_LANES; lane++)
-        for (int released = 0; released < 2; released++) {
-            lane_buffers b = open_lane(device);
-            look(device, &b);
-            if (released)
-                ok(device->ops->upload_release(device, lane));
-            upload(device, lane, &b);
-            await_upload(device, lane);
-            fill(b.pinned, COUNT, 9000); /* done: the host memory is free again */
-            ok(device->ops->upload_use(device, lane));
-            if (released)
-                expect(device, b.seen, COUNT, 1);
-            expect(device, b.memory, COUNT, released ? 500 : 1); /* unreleased, the first write comes after it */
-            close_lane(device, &b);
-        }
-}
-
-static void lanes_are_apart(void **state)
-{
-    backend *device = *state;
-    lane_buffers a = open_lane(device), b = open_lane(device);
-    ok(device->ops->synchronize(device));
-    fill(b.pinned, COUNT, 700);
-    upload(device, 0, &a);
-    upload(device, 3, &b);
-    ok(device->ops->upload_use(device, 0));
-    look(device, &a);
-    expect(device, a.seen, COUNT, 500);
-    look(device, &b);
-    expect(device, b.seen, COUNT, 1); /* not used yet */
-    ok(device->ops->upload_use(device, 3));
-    look(device, &b);
-    expect(device, b.seen, COUNT, 700);
-    close_lane(device, &a);
-    close_lane(device, &b);
-}
-
-static void synchronize_waits_for_uploads(void **state)
-{
-    backend *device = *state;
-    lane_buffers b = open_lane(device);
-    upload(device, 2, &b);
-    ok(device->ops->synchronize(device));
-    assert_int_equal(emulated_pending(), 0);
-    close_lane(device, &b);
-}
-
-/* ---- opening ---- */
-
-static int open_on(emulated_machine machine, cuda_options options)
-{
-    backend *device = NULL;
-    emulated_set_machine(&machine);
-    int code = backend_cuda_open(&device, &options);
-    if (code == 0)
-        device->ops->close(device);
-    else
-        assert_null(device);
-    assert_int_equal(emulated_used(), 0);
-    emulated_set_machine(NULL);
-    return code;
-}
-
-static void machines_that_cannot_be_used(void **state)
-{
-    (void)state;
-    emulated_machine m, usual = emulated_get_machine();
-    const cuda_options fp16 = {.precision = CUDA_FP16};
-
-    m = usual, m.gpus = 0, m.driver = 0, m.count = cudaErrorInsufficientDriver;
-    says(open_on(m, fp16), ERROR_KERNEL, "no GPU can be used: no NVIDIA driver is installed");
-    m = usual, m.driver = 12020, m.count = cudaErrorInsufficientDriver;
-    says(open_on(m, fp16), ERROR_KERNEL, "driver is made for CUDA 12.2 and this program for CUDA 13.0");
-    m = usual, m.gpus = 0, m.count = cudaErrorNoDevice;
-    says(open_on(m, fp16), ERROR_KERNEL, "the driver shows no GPU");
-    m = usual, m.gpus = 0;
-    says(open_on(m, fp16), ERROR_KERNEL, "the driver shows no GPU");
-    assert_int_equal(setenv("CUDA_VISIBLE_DEVICES", "9", 1), 0);
-    says(open_on(m, fp16), ERROR_KERNEL, "CUDA_VISIBLE_DEVICES is \"9\"");
-    unsetenv("CUDA_VISIBLE_DEVICES");
-    m = usual, m.count = cudaErrorSystemNotReady;
-    says(open_on(m, fp16), ERROR_KERNEL, "nvidia-fabricmanager");
-    m = usual, m.major = 7, m.minor = 0;
-    says(open_on(m, fp16), ERROR_KERNEL, "GPU 0: Emulated GPU has compute capability 7.0; 7.5 (Turing) or newer");
-    m = usual, m.compute_mode = cudaComputeModeProhibited;
-    says(open_on(m, fp16), ERROR_KERNEL, "compute mode \"prohibited\"");
-    m = usual, m.context = cudaErrorDevicesUnavailable;
-    says(open_on(m, fp16), ERROR_KERNEL, "another process has it for itself");
-    m = usual, m.context = cudaErrorMemoryAllocation;
-    says(open_on(m, fp16), ERROR_KERNEL, "other processes have taken its memory");
-    m = usual, m.context = cudaErrorECCUncorrectable;
-    says(open_on(m, fp16), ERROR_KERNEL, "it is broken");
-    m = usual, m.kernel = cudaErrorNoKernelImageForDevice;
-    says(open_on(m, fp16), ERROR_KERNEL, "a first kernel on Emulated GPU: starting a kernel: no kernel image");
-}
-
-static void precisions_need_a_capability(void **state)
-{
-    (void)state;
-    emulated_machine turing = emulated_get_machine(), ampere = turing;
-    turing.major = 7, turing.minor = 5;
-    ampere.major = 8, ampere.minor = 0;
-    ok(open_on(turing, (cuda_options){.precision = CUDA_FP16}));
-    ok(open_on(turing, (cuda_options){.precision = CUDA_FP32}));
-    says(open_on(turing, (cuda_options){.precision = CUDA_BF16}), ERROR_SETTINGS,
-         "run.precision: Emulated GPU has compute capability 7.5, and bf16 needs 8.0");
-    says(open_on(turing, (cuda_options){.precision = CUDA_TF32}), ERROR_SETTINGS, "tf32 needs 8.0");
-    ok(open_on(ampere, (cuda_options){.precision = CUDA_BF16}));
-    ok(open_on(ampere, (cuda_options){.precision = CUDA_TF32}));
-}
-
-static void tables_follow_the_precision(void **state)
-{
-    static const struct {
-        cuda_precision precision;
-        dtype activation;
-        double error;
-        const char *name;
-    } rows[] = {{CUDA_FP16, DTYPE_F16, 2e-3, ", fp16, "},
-                {CUDA_BF16, DTYPE_BF16, 1e-2, ", bf16, "},
-                {CUDA_TF32, DTYPE_F32, 1e-3, ", tf32, deterministic, "},
-                {CUDA_FP32, DTYPE_F32, 1e-5, ", fp32, "}};
-    (void)state;
-    backend *open[4];
-    for (int i = 0; i < 4; i++)
-        ok(backend_cuda_open(&open[i], &(cuda_options){.precision = rows[i].precision,
-                                                       .deterministic = rows[i].precision == CUDA_TF32}));
-    for (int i = 0; i < 4; i++) {
-        const backend_ops *ops = open[i]->ops;
-        assert_int_equal(ops->real, DTYPE_F32);
-        assert_int_equal(ops->activation, rows[i].activation);
-        assert_true(ops->op_error == rows[i].error && !ops->host_memory && ops->pads_pictures);
-        assert_non_null(strstr(ops->description(open[i]), rows[i].name));
-        assert_non_null(strstr(ops->description(open[i]), "cuda: Emulated GPU (sm_90), "));
-        assert_non_null(strstr(ops->description(open[i]), "CUDA runtime 13.0, driver 13.0"));
-        ops->close(open[i]);
-    }
-}
-
-static void ranks_take_gpus_in_turn(void **state)
-{
-    static const char *const ids[] = {"0000:10:00.0", "0000:11:00.0", "0000:12:00.0", "0000:10:00.0"};
-    (void)state;
-    emulated_machine three = emulated_get_machine();
-    three.gpus = 3;
-    emulated_set_machine(&three);
-    for (int rank = 0; rank < 4; rank++) {
-        backend *device;
-        ok(backend_cuda_open(&device, &(cuda_options){.precision = CUDA_FP16, .local_rank = rank}));
-        assert_string_equal(cuda_gpu_id(device), ids[rank]);
-        device->ops->close(device);
-    }
-    const backend_ops other_ops = {.name = "other"};
-    assert_null(cuda_gpu_id(&(backend){&other_ops}));
-}
-
-static void the_machine_is_described(void **state)
-{
-    (void)state;
-    char text[256];
-    ok(cuda_device_describe(0, text, sizeof text));
-    assert_string_equal(text, "Emulated GPU, compute capability 9.0, 4 multiprocessors, 1.0 GiB");
-    says(cuda_device_describe(1, text, sizeof text), ERROR_KERNEL, "GPU 1: invalid device ordinal");
-    assert_int_equal(cuda_device_count(), 1);
-    emulated_machine bare = emulated_get_machine();
-    bare.driver = bare.gpus = 0;
-    bare.count = cudaErrorInsufficientDriver;
-    emulated_set_machine(&bare);
-    assert_int_equal(cuda_device_count(), 0);
-    cuda_versions(text, sizeof text);
-    assert_string_equal(text, "CUDA runtime 13.0, driver none");
-}
-
-/* Whichever call fails, opening says so and leaves nothing behind. */
-static void every_failure_of_opening(void **state)
-{
-    (void)state;
-    int nth = 0, code;
-    bool came;
-    do {
-        backend *device = NULL;
-        emulated_fail(++nth, cudaErrorInvalidResourceHandle);
-        code = backend_cuda_open(&device, &(cuda_options){.precision = CUDA_FP16});
-        came = !emulated_failure_pending();
-        emulated_fail(0, cudaSuccess);
-        if (came)
-            says(code, ERROR_KERNEL, "invalid argument");
-        if (device)
-            device->ops->close(device);
-        assert_int_equal(emulated_used(), 0);
-        assert_true((device == NULL) == (code < 0));
-    } while (came && nth < 1000);
-    assert_int_equal(code, 0);
-    assert_true(nth > 80); /* the events of the writes' slots alone are 64 calls */
-}
-
 /* ---- the emulated device's own captures ---- */
 
 static void append(const void *args)
@@ -759,8 +441,6 @@ static void captures_of_two_streams(void **state)
     cudaStreamDestroy(b);
 }
 
-#define ON_DEVICE(test) cmocka_unit_test_setup_teardown(test, set_up, tear_down)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -777,17 +457,7 @@ int main(void)
         ON_DEVICE(marks),
         ON_DEVICE(launches_have_names),
         ON_DEVICE(late_errors_say_so),
-        ON_DEVICE(launches_after_use_see_the_upload),
-        ON_DEVICE(an_upload_waits_for_the_release),
-        ON_DEVICE(lanes_are_apart),
-        ON_DEVICE(synchronize_waits_for_uploads),
         ON_DEVICE(captures_of_two_streams),
-        ON_DEVICE(ranks_take_gpus_in_turn),
-        ON_DEVICE(the_machine_is_described),
-        cmocka_unit_test(machines_that_cannot_be_used),
-        cmocka_unit_test(precisions_need_a_capability),
-        cmocka_unit_test(tables_follow_the_precision),
-        cmocka_unit_test(every_failure_of_opening),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
