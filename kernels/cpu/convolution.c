@@ -95,52 +95,59 @@ static int describe(const cpu_backend *self, kernel *k, geometry *g, const tenso
     return 0;
 }
 
-/* oneDNN's first choice, except that its brgconv is half as fast as its next one on maps of 4x4 and smaller. */
-static int choose_forward(const cpu_backend *self, const dnnl_convolution_desc_t *desc, dnnl_primitive_attr_t attribute,
-                          bool small_map, dnnl_primitive_desc_t *out)
+/* brgconv is half as fast as oneDNN's next choice on maps of 4x4 and smaller. With AVX2 the gradient of the weight of a
+ * strided 1x1 convolution from fewer channels than a vector has comes out wrong, or never, from jit_1x1 of oneDNN 2.6.
+ */
+static bool is_refused(const geometry *g, dnnl_prop_kind_t direction, const_dnnl_primitive_desc_t choice)
 {
-    dnnl_primitive_desc_iterator_t iterator;
+    enum { LANES = 8, SMALL_MAP = 4 };
     const char *name = NULL;
-    TRY(onednn_check(dnnl_primitive_desc_iterator_create(&iterator, desc, attribute, self->engine, NULL),
-                     "convolution"));
-    dnnl_primitive_desc_t first = dnnl_primitive_desc_iterator_fetch(iterator), next = NULL;
-    bool skip = small_map && dnnl_primitive_desc_query(first, dnnl_query_impl_info_str, 0, &name) == dnnl_success &&
-                strncmp(name, "brgconv:", 8) == 0;
-    if (skip && dnnl_primitive_desc_iterator_next(iterator) == dnnl_success)
-        next = dnnl_primitive_desc_iterator_fetch(iterator);
+    if (dnnl_primitive_desc_query(choice, dnnl_query_impl_info_str, 0, &name) != dnnl_success)
+        return false;
+    if (direction == dnnl_forward_training)
+        return g->dst.dims[2] <= SMALL_MAP && g->dst.dims[3] <= SMALL_MAP && strncmp(name, "brgconv:", 8) == 0;
+    return direction == dnnl_backward_weights && g->src.dims[1] < LANES && g->stride[0] > 1 &&
+           strncmp(name, "jit_1x1:", 8) == 0;
+}
+
+/* oneDNN's first choice that is not refused; the last ones are plain C. `hint` is the forward, which oneDNN wants for a
+ * backward. */
+static int choose(const cpu_backend *self, const geometry *g, const dnnl_convolution_desc_t *desc,
+                  const_dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *out)
+{
+    dnnl_primitive_desc_iterator_t iterator = NULL;
+    dnnl_primitive_attr_t attribute;
+    TRY(onednn_attribute(&attribute, 0));
+    int code = onednn_check(dnnl_primitive_desc_iterator_create(&iterator, desc, attribute, self->engine, hint),
+                            "convolution");
+    dnnl_primitive_attr_destroy(attribute);
+    TRY(code);
+    *out = dnnl_primitive_desc_iterator_fetch(iterator);
+    while (*out && is_refused(g, desc->prop_kind, *out) &&
+           dnnl_primitive_desc_iterator_next(iterator) == dnnl_success) {
+        dnnl_primitive_desc_destroy(*out);
+        *out = dnnl_primitive_desc_iterator_fetch(iterator);
+    }
     dnnl_primitive_desc_iterator_destroy(iterator);
-    if (next)
-        dnnl_primitive_desc_destroy(first);
-    *out = next ? next : first;
     return *out ? 0 : error_set(ERROR_MEMORY, "no memory for a convolution");
 }
 
 static int forward_desc(const cpu_backend *self, const geometry *g, bool bias, dnnl_primitive_desc_t *out)
 {
     dnnl_convolution_desc_t desc;
-    dnnl_primitive_attr_t attribute;
     TRY(onednn_check(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_training, dnnl_convolution_direct, &g->src,
                                                         &g->weight, bias ? &g->bias : NULL, &g->dst, g->stride, g->pad,
                                                         g->pad),
                      "convolution"));
-    TRY(onednn_attribute(&attribute, 0));
-    int code = choose_forward(self, &desc, attribute, g->dst.dims[2] <= 4 && g->dst.dims[3] <= 4, out);
-    dnnl_primitive_attr_destroy(attribute);
-    return code;
+    return choose(self, g, &desc, NULL, out);
 }
 
-/* oneDNN wants the forward as a hint for a backward. */
 static int backward_desc(const cpu_backend *self, const geometry *g, const dnnl_convolution_desc_t *desc,
                          dnnl_primitive_desc_t *out)
 {
     dnnl_primitive_desc_t hint;
-    dnnl_primitive_attr_t attribute = NULL;
     TRY(forward_desc(self, g, false, &hint));
-    int code = onednn_attribute(&attribute, 0);
-    if (code == 0) {
-        code = onednn_check(dnnl_primitive_desc_create(out, desc, attribute, self->engine, hint), "convolution");
-        dnnl_primitive_attr_destroy(attribute);
-    }
+    int code = choose(self, g, desc, hint, out);
     dnnl_primitive_desc_destroy(hint);
     return code;
 }
