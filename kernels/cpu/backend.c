@@ -32,6 +32,7 @@ static const cpu_op cpu_ops[OP_COUNT] = {
     [OP_BN_SUMS] = {bn_prepare, bn_sums_launch},
     [OP_BN_NORMALIZE] = {bn_prepare, bn_normalize_launch},
     [OP_BN_RUNNING] = {NULL, bn_running_launch},
+    [OP_ZERO] = {NULL, zero_launch},
     [OP_BN_INFERENCE] = {bn_prepare, bn_inference_launch},
     [OP_BN_GRAD_SUMS] = {bn_prepare, bn_grad_sums_launch},
     [OP_BN_GRAD] = {bn_prepare, bn_grad_launch},

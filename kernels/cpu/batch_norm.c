@@ -157,6 +157,7 @@ int bn_running_launch(const cpu_backend *self, const kernel *k, const kernel_arg
 {
     (void)self;
     const double *sums = args->in[0];
+    const float *shift = args->in[3];
     float *mean = kernel_in_out(args, 1), *variance = kernel_in_out(args, 2);
     const op_attr *attr = &k->request.node.attr;
     int64_t channels = k->request.in[1].dim[3];
@@ -164,7 +165,8 @@ int bn_running_launch(const cpu_backend *self, const kernel *k, const kernel_arg
         double batch_mean = sums[c] / attr->count;
         double biased = sums[channels + c] / attr->count - batch_mean * batch_mean;
         double unbiased = (biased < 0 ? 0 : biased) * attr->count / (attr->count - 1);
-        mean[c] = (float)((double)mean[c] + attr->momentum * (batch_mean - (double)mean[c]));
+        double of_layer = batch_mean + (shift ? (double)shift[c] : 0);
+        mean[c] = (float)((double)mean[c] + attr->momentum * (of_layer - (double)mean[c]));
         variance[c] = (float)((double)variance[c] + attr->momentum * (unbiased - (double)variance[c]));
     }
     return 0;
@@ -239,5 +241,12 @@ int bn_param_grad_launch(const cpu_backend *self, const kernel *k, const kernel_
         if (dbeta)
             dbeta[c] = (float)gsums[c];
     }
+    return 0;
+}
+
+int zero_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    memset(args->out[0], 0, tensor_bytes(&k->request.out[0]));
     return 0;
 }

@@ -79,7 +79,7 @@ cpu_prepare conv2d_prepare, conv2d_dgrad_prepare, conv2d_wgrad_prepare;         
 cpu_prepare linear_prepare, linear_dgrad_prepare, linear_wgrad_prepare;                      /* linear.c */
 cpu_prepare concat_linear_prepare, concat_linear_dgrad_prepare, concat_linear_wgrad_prepare; /* linear.c */
 cpu_prepare bn_prepare;                                                                      /* batch_norm.c */
-cpu_launch bn_sums_launch, bn_normalize_launch, bn_inference_launch, bn_running_launch;
+cpu_launch bn_sums_launch, bn_normalize_launch, bn_inference_launch, bn_running_launch, zero_launch;
 cpu_launch bn_grad_sums_launch, bn_grad_launch, bn_param_grad_launch;
 cpu_prepare upsample2x_prepare, pool_prepare; /* pointwise.c */
 cpu_launch add_launch, concat_launch, channel_slice_launch, upsample2x_launch, upsample2x_grad_launch;

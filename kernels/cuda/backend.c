@@ -9,6 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+static int zero_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return cuda_memory_zero((backend *)(uintptr_t)&self->base, args->out[0], tensor_bytes(&k->request.out[0]));
+}
+
 /* What an op needs: `prepare` says the workspace and may choose the launch itself. */
 typedef struct {
     cuda_prepare *prepare;
@@ -28,6 +33,7 @@ static const cuda_op cuda_ops[OP_COUNT] = {
     [OP_BN_SUMS] = {cuda_bn_prepare, cuda_bn_sums},
     [OP_BN_NORMALIZE] = {NULL, cuda_bn_normalize},
     [OP_BN_RUNNING] = {NULL, cuda_bn_running},
+    [OP_ZERO] = {NULL, zero_launch},
     [OP_BN_INFERENCE] = {NULL, cuda_bn_inference},
     [OP_BN_GRAD_SUMS] = {cuda_bn_prepare, cuda_bn_grad_sums},
     [OP_BN_GRAD] = {NULL, cuda_bn_grad},

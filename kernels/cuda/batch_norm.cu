@@ -150,12 +150,12 @@ int cuda_bn_inference(const cuda_backend *self, const kernel *k, const kernel_ar
     return normalize(self, k, args, running_statistics(k, args), args->in[5]);
 }
 
-static __global__ void bn_running_kernel(const double *sums, float *mean, float *variance, int channels, double count,
-                                         double momentum)
+static __global__ void bn_running_kernel(const double *sums, float *mean, float *variance, const float *shift,
+                                         int channels, double count, double momentum)
 {
     const int c = (int)flat_index();
     if (c < channels)
-        update_running(sums, mean, variance, channels, c, count, momentum);
+        update_running(sums, mean, variance, shift, channels, c, count, momentum);
 }
 
 int cuda_bn_running(const cuda_backend *self, const kernel *k, const kernel_args *args)
@@ -164,7 +164,7 @@ int cuda_bn_running(const cuda_backend *self, const kernel *k, const kernel_args
     int channels = k->request.in[1].dim[3];
     return launch(bn_running_kernel, dim3((unsigned)divide_up(channels, THREADS)), dim3(THREADS), 0, self->stream,
                   (const double *)args->in[0], (float *)kernel_in_out(args, 1), (float *)kernel_in_out(args, 2),
-                  channels, attr->count, attr->momentum);
+                  (const float *)args->in[3], channels, attr->count, attr->momentum);
 }
 
 /* ---- backward ---- */

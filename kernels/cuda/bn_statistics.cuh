@@ -57,13 +57,14 @@ __device__ static inline float affine(float x, float scale, float shift)
     return fmaf(x, scale, shift);
 }
 
-/* What bn_running does with channel c. */
-__device__ static inline void update_running(const double *sums, float *mean, float *variance, int channels, int c,
-                                             double count, double momentum)
+/* What bn_running does with channel c; `shift` may be NULL. */
+__device__ static inline void update_running(const double *sums, float *mean, float *variance, const float *shift,
+                                             int channels, int c, double count, double momentum)
 {
     double batch_mean = sums[c] / count, biased = sums[channels + c] / count - batch_mean * batch_mean;
     double unbiased = (biased < 0 ? 0 : biased) * count / (count - 1);
-    mean[c] = (float)((double)mean[c] + momentum * (batch_mean - (double)mean[c]));
+    double of_layer = batch_mean + (shift ? (double)shift[c] : 0);
+    mean[c] = (float)((double)mean[c] + momentum * (of_layer - (double)mean[c]));
     variance[c] = (float)((double)variance[c] + momentum * (unbiased - (double)variance[c]));
 }
 

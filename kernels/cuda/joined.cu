@@ -176,13 +176,14 @@ static int launch_squares(const cuda_backend *self, const kernel *k, const kerne
     return sum_lists(self, 1, p->parts, blocks, 1, p->before, p->sum);
 }
 
-/* ---- bn_running: sums, mean, variance; a: count, b: momentum ---- */
+/* ---- bn_running: sums, mean, variance, shift; a: count, b: momentum ---- */
 
 static __global__ void __launch_bounds__(THREADS) joined_running_kernel(const joined_entry *entries)
 {
     const joined_entry *e = entries + blockIdx.x;
     for (int c = (int)threadIdx.x; c < (int)e->count; c += THREADS)
-        update_running((const double *)e->p[0], (float *)e->p[1], (float *)e->p[2], (int)e->count, c, e->a, e->b);
+        update_running((const double *)e->p[0], (float *)e->p[1], (float *)e->p[2], (const float *)e->p[3],
+                       (int)e->count, c, e->a, e->b);
 }
 
 static int launch_running(const cuda_backend *self, const kernel *k, const kernel_args *)
@@ -225,7 +226,8 @@ static void release_joined(void *plan)
 static void describe_entry(const kernel *k, const kernel_args *args, joined_entry *e)
 {
     const op_attr *attr = &k->request.node.attr;
-    static const int operands[] = {0, 1, 2, 5, 6};
+    static const int of_update[] = {0, 1, 2, 5, 6}, of_others[] = {0, 1, 2, 3, 4};
+    const int *operands = k->request.node.op == OP_SGD_UPDATE ? of_update : of_others;
     for (int i = 0; i < 5; i++)
         e->p[i] = kernel_in_out(args, operands[i]);
     e->count = tensor_count(&k->request.in[k->request.node.op == OP_BN_RUNNING ? 1 : 0]);

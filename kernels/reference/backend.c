@@ -20,6 +20,7 @@ static reference_op *const op_functions[OP_COUNT] = {
     [OP_BN_SUMS] = reference_bn_sums,
     [OP_BN_NORMALIZE] = reference_bn_normalize,
     [OP_BN_RUNNING] = reference_bn_running,
+    [OP_ZERO] = reference_zero,
     [OP_BN_INFERENCE] = reference_bn_inference,
     [OP_ADD] = reference_add,
     [OP_CONCAT] = reference_concat,

@@ -90,13 +90,13 @@ int reference_bn_inference(const reference *self, const kernel_request *request,
 int reference_bn_running(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
-    const double *sums = args->in[0];
+    const double *sums = args->in[0], *shift = args->in[3];
     double *mean = kernel_in_out(args, 1), *variance = kernel_in_out(args, 2);
     const op_attr *attr = &request->node.attr;
     int channels = request->in[1].dim[3];
     double unbiased = attr->count / (attr->count - 1);
     for (int c = 0; c < channels; c++) {
-        mean[c] += attr->momentum * (batch_mean(sums, attr, c) - mean[c]);
+        mean[c] += attr->momentum * (batch_mean(sums, attr, c) + (shift ? shift[c] : 0) - mean[c]);
         variance[c] += attr->momentum * (batch_variance(sums, attr, channels, c) * unbiased - variance[c]);
     }
     return 0;
@@ -175,5 +175,12 @@ int reference_bn_param_grad(const reference *self, const kernel_request *request
         memcpy(dgamma, gsums + channels, (size_t)channels * sizeof *dgamma);
     if (dbeta)
         memcpy(dbeta, gsums, (size_t)channels * sizeof *dbeta);
+    return 0;
+}
+
+int reference_zero(const reference *self, const kernel_request *request, const kernel_args *args)
+{
+    (void)self;
+    memset(args->out[0], 0, tensor_bytes(&request->out[0]));
     return 0;
 }

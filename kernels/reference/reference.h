@@ -17,7 +17,7 @@ typedef int reference_op(const reference *self, const kernel_request *request, c
 reference_op reference_conv2d, reference_conv2d_dgrad, reference_conv2d_wgrad;
 reference_op reference_linear, reference_linear_dgrad, reference_linear_wgrad;
 reference_op reference_concat_linear, reference_concat_linear_dgrad, reference_concat_linear_wgrad;
-reference_op reference_bn_sums, reference_bn_normalize, reference_bn_running, reference_bn_inference;
+reference_op reference_bn_sums, reference_bn_normalize, reference_bn_running, reference_bn_inference, reference_zero;
 reference_op reference_bn_grad_sums, reference_bn_grad, reference_bn_param_grad;
 reference_op reference_add, reference_concat, reference_channel_slice;
 reference_op reference_upsample2x, reference_upsample2x_grad;

@@ -83,6 +83,20 @@ static bool is_active(const backward *b, const graph_node *node)
     return node->n_out > 0 && b->lists[node->out[0]].count > 0;
 }
 
+/* What only shifts a running mean reaches no loss: its gradient is 0, which weight decay still acts on. */
+static void give_zeros(backward *b, uint32_t forward_nodes)
+{
+    enum { SHIFT = 3 };
+    for (uint32_t i = 0; i < forward_nodes && !b->g->status; i++) {
+        const graph_node node = b->g->nodes[i]; /* a copy: emitting moves the array */
+        if (node.op != OP_BN_RUNNING || node.n_in <= SHIFT)
+            continue;
+        graph_scope(b->g, "%s", b->g->labels[i]);
+        value_id zero = backward_give_new(b, node.in[SHIFT]);
+        graph_emit(b->g, OP_ZERO, NULL, 1, &node.in[SHIFT], 1, &zero);
+    }
+}
+
 void graph_backward(graph *g, bool sync_bn)
 {
     if (g->status)
@@ -101,6 +115,7 @@ void graph_backward(graph *g, bool sync_bn)
         if (is_active(&b, &node))
             op_table_row((op_id)node.op)->gradient(&b, &node);
     }
+    give_zeros(&b, forward_nodes);
     graph_scope(g, "%s", "");
     free(b.wanted);
     free(b.lists);

@@ -144,6 +144,30 @@ static void rewrite_upsample_bn_inference(graph *g, graph_node *inference)
     inference->in[0] = upsample->in[0];
 }
 
+/* The node of that op that reads the value as its first input; else NULL. */
+static graph_node *reader_of(graph *g, value_id value, op_id op)
+{
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        if (g->nodes[i].op == op && g->nodes[i].in[0] == value)
+            return &g->nodes[i];
+    return NULL;
+}
+
+/* Only the sums and the normalisation may see the layer's result, whose mean they take out again. */
+static void rewrite_bias(graph *g, graph_node *normalize)
+{
+    if (normalize->op != OP_BN_NORMALIZE)
+        return;
+    value_id x = normalize->in[0];
+    graph_node *layer = writer_of(g, x), *running = reader_of(g, normalize->in[1], OP_BN_RUNNING);
+    const graph_node *sums = writer_of(g, normalize->in[1]);
+    bool biased = layer && (layer->op == OP_CONV2D || layer->op == OP_LINEAR) && layer->n_in == 3;
+    bool hidden = !g->values[x].keep && graph_count_uses(g, x) == 2;
+    if (!biased || !hidden || !running || running->n_in != 3 || !sums || sums->op != OP_BN_SUMS || sums->in[0] != x)
+        return;
+    running->in[running->n_in++] = layer->in[--layer->n_in];
+}
+
 void graph_rewrite(graph *g, const rewrite_options *options)
 {
     for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
@@ -155,6 +179,8 @@ void graph_rewrite(graph *g, const rewrite_options *options)
             rewrite_upsample_bn(g, &g->nodes[i]);
             rewrite_upsample_bn_inference(g, &g->nodes[i]);
         }
+        if (options->bias)
+            rewrite_bias(g, &g->nodes[i]);
         if (options->patch && rewrite_patch(g, i))
             i++;
     }

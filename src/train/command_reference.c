@@ -12,10 +12,10 @@ static int run(const options *o, logger *log, comm *ranks)
     CHECK(comm_describe(ranks)->size == 1, ERROR_USAGE, "teskd reference runs on one rank");
     TRY(device_threads(&o->config, ranks, &threads));
     TRY(device_open(&device, &o->config, ranks, threads, log));
-    const compare_options wanted = {
-        .rewrites = {o->config.run.rewrite_upsample, o->config.run.rewrite_fuse, o->config.run.rewrite_patch,
-                     o->config.run.rewrite_upsample_bn},
-        .capture = o->config.run.capture};
+    const compare_options wanted = {.rewrites = {o->config.run.rewrite_upsample, o->config.run.rewrite_fuse,
+                                                 o->config.run.rewrite_patch, o->config.run.rewrite_upsample_bn,
+                                                 o->config.run.rewrite_bias},
+                                    .capture = o->config.run.capture};
     int status = compare_with_reference(device, o->arguments[0], &wanted, stdout);
     device->ops->close(device);
     return status;

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-static const rewrite_options no_rewrites = {0}, all_rewrites = {true, true, true, true};
+static const rewrite_options no_rewrites = {0}, all_rewrites = {true, true, true, true, true};
 
 static model_options options_of(const char *network, bool teskd)
 {
@@ -184,6 +184,38 @@ static void upsample_rewrite_saves_three_quarters(void **state)
     assert_within(macs(&off, true) - macs(&on, true), 0.75 * positions * 512 * 512, 1e-12);
     graph_free(&off);
     graph_free(&on);
+}
+
+/* How many layers with weights have a bias, and how many running means are shifted by one. */
+static void count_biases(const graph *g, int *layers, int *means)
+{
+    *layers = *means = 0;
+    for (uint32_t i = 0; i < g->n_nodes; i++) {
+        const graph_node *node = &g->nodes[i];
+        *layers += (node->op == OP_CONV2D || node->op == OP_LINEAR) && node->n_in == 3;
+        *means += node->op == OP_BN_RUNNING && node->n_in == 4;
+    }
+}
+
+/* What is normalised by the batch loses its bias, and every other layer keeps it: the classifiers, and all layers of an
+ * evaluation. */
+static void bias_rewrite_moves_biases(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *network;
+        int convolutions, classifiers;
+    } expected[] = {{"vgg16", 13 + 6, 3 + 3}, {"cifarresnet18", 6, 4}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++)
+        for (int training = 0; training < 2; training++) {
+            graph g;
+            int layers, means;
+            build_ok(&g, expected[i].network, true, training, all_rewrites);
+            count_biases(&g, &layers, &means);
+            assert_int_equal(layers, expected[i].classifiers + (training ? 0 : expected[i].convolutions));
+            assert_int_equal(means, training ? expected[i].convolutions : 0);
+            graph_free(&g);
+        }
 }
 
 /* A rewrite must not lose a value that somebody else reads or that is a result. */
@@ -463,12 +495,19 @@ static void students_of_any_width(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(published_size_and_work),        cmocka_unit_test(backward_is_twice_the_forward),
-        cmocka_unit_test(rewrites_change_the_nodes),      cmocka_unit_test(upsample_rewrite_saves_three_quarters),
-        cmocka_unit_test(rewrites_spare_what_is_seen),    cmocka_unit_test(upsample_bn_spares_what_is_seen),
-        cmocka_unit_test(deployed_model_has_no_students), cmocka_unit_test(backward_reaches_every_parameter),
-        cmocka_unit_test(nothing_is_dead_in_training),    cmocka_unit_test(students_of_any_width),
-        cmocka_unit_test(misfit_settings_are_refused),    cmocka_unit_test(padding_leaves_parameters_alone),
+        cmocka_unit_test(published_size_and_work),
+        cmocka_unit_test(backward_is_twice_the_forward),
+        cmocka_unit_test(rewrites_change_the_nodes),
+        cmocka_unit_test(upsample_rewrite_saves_three_quarters),
+        cmocka_unit_test(bias_rewrite_moves_biases),
+        cmocka_unit_test(rewrites_spare_what_is_seen),
+        cmocka_unit_test(upsample_bn_spares_what_is_seen),
+        cmocka_unit_test(deployed_model_has_no_students),
+        cmocka_unit_test(backward_reaches_every_parameter),
+        cmocka_unit_test(nothing_is_dead_in_training),
+        cmocka_unit_test(students_of_any_width),
+        cmocka_unit_test(misfit_settings_are_refused),
+        cmocka_unit_test(padding_leaves_parameters_alone),
         cmocka_unit_test(pictures_come_in_three_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -54,9 +54,9 @@ const layer_case layer_cases[] = {
     {LAYER_CONCAT_LINEAR, 2, 3, 5, 16, 17, 0, 0, 0, 0, 0, 0},
     {LAYER_CONCAT_LINEAR, 3, 4, 2, 100, 64, 0, 0, 0, 0, 0, 0},
     {LAYER_BATCH_NORM, 2, 3, 5, 1, 0, 0, 0, 0, 0, 1, 0},
-    {LAYER_BATCH_NORM, 1, 4, 3, 3, 0, 0, 0, 0, 0, 1, RELU},
+    {LAYER_BATCH_NORM, 1, 4, 3, 3, 0, 0, 0, 0, 0, 1, RELU | BIAS},
     {LAYER_BATCH_NORM, 7, 1, 1, 17, 0, 0, 0, 0, 0, 2, 0},
-    {LAYER_BATCH_NORM, 3, 5, 4, 100, 0, 0, 0, 0, 0, 3, RELU},
+    {LAYER_BATCH_NORM, 3, 5, 4, 100, 0, 0, 0, 0, 0, 3, RELU | BIAS},
     {LAYER_BATCH_NORM, 2, 7, 3, 64, 0, 0, 0, 0, 0, 1, RELU | KEPT_Y},
     {LAYER_BATCH_NORM, 2, 4, 4, 16, 0, 0, 0, 0, 0, 1, RELU | RESIDUAL | KEPT_Y},
     {LAYER_BATCH_NORM, 1, 5, 6, 5, 0, 0, 0, 0, 0, 5, RELU | RESIDUAL | KEPT_Y},
@@ -281,9 +281,11 @@ static int batch_norm_requests(const layer_case *row, dtype real, kernel_request
                  (tensor_desc[]){sums, wants_g ? x : absent});
     request_init(&r[3], OP_BN_GRAD, &grad_attr, 6, (tensor_desc[]){x, sums, c, c, sums, x}, 1, &x);
     request_init(&r[4], OP_BN_PARAM_GRAD, &attr, 1, &sums, 2, (tensor_desc[]){c, c});
-    request_init(&r[5], OP_BN_RUNNING, &attr, 3, (tensor_desc[]){sums, c, c}, 0, NULL);
+    request_init(&r[5], OP_BN_RUNNING, &attr, 4, (tensor_desc[]){sums, c, c, row->options & BIAS ? c : absent}, 0,
+                 NULL);
     request_init(&r[6], OP_BN_INFERENCE, &attr, 6, (tensor_desc[]){x, c, c, c, c, residual}, 1, &x);
-    return 7;
+    request_init(&r[7], OP_ZERO, &attr, 1, &c, 1, &c);
+    return 8;
 }
 
 /* attr.count as of two ranks again. */

@@ -10,7 +10,8 @@ typedef enum {
     LAYER_CONV2D,        /* conv2d, conv2d_dgrad, conv2d_wgrad */
     LAYER_LINEAR,        /* linear, linear_dgrad, linear_wgrad */
     LAYER_CONCAT_LINEAR, /* concat_linear, concat_linear_dgrad, concat_linear_wgrad */
-    LAYER_BATCH_NORM,    /* bn_sums, bn_normalize, bn_grad_sums, bn_grad, bn_param_grad, bn_running, bn_inference */
+    LAYER_BATCH_NORM,    /* bn_sums, bn_normalize, bn_grad_sums, bn_grad, bn_param_grad, bn_running, bn_inference,
+                            zero */
     LAYER_ADD,           /* add */
     LAYER_CONCAT,        /* concat, channel_slice of the first part, channel_slice of the second */
     LAYER_UPSAMPLE2X,    /* upsample2x, upsample2x_grad */
@@ -34,7 +35,7 @@ typedef enum {
 } layer_kind;
 
 enum {
-    BIAS = 1,             /* conv2d, linear: with a bias and its gradient */
+    BIAS = 1,             /* conv2d, linear: with a bias and its gradient; batch norm: which it takes out */
     RELU = 2,             /* batch norm, upsample_bn */
     RESIDUAL = 4,         /* batch norm: a residual is added before the ReLU */
     KEPT_Y = 8,           /* batch norm: the backward is given y, and is asked for g */
@@ -61,7 +62,7 @@ typedef struct {
 extern const layer_case layer_cases[];
 extern const int layer_case_count;
 
-enum { LAYER_MAX_OPS = 7 };
+enum { LAYER_MAX_OPS = 8 };
 
 /* Writes the ops of a layer, with activations of the dtype `real`; returns how many. Parameters, their gradients and
  * the optimiser are float32 where `real` has 16 bits. Labels are static text. */

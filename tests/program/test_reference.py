@@ -12,7 +12,8 @@ import h5py
 from program import SOURCE, ProgramTest
 
 SMALL = SOURCE / "tests/data/cifarresnet8.h5"
-REWRITES = ("run.rewrite_upsample", "run.rewrite_fuse", "run.rewrite_patch", "run.rewrite_upsample_bn")
+REWRITES = ("run.rewrite_upsample", "run.rewrite_fuse", "run.rewrite_patch", "run.rewrite_upsample_bn",
+            "run.rewrite_bias")
 ISAS = {"auto": [], "baseline": [], "avx2": ["avx2", "fma"], "avx512": ["avx512f", "avx512bw", "avx512dq", "avx512vl"]}
 
 
