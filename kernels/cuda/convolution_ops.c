@@ -5,7 +5,7 @@
 #include "convolutions.h"
 #include "cuda_backend.h"
 
-enum { OFFSET_CONVOLUTION, OFFSET_GRADIENT, OFFSET_SUMS };
+enum { OFFSET_CONVOLUTION, OFFSET_GRADIENT, OFFSET_SUMS, OFFSET_BIAS };
 
 static bool is_matrix_product(const op_attr *attr)
 {
@@ -50,7 +50,7 @@ static int add_convolution(cuda_backend *self, kernel *k, const cuda_convolution
     return 0;
 }
 
-static int forward(const kernel *k, const kernel_args *args, const float *bias)
+static int forward(const kernel *k, const kernel_args *args, const void *bias)
 {
     return cuda_convolution_run(k->plan, &(cuda_convolution_args){.x = kernel_in_out(args, 0),
                                                                   .w = kernel_in_out(args, 1),
@@ -65,11 +65,36 @@ static int forward_launch(const cuda_backend *self, const kernel *k, const kerne
     return forward(k, args, args->in[2]);
 }
 
+/* The bias in the dtype of the maps, as the convolution wants it. */
+static int forward_16_bit_bias_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *y = &k->request.out[0];
+    void *bias = cuda_workspace_at(args, k->offset[OFFSET_BIAS]);
+    TRY(cuda_convert(self, args->in[2], y->dtype, y->dim[3], bias));
+    return forward(k, args, bias);
+}
+
 static int forward_then_bias_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *y = &k->request.out[0];
     TRY(forward(k, args, NULL));
     return cuda_add_bias(self, args->out[0], y->dtype, tensor_rows(y), y->dim[3], args->in[2]);
+}
+
+static int prepare_with_bias(cuda_backend *self, kernel *k, cuda_convolution_desc desc, size_t *workspace)
+{
+    desc.bias = true;
+    desc.only_tensor_cores = desc.type != DTYPE_F32 || self->tf32;
+    if (add_convolution(self, k, &desc, workspace) == 0) {
+        if (desc.type == DTYPE_F32)
+            return 0;
+        k->launch = forward_16_bit_bias_launch;
+        k->offset[OFFSET_BIAS] = cuda_workspace_take(workspace, (size_t)desc.out_channels * dtype_bytes(desc.type));
+        return 0;
+    }
+    desc.bias = desc.only_tensor_cores = false;
+    k->launch = forward_then_bias_launch;
+    return add_convolution(self, k, &desc, workspace);
 }
 
 int cuda_conv2d_prepare(cuda_backend *self, kernel *k, size_t *workspace)
@@ -83,13 +108,9 @@ int cuda_conv2d_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     }
     if (is_matrix_product(&r->node.attr))
         return cuda_linear_prepare(self, k, workspace);
-    desc.bias = tensor_count(&r->in[2]) > 0;
-    desc.only_tensor_cores = desc.bias && (desc.type != DTYPE_F32 || self->tf32);
     k->launch = forward_launch;
-    if (!desc.bias || add_convolution(self, k, &desc, workspace) == 0)
-        return desc.bias ? 0 : add_convolution(self, k, &desc, workspace);
-    desc.bias = desc.only_tensor_cores = false;
-    k->launch = forward_then_bias_launch;
+    if (tensor_count(&r->in[2]) > 0)
+        return prepare_with_bias(self, k, desc, workspace);
     return add_convolution(self, k, &desc, workspace);
 }
 

@@ -25,7 +25,7 @@ typedef struct cuda_convolution_desc {
     int32_t batch, height, width, channels, out_height, out_width, out_channels;
     int32_t kernel, stride, pad, groups;
     uint8_t type;
-    bool bias;              /* forward: + float32 bias {out_channels} */
+    bool bias;              /* forward: + bias {out_channels} of the dtype `type` */
     bool statistics;        /* forward, without bias: also the float32 sums of y and y^2 over its places */
     bool only_tensor_cores; /* no answer is better than a slow one: the caller has another way */
 } cuda_convolution_desc;
@@ -37,7 +37,7 @@ int cuda_convolution_prepare(cuda_convolutions *self, const cuda_convolution_des
 /* Operands that the kind does not have are NULL; what it computes is written. */
 typedef struct {
     void *x, *w, *y;
-    const float *bias;
+    const void *bias;
     float *sum, *square_sum; /* {out_channels}, 16-byte aligned */
     void *workspace;
 } cuda_convolution_args;

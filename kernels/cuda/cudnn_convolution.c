@@ -137,9 +137,9 @@ cudnnBackendDescriptor_t cudnn_convolution_graph(cudnn_scope *s, const cuda_conv
     cudnnBackendDescriptor_t x = tensor(s, UID_X, type, x_dim, false), w = tensor(s, UID_W, type, w_dim, false),
                              y = tensor(s, UID_Y, type, y_dim, false), operations[3];
     int64_t count = 1;
-    if (desc->bias) {
+    if (desc->bias) { /* in another dtype it would leave nothing but plans that are compiled at run time */
         cudnnBackendDescriptor_t product = tensor(s, UID_PRODUCT, CUDNN_DATA_FLOAT, y_dim, true),
-                                 bias = tensor(s, UID_BIAS, CUDNN_DATA_FLOAT, vector_dim, false);
+                                 bias = tensor(s, UID_BIAS, type, vector_dim, false);
         operations[0] = operation(s, desc, x, w, product);
         operations[count++] = bias_operation(s, product, bias, y);
     } else {

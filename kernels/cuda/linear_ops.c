@@ -7,7 +7,7 @@
 
 #include <stdlib.h>
 
-enum { OFFSET_PRODUCT, OFFSET_SECOND, OFFSET_SUMS };
+enum { OFFSET_PRODUCT, OFFSET_SECOND, OFFSET_SUMS, OFFSET_BIAS };
 
 /* Pointers of a tensor are aligned to it. */
 enum { TENSOR_ALIGNMENT = 64 };
@@ -82,13 +82,17 @@ static uint32_t alignment_at(int64_t column, uint8_t type)
     return alignment;
 }
 
-/* y[rows, o] = x[rows, i] w[o, i]^T. */
+/* y[rows, o] = x[rows, i] w[o, i]^T. A product wants its bias in the dtype of y. */
 static int linear_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const linear_plan *p = k->plan;
     const tensor_desc *y = &k->request.out[0];
-    void *bias = kernel_in_out(args, 2);
-    TRY(run(k, args, 0, args->in[0], args->in[1], args->out[0], p->extra_after ? NULL : bias));
+    void *bias = kernel_in_out(args, 2), *given = p->extra_after ? NULL : bias;
+    if (given && y->dtype != DTYPE_F32) {
+        given = cuda_workspace_at(args, k->offset[OFFSET_BIAS]);
+        TRY(cuda_convert(self, args->in[2], y->dtype, y->dim[3], given));
+    }
+    TRY(run(k, args, 0, args->in[0], args->in[1], args->out[0], given));
     return p->extra_after ? cuda_add_bias(self, args->out[0], y->dtype, tensor_rows(y), y->dim[3], bias) : 0;
 }
 
@@ -105,6 +109,8 @@ int cuda_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     desc.alignment = TENSOR_ALIGNMENT;
     TRY(new_plan(k, linear_launch, &p));
     bool bias = tensor_count(&r->in[2]) > 0;
+    if (bias && y->dtype != DTYPE_F32)
+        k->offset[OFFSET_BIAS] = cuda_workspace_take(workspace, (size_t)o * dtype_bytes(y->dtype));
     return add_product_with(self, k, desc, bias ? CUDA_PRODUCT_BIAS : CUDA_PRODUCT_PLAIN, workspace);
 }
 

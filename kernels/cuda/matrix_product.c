@@ -67,11 +67,12 @@ static int set(const cuda_product *p, cublasLtMatmulDescAttributes_t name, const
                  "attribute of a product");
 }
 
-static int describe_extra(const cuda_product *p, cuda_product_extra extra)
+static int describe_extra(const cuda_product *p, const cuda_product_desc *d)
 {
-    const cublasLtEpilogue_t epilogue = extra == CUDA_PRODUCT_BIAS ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB;
-    const int32_t type = CUDA_R_32F;
-    if (extra == CUDA_PRODUCT_PLAIN)
+    bool bias = d->extra == CUDA_PRODUCT_BIAS;
+    const cublasLtEpilogue_t epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB;
+    const int32_t type = bias ? (int32_t)data_type(d->result) : CUDA_R_32F;
+    if (d->extra == CUDA_PRODUCT_PLAIN)
         return 0;
     TRY(set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
     return set(p, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, &type, sizeof type);
@@ -89,7 +90,7 @@ static int describe_operation(cuda_product *p, const cuda_product_desc *d)
               "product"));
     TRY(set(p, CUBLASLT_MATMUL_DESC_TRANSA, &first, sizeof first));
     TRY(set(p, CUBLASLT_MATMUL_DESC_TRANSB, &second, sizeof second));
-    return describe_extra(p, d->extra);
+    return describe_extra(p, d);
 }
 
 /* A row-major matrix of that many rows and columns, as stored. */

@@ -110,7 +110,8 @@ static void convolve(const void *run)
                 for (int32_t o = 0; o < d->out_channels; o++)
                     add_taps(d, args, sums, n, row, column, o);
     for (int64_t i = 0; i < count; i++)
-        plain_store(result[d->kind], d->type, i, sums[i] + (d->bias ? (double)args->bias[i % d->out_channels] : 0));
+        plain_store(result[d->kind], d->type, i,
+                    sums[i] + (d->bias ? plain_load(args->bias, d->type, i % d->out_channels) : 0));
     free(sums);
     if (d->statistics)
         add_up_statistics(d, args);

@@ -64,7 +64,7 @@ static void multiply(const void *args)
                 sum += plain_load(r->a, d->type, place(row, i, d->lda, d->transpose_a)) *
                        plain_load(r->b, d->type, place(i, column, d->ldb, d->transpose_b));
             if (d->extra == CUDA_PRODUCT_BIAS)
-                sum += (double)((const float *)r->vector)[column];
+                sum += plain_load(r->vector, d->result, column);
             plain_store(r->c, d->result, row * d->ldc + column, sum);
         }
     for (int64_t row = 0; row < d->m && d->extra == CUDA_PRODUCT_ROW_SUMS; row++) {

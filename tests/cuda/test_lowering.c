@@ -84,6 +84,14 @@ int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows,
     return 0;
 }
 
+int cuda_convert(const cuda_backend *self, const float *from, uint8_t type, int64_t count, void *to)
+{
+    (void)self;
+    for (int64_t i = 0; i < count; i++)
+        plain_store(to, type, i, (double)from[i]);
+    return 0;
+}
+
 int cuda_convert_to_float(const cuda_backend *self, const void *from, uint8_t type, int64_t count, float *to)
 {
     (void)self;

@@ -61,6 +61,12 @@ int cuda_add_bias(const cuda_backend *self, void *y, uint8_t type, int64_t rows,
     return error_set(ERROR_INTERNAL, "nothing is launched here");
 }
 
+int cuda_convert(const cuda_backend *self, const float *from, uint8_t type, int64_t count, void *to)
+{
+    (void)self, (void)from, (void)type, (void)count, (void)to;
+    return error_set(ERROR_INTERNAL, "nothing is launched here");
+}
+
 int cuda_convert_to_float(const cuda_backend *self, const void *from, uint8_t type, int64_t count, float *to)
 {
     (void)self, (void)from, (void)type, (void)count, (void)to;
