@@ -4,28 +4,39 @@
 #include "cuda_backend.h"
 #include "libraries.h"
 #include "matrix_product.h"
-#include "plan_cache.h"
 
 #include <stdio.h>
 
-static int open_convolutions(cuda_backend *self, bool tune, const char *cache)
+/* What the choices on disk hold for: cuDNN and cuBLASLt choose by more, which is the same for one model. */
+static int name_model(const cuda_backend *self, char *model, size_t bytes)
 {
-    char folder[1024];
-    if (!cache || !*cache)
-        cache = plan_cache_default_folder(folder, sizeof folder) == 0 ? folder : NULL;
+    struct cudaDeviceProp properties;
+    TRY(cuda_check(cudaGetDeviceProperties(&properties, self->device), "properties of the GPU"));
+    snprintf(model, bytes, "sm%d%d-%.63s-%d", properties.major, properties.minor, properties.name,
+             properties.multiProcessorCount);
+    return 0;
+}
+
+static int open_parts(cuda_backend *self, bool tune, const char *cache)
+{
+    char model[128];
+    if (!cache)
+        cache = "";
+    TRY(name_model(self, model, sizeof model));
+    TRY(cuda_libraries_open(&self->libraries));
+    TRY(cuda_products_open(&self->products, self->libraries,
+                           &(cuda_products_options){.stream = self->stream,
+                                                    .tf32 = self->tf32,
+                                                    .tune = tune && !self->deterministic,
+                                                    .cache = cache,
+                                                    .model = model}));
     return cuda_convolutions_open(&self->convolutions, self->libraries,
                                   &(cuda_convolutions_options){.stream = self->stream,
                                                                .tf32 = self->tf32,
                                                                .deterministic = self->deterministic,
                                                                .tune = tune,
-                                                               .cache = cache});
-}
-
-static int open_parts(cuda_backend *self, bool tune, const char *cache)
-{
-    TRY(cuda_libraries_open(&self->libraries));
-    TRY(cuda_products_open(&self->products, self->libraries, self->stream, self->tf32));
-    return open_convolutions(self, tune, cache);
+                                                               .cache = cache,
+                                                               .model = model});
 }
 
 int cuda_libraries_attach(cuda_backend *self, bool tune, const char *cache)
@@ -51,5 +62,7 @@ void cuda_libraries_text(const cuda_backend *self, char *text, size_t bytes)
     char cudnn[32], cublaslt[32];
     cuda_library_version(self->libraries, CUDA_CUDNN, cudnn);
     cuda_library_version(self->libraries, CUDA_CUBLASLT, cublaslt);
-    snprintf(text, bytes, "cuDNN %s, cuBLASLt %s", cudnn, cublaslt);
+    const char *problem = cuda_convolutions_cache_problem(self->convolutions);
+    snprintf(text, bytes, "cuDNN %s, cuBLASLt %s%s%s", cudnn, cublaslt,
+             *problem ? ", the choice of plans is not kept: " : "", problem);
 }

@@ -15,7 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { MAX_TUNED = 6, MAX_TUNED_COMPILED = 2, KEY_BYTES = 256 };
+enum { MAX_PLANS = 24, UNTUNED_PLANS = 4, TUNED_COMPILED = 2, KEY_BYTES = 256 };
 
 static const size_t workspace_limit = (size_t)1 << 30;
 
@@ -27,6 +27,7 @@ struct cuda_convolutions {
     cudnn_scope scope;    /* of the device description */
     cudnnBackendDescriptor_t device;
     plan_cache *cache; /* NULL for none */
+    char cache_problem[256];
 };
 
 struct cuda_convolution {
@@ -35,36 +36,16 @@ struct cuda_convolution {
     cudnn_scope scope; /* what the plan refers to */
     cudnn_plan plan;
     bool from_cache;
+    bool tried; /* the choice is what it would be again: there was memory to run plans, or no GPU */
 };
 
-/* The device's name and kind as a name for its folder of plans. Of cuDNN's JSON only these are read: the rest differs
- * between GPUs of one model. */
-static void name_cache(const cuda_convolutions *c, const char *json, char *name, size_t bytes)
+static int open_cache(cuda_convolutions *c, const cuda_convolutions_options *options)
 {
-    int sm = 0, multiprocessors = 0, version = c->api->version[CUDA_CUDNN];
-    char device[64] = "gpu";
-    const char *found;
-    if ((found = strstr(json, "\"deviceVer\":")))
-        sscanf(found, "\"deviceVer\":%d", &sm);
-    if ((found = strstr(json, "\"multiProcessorCount\":")))
-        sscanf(found, "\"multiProcessorCount\":%d", &multiprocessors);
-    if ((found = strstr(json, "\"deviceName\":")))
-        sscanf(found, "\"deviceName\":\"%63[^\"]", device);
-    snprintf(name, bytes, "cudnn-%d.%d.%d-sm%d-%s-%d", version / 10000, version % 10000 / 100, version % 100, sm / 10,
-             device, multiprocessors);
-}
-
-static int open_cache(cuda_convolutions *c, const char *folder)
-{
-    char json[4096], name[160];
-    int64_t length = 0;
-    TRY(cudnn_check(c->api,
-                    c->api->cudnnBackendGetAttribute(c->device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION,
-                                                     CUDNN_TYPE_CHAR, sizeof json - 1, &length, json),
-                    "description of the GPU"));
-    json[length < (int64_t)sizeof json ? length : 0] = '\0';
-    name_cache(c, json, name, sizeof name);
-    return plan_cache_open(&c->cache, folder, name);
+    char name[192];
+    int version = c->api->version[CUDA_CUDNN];
+    snprintf(name, sizeof name, "cudnn-%d.%d.%d-cuda%d-%s", version / 10000, version % 10000 / 100, version % 100,
+             CUDART_VERSION / 1000, options->model);
+    return plan_cache_open(&c->cache, options->cache, name);
 }
 
 static int describe_device(cuda_convolutions *c, const char *json)
@@ -99,8 +80,8 @@ int cuda_convolutions_open(cuda_convolutions **out, const cuda_libraries *librar
         cuda_convolutions_close(c);
         return code;
     }
-    if (options->cache && open_cache(c, options->cache) < 0)
-        c->cache = NULL; /* as where nothing is cached yet */
+    if (options->cache && open_cache(c, options) < 0)
+        snprintf(c->cache_problem, sizeof c->cache_problem, "%s", error_message());
     *out = c;
     return 0;
 }
@@ -114,6 +95,11 @@ void cuda_convolutions_close(cuda_convolutions *c)
     if (c->handle)
         c->api->cudnnDestroy(c->handle);
     free(c);
+}
+
+const char *cuda_convolutions_cache_problem(const cuda_convolutions *c)
+{
+    return c->cache_problem;
 }
 
 static const char *type_name(uint8_t type)
@@ -134,12 +120,20 @@ static int key_of(const cuda_convolutions *c, const cuda_convolution_desc *d, ch
     return 0;
 }
 
+/* Those with statistics add up with atomics, and nobody says who clears the sums before. */
+static int compiled_plans(const cuda_convolutions *c, const cuda_convolution_desc *desc)
+{
+    return desc->statistics ? 0 : c->tune ? TUNED_COMPILED : 1;
+}
+
 static cudnn_rules rules_of(const cuda_convolutions *c, const cuda_convolution_desc *desc)
 {
     return (cudnn_rules){.device = c->device,
                          .tensor_cores = desc->type != DTYPE_F32 || c->tf32,
                          .only_tensor_cores = desc->only_tensor_cores,
+                         .unnoted = desc->statistics,
                          .deterministic = c->deterministic,
+                         .compiled = compiled_plans(c, desc),
                          .workspace_limit = workspace_limit};
 }
 
@@ -173,31 +167,24 @@ static int execute(const cuda_convolution *v, const cudnn_plan *plan, const cuda
     return code;
 }
 
-/* Memory of one run, for timing; contents are zero. Freed with its `x`. */
-static bool timing_memory(const cuda_convolution_desc *d, size_t workspace, cuda_convolution_args *args)
+/* Memory of one run, for timing; freed with its `x`. */
+static bool timing_memory(const cuda_convolution *v, size_t workspace, cuda_convolution_args *args)
 {
-    size_t x = (size_t)d->batch * (size_t)d->height * (size_t)d->width * (size_t)d->channels * sizeof(float);
-    size_t w = (size_t)d->out_channels * (size_t)(d->kernel * d->kernel) * (size_t)d->channels * sizeof(float);
-    size_t y =
-        (size_t)d->batch * (size_t)d->out_height * (size_t)d->out_width * (size_t)d->out_channels * sizeof(float);
-    enum { PARTS = 7 };
-    size_t vector = (size_t)d->out_channels * sizeof(float), offset[PARTS], total = 0;
-    const size_t part[PARTS] = {x, w, y, vector, vector, vector, workspace};
-    char *memory = NULL;
-    for (int i = 0; i < PARTS; i++) {
-        offset[i] = total;
-        total += (part[i] + 255) / 256 * 256;
-    }
-    if (cudaMalloc((void **)&memory, total) != cudaSuccess)
+    const cuda_convolution_desc *d = &v->desc;
+    size_t element = dtype_bytes(d->type), channels = (size_t)d->out_channels, vector = channels * sizeof(float);
+    size_t x = (size_t)d->batch * (size_t)d->height * (size_t)d->width * (size_t)d->channels * element;
+    size_t w = channels * (size_t)(d->kernel * d->kernel) * (size_t)(d->channels / d->groups) * element;
+    size_t y = (size_t)d->batch * (size_t)d->out_height * (size_t)d->out_width * channels * element;
+    void *piece[7];
+    if (!cuda_timing_memory(v->owner->stream, 7, (const size_t[7]){x, w, y, vector, vector, vector, workspace}, piece))
         return false;
-    cudaMemset(memory, 0, total);
-    *args = (cuda_convolution_args){.x = memory + offset[0],
-                                    .w = memory + offset[1],
-                                    .y = memory + offset[2],
-                                    .bias = (float *)(void *)(memory + offset[3]),
-                                    .sum = (float *)(void *)(memory + offset[4]),
-                                    .square_sum = (float *)(void *)(memory + offset[5]),
-                                    .workspace = memory + offset[6]};
+    *args = (cuda_convolution_args){.x = piece[0],
+                                    .w = piece[1],
+                                    .y = piece[2],
+                                    .bias = piece[3],
+                                    .sum = piece[4],
+                                    .square_sum = piece[5],
+                                    .workspace = piece[6]};
     return true;
 }
 
@@ -213,27 +200,43 @@ static int run_plan(const void *what)
     return execute(t->convolution, t->plan, t->args);
 }
 
-/* The fastest of the plans; the first one where timing cannot be done. */
-static int fastest(const cuda_convolution *v, const cudnn_plan *plans, int count)
+/* The fastest plan, or without tuning the first that works: what the heuristics promise may fail. -1 when none works.
+ */
+static int try_plans(const cuda_convolution *v, const cudnn_plan *plans, int count, const cuda_convolution_args *args)
 {
-    cuda_convolution_args args = {0};
-    size_t workspace = 0;
-    int best = 0;
+    cudaStream_t stream = v->owner->stream;
     float best_time = INFINITY;
-    for (int i = 0; i < count; i++)
-        workspace = plans[i].workspace > workspace ? plans[i].workspace : workspace;
-    bool has_memory = timing_memory(&v->desc, workspace, &args);
-    for (int i = 0; i < count && has_memory; i++) {
-        const timed_plan timed = {v, &plans[i], &args};
-        float time = cuda_time_work(v->owner->stream, run_plan, &timed);
+    int best = -1;
+    for (int i = 0; i < count; i++) {
+        const timed_plan timed = {v, &plans[i], args};
+        if (!v->owner->tune && cuda_work_works(stream, run_plan, &timed))
+            return i;
+        float time = v->owner->tune ? cuda_time_work(stream, run_plan, &timed, best_time) : INFINITY;
         if (time < best_time) {
             best = i;
             best_time = time;
         }
     }
-    cudaFree(args.x);
-    cudaGetLastError(); /* memory that was not there is no failure of what comes next */
     return best;
+}
+
+/* The first one where nothing can be run. */
+static int choose_among(cuda_convolution *v, const cudnn_plan *plans, int count, int *best)
+{
+    cuda_convolution_args args;
+    size_t workspace = 0;
+    *best = 0;
+    for (int i = 0; i < count; i++)
+        workspace = plans[i].workspace > workspace ? plans[i].workspace : workspace;
+    if (!v->owner->handle || !timing_memory(v, workspace, &args)) {
+        v->tried = !v->owner->handle;
+        return 0;
+    }
+    v->tried = true;
+    *best = try_plans(v, plans, count, &args);
+    cudaFree(args.x);
+    CHECK(*best >= 0, ERROR_KERNEL, "none of %d plans of cuDNN works on this GPU", count);
+    return 0;
 }
 
 static bool load_plan(cuda_convolution *v, const char *key)
@@ -256,17 +259,26 @@ static void save_plan(cuda_convolution *v, const char *key)
     free(text);
 }
 
+/* What other plans need is dropped with their scope. */
 static int choose_plan(cuda_convolution *v)
 {
-    cudnn_plan plans[MAX_TUNED];
+    cudnn_plan plans[MAX_PLANS];
+    cudnn_scope others;
     const cudnn_rules rules = rules_of(v->owner, &v->desc);
+    int best = 0;
     cudnnBackendDescriptor_t graph = cudnn_convolution_graph(&v->scope, &v->desc);
     TRY(cudnn_scope_status(&v->scope));
-    int wanted = !v->owner->tune ? 1 : v->desc.bias ? MAX_TUNED_COMPILED : MAX_TUNED; /* seconds each if compiled */
-    int count = cudnn_plan_find(&v->scope, graph, &rules, wanted, plans);
-    TRY(count);
-    v->plan = plans[count > 1 ? fastest(v, plans, count) : 0];
-    return 0;
+    cudnn_scope_init(&others, v->owner->api);
+    int count = cudnn_plan_find(&others, graph, &rules, v->owner->tune ? MAX_PLANS : UNTUNED_PLANS, plans);
+    int code = count < 0 ? count : choose_among(v, plans, count, &best);
+    if (code == 0) {
+        v->plan = plans[best];
+        cudnn_scope_move(&others, &v->scope, v->plan.config);
+        cudnn_scope_move(&others, &v->scope, v->plan.descriptor);
+        code = cudnn_scope_status(&v->scope);
+    }
+    cudnn_scope_free(&others);
+    return code;
 }
 
 static int prepare(cuda_convolution *v)
@@ -279,7 +291,8 @@ static int prepare(cuda_convolution *v)
     int code = choose_plan(v);
     if (code < 0)
         return error_prefix(code, "%s", key);
-    save_plan(v, key);
+    if (v->tried)
+        save_plan(v, key);
     return 0;
 }
 

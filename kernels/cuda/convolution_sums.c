@@ -5,6 +5,7 @@
 #include "convolutions.h"
 #include "cuda_backend.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 enum { OFFSET_CONVOLUTION, OFFSET_SUM, OFFSET_SQUARE_SUM };
@@ -87,6 +88,7 @@ static void drop_plan(kernel *k)
     k->plan = NULL;
 }
 
+/* CUDA_SUMS_UNKNOWN where there is no memory to measure with. */
 static int measure(cuda_backend *self, const kernel *k, const cuda_convolution_desc *desc, cuda_sums_way *way)
 {
     kernel fused = *k, apart = *k;
@@ -95,8 +97,14 @@ static int measure(cuda_backend *self, const kernel *k, const cuda_convolution_d
     if (prepare_fused(self, &fused, desc, &fused_workspace) < 0)
         return 0;
     int code = prepare_apart(self, &apart, &apart_workspace);
-    if (code == 0 && cuda_kernel_time(self, &fused, fused_workspace) < cuda_kernel_time(self, &apart, apart_workspace))
-        *way = CUDA_SUMS_FUSED;
+    if (code == 0) {
+        float fused_time = cuda_kernel_time(self, &fused, fused_workspace),
+              apart_time = cuda_kernel_time(self, &apart, apart_workspace);
+        if (isnan(fused_time) || isnan(apart_time))
+            *way = CUDA_SUMS_UNKNOWN;
+        else if (fused_time < apart_time)
+            *way = CUDA_SUMS_FUSED;
+    }
     drop_plan(&fused);
     drop_plan(&apart);
     return code;
@@ -107,7 +115,8 @@ int cuda_conv2d_sums_prepare(cuda_backend *self, kernel *k, const cuda_convoluti
     cuda_sums_way way = cuda_sums_way_known(self->convolutions, desc);
     if (way == CUDA_SUMS_UNKNOWN) {
         TRY(measure(self, k, desc, &way));
-        cuda_sums_way_keep(self->convolutions, desc, way);
+        if (way != CUDA_SUMS_UNKNOWN)
+            cuda_sums_way_keep(self->convolutions, desc, way);
     }
     if (way == CUDA_SUMS_FUSED && prepare_fused(self, k, desc, workspace) == 0)
         return 0;

@@ -52,7 +52,7 @@ typedef struct {
     struct cuda_libraries *libraries;
     cuda_convolutions *convolutions;
     cuda_products *products;
-    char description[384];
+    char description[640];
 } cuda_backend;
 
 enum { CUDA_MAX_OFFSETS = 8, CUDA_KERNEL_NAME_BYTES = 128 };
@@ -128,7 +128,7 @@ void cuda_staging_close(cuda_staging *staging);
 int cuda_libraries_attach(cuda_backend *self, bool tune, const char *plan_cache);
 void cuda_libraries_detach(cuda_backend *self);
 
-/* "cuDNN 9.19.0, cuBLASLt 13.0.2". */
+/* "cuDNN 9.19.0, cuBLASLt 13.0.2", and why what is chosen is not kept, where it is not. */
 void cuda_libraries_text(const cuda_backend *self, char *text, size_t bytes);
 
 /* Own kernels, one pair or launch an op of graph/ops.def; in .cu files by topic. The prepare ones say the workspace. */
@@ -180,7 +180,8 @@ struct cuda_convolution_desc;
 int cuda_conv2d_sums_prepare(cuda_backend *self, kernel *k, const struct cuda_convolution_desc *desc,
                              size_t *workspace);
 
-/* Milliseconds of a launch of a prepared kernel, on memory taken for it; infinite when it fails. kernel_time.c. */
+/* Milliseconds of a launch of a prepared kernel, on memory taken for it; infinite when it fails, not a number when there
+ * is no memory to measure it on. kernel_time.c. */
 float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace);
 
 #ifdef __cplusplus

@@ -5,8 +5,8 @@
 
 #include <stdlib.h>
 
-/* Enough for the heuristics' sound choices; what follows is rarely better. */
-enum { MAX_CONFIGS = 24 };
+/* Of a heuristic, far more than are timed; and of an engine, before all others of it. */
+enum { MAX_CONFIGS = 64, FIRST_OF_ENGINE = 3 };
 
 /* Plans that need more than this come after all that need less: the workspace is the largest of all plans. */
 static const size_t modest_workspace = (size_t)256 << 20;
@@ -14,6 +14,7 @@ static const size_t modest_workspace = (size_t)256 << 20;
 typedef struct {
     bool note[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     bool run_time_compiled;
+    int64_t engine; /* -1 where unknown */
 } engine_notes;
 
 static void read_notes(cudnn_scope *s, cudnnBackendDescriptor_t config, engine_notes *notes)
@@ -21,7 +22,7 @@ static void read_notes(cudnn_scope *s, cudnnBackendDescriptor_t config, engine_n
     cudnnBackendNumericalNote_t numerical[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
     cudnnBackendBehaviorNote_t behavior[CUDNN_BEHAVIOR_NOTE_TYPE_COUNT];
     int64_t found = 0;
-    *notes = (engine_notes){0};
+    *notes = (engine_notes){.engine = -1};
     cudnnBackendDescriptor_t engine = cudnn_new(s, CUDNN_BACKEND_ENGINE_DESCRIPTOR);
     if (s->status < 0)
         return;
@@ -40,6 +41,8 @@ static void read_notes(cudnn_scope *s, cudnnBackendDescriptor_t config, engine_n
                                          CUDNN_BEHAVIOR_NOTE_TYPE_COUNT, &found, behavior) == CUDNN_STATUS_SUCCESS)
         for (int64_t i = 0; i < found && i < CUDNN_BEHAVIOR_NOTE_TYPE_COUNT; i++)
             notes->run_time_compiled |= behavior[i] == CUDNN_BEHAVIOR_NOTE_RUNTIME_COMPILATION;
+    s->api->cudnnBackendGetAttribute(engine, CUDNN_ATTR_ENGINE_GLOBAL_INDEX, CUDNN_TYPE_INT64, 1, &found,
+                                     &notes->engine);
 }
 
 /* Winograd and FFT round differently from a sum of products, and reduced-precision sums lose bits: all are refused. */
@@ -52,6 +55,8 @@ static bool is_allowed(const engine_notes *notes, const cudnn_rules *rules)
             return false;
     if (rules->deterministic && notes->note[CUDNN_NUMERICAL_NOTE_NONDETERMINISTIC])
         return false;
+    if (rules->unnoted)
+        return rules->tensor_cores;
     if (notes->note[CUDNN_NUMERICAL_NOTE_TENSOR_CORE])
         return rules->tensor_cores;
     return !rules->only_tensor_cores && !notes->note[CUDNN_NUMERICAL_NOTE_DOWN_CONVERT_INPUTS];
@@ -109,7 +114,26 @@ typedef struct {
     int count;
     cudnnBackendDescriptor_t config[2 * MAX_CONFIGS];
     engine_notes notes[2 * MAX_CONFIGS];
+    int order[2 * MAX_CONFIGS];
 } candidates;
+
+/* A heuristic's first choices can all be one engine's: the first few of each come before its others. */
+static void put_in_order(candidates *c)
+{
+    bool early[2 * MAX_CONFIGS];
+    int placed = 0;
+    for (int i = 0; i < c->count; i++) {
+        int before = 0;
+        for (int k = 0; k < i; k++)
+            before += c->notes[k].engine == c->notes[i].engine;
+        early[i] = before < FIRST_OF_ENGINE;
+        if (early[i])
+            c->order[placed++] = i;
+    }
+    for (int i = 0; i < c->count; i++)
+        if (!early[i])
+            c->order[placed++] = i;
+}
 
 static int collect(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_rules *rules, candidates *c)
 {
@@ -122,34 +146,60 @@ static int collect(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_r
     }
     for (int i = 0; i < c->count; i++)
         read_notes(s, c->config[i], &c->notes[i]);
+    put_in_order(c);
     return cudnn_scope_status(s);
 }
 
+typedef struct {
+    bool tensor_cores, compiled;
+} engine_kind;
+
+static bool is_of(const engine_notes *notes, const cudnn_rules *rules, engine_kind kind)
+{
+    bool tensor_cores = rules->unnoted || notes->note[CUDNN_NUMERICAL_NOTE_TENSOR_CORE];
+    return tensor_cores == kind.tensor_cores && notes->run_time_compiled == kind.compiled && is_allowed(notes, rules);
+}
+
 /* Tries the configurations of one kind; plans of at most `above` bytes of workspace are known already. */
-static int try_candidates(cudnn_scope *s, const candidates *c, const cudnn_rules *rules, bool tensor_cores,
-                          size_t above, int wanted, cudnn_plan *plans)
+static int try_candidates(cudnn_scope *s, const candidates *c, const cudnn_rules *rules, engine_kind kind, size_t above,
+                          int wanted, cudnn_plan *plans)
 {
     int found = 0;
-    for (int i = 0; i < c->count && found < wanted; i++) {
-        if (c->notes[i].note[CUDNN_NUMERICAL_NOTE_TENSOR_CORE] != tensor_cores || !is_allowed(&c->notes[i], rules))
-            continue;
-        cudnn_plan plan = {.tensor_cores = tensor_cores, .run_time_compiled = c->notes[i].run_time_compiled};
-        if (try_config(s, c->config[i], rules, &plan) == 0 && (above == 0 || plan.workspace > above))
+    for (int k = 0; k < c->count && found < wanted; k++) {
+        int i = c->order[k];
+        cudnn_plan plan = {
+            .config = c->config[i], .tensor_cores = kind.tensor_cores, .run_time_compiled = kind.compiled};
+        if (is_of(&c->notes[i], rules, kind) && try_config(s, c->config[i], rules, &plan) == 0 &&
+            (above == 0 || plan.workspace > above))
             plans[found++] = plan;
     }
+    return found;
+}
+
+static int try_kind(cudnn_scope *s, const candidates *c, const cudnn_rules *rules, engine_kind kind, int wanted,
+                    cudnn_plan *plans)
+{
+    cudnn_rules modest = *rules;
+    modest.workspace_limit = modest_workspace < rules->workspace_limit ? modest_workspace : rules->workspace_limit;
+    int found = try_candidates(s, c, &modest, kind, 0, wanted, plans);
+    if (modest.workspace_limit < rules->workspace_limit)
+        found += try_candidates(s, c, rules, kind, modest.workspace_limit, wanted - found, plans + found);
     return found;
 }
 
 int cudnn_plan_find(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_rules *rules, int wanted,
                     cudnn_plan *plans)
 {
+    static const engine_kind kinds[] = {{true, false}, {true, true}, {false, false}, {false, true}};
     candidates c;
+    int found = 0;
     TRY(collect(s, graph, rules, &c));
-    cudnn_rules modest = *rules;
-    modest.workspace_limit = modest_workspace < rules->workspace_limit ? modest_workspace : rules->workspace_limit;
-    int found = try_candidates(s, &c, &modest, true, 0, wanted, plans);
-    found += try_candidates(s, &c, rules, true, modest.workspace_limit, wanted - found, plans + found);
-    found += try_candidates(s, &c, rules, false, 0, wanted - found, plans + found);
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        int most = wanted - found;
+        if (kinds[i].compiled)
+            most = found > 0 ? 0 : rules->compiled < wanted ? rules->compiled : wanted;
+        found += try_kind(s, &c, rules, kinds[i], most, plans + found);
+    }
     CHECK(found > 0, ERROR_KERNEL, "none of cuDNN's %d configurations will do (%s%s%.0f MiB of workspace)", c.count,
           rules->only_tensor_cores ? "tensor cores, " : "", rules->deterministic ? "deterministic, " : "",
           (double)rules->workspace_limit / 0x1p20);

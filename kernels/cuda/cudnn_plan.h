@@ -13,18 +13,22 @@ typedef struct {
     cudnnBackendDescriptor_t device; /* finalized CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR */
     bool tensor_cores;               /* allowed, and then preferred; float32 without TF32 may not use them */
     bool only_tensor_cores;          /* nothing else will do */
+    bool unnoted;                    /* the operation's engines carry no note of the tensor cores that they use */
     bool deterministic;
+    int compiled; /* how many plans at most may be compiled at run time, for seconds each, where no others will do */
     size_t workspace_limit;
 } cudnn_rules;
 
 typedef struct {
     cudnnBackendDescriptor_t descriptor; /* owned by the scope */
+    cudnnBackendDescriptor_t config;     /* likewise; NULL of a plan from text */
     size_t workspace;
     bool tensor_cores, run_time_compiled;
 } cudnn_plan;
 
 /* Up to `wanted` plans that obey the rules, the most promising first, but those of large workspaces later; returns how
- * many, at least 1. ERROR_KERNEL when there is none. What the plans need lives in the scope. */
+ * many, at least 1. ERROR_KERNEL when there is none. Of the scope a plan needs itself and its configuration; the graph
+ * may be another's. */
 int cudnn_plan_find(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_rules *rules, int wanted,
                     cudnn_plan *plans);
 

@@ -40,6 +40,18 @@ static int make_room(cudnn_scope *s)
     return 0;
 }
 
+void cudnn_scope_move(cudnn_scope *from, cudnn_scope *to, cudnnBackendDescriptor_t d)
+{
+    if (to->status == 0)
+        to->status = make_room(to);
+    for (int i = 0; i < from->count && to->status == 0; i++)
+        if (from->owned[i] == d) {
+            to->owned[to->count++] = d;
+            from->owned[i] = from->owned[--from->count];
+            return;
+        }
+}
+
 cudnnBackendDescriptor_t cudnn_new(cudnn_scope *s, cudnnBackendDescriptorType_t type)
 {
     cudnnBackendDescriptor_t d = NULL;

@@ -17,6 +17,9 @@ typedef struct {
 void cudnn_scope_init(cudnn_scope *s, const cuda_libraries *api);
 void cudnn_scope_free(cudnn_scope *s);
 
+/* Gives a descriptor of `from` to `to`, which outlives it. */
+void cudnn_scope_move(cudnn_scope *from, cudnn_scope *to, cudnnBackendDescriptor_t d);
+
 /* 0, or ERROR_KERNEL with "what: cuDNN's text". */
 int cudnn_check(const cuda_libraries *api, cudnnStatus_t status, const char *what);
 

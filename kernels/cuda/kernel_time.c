@@ -39,15 +39,12 @@ static size_t place_operands(const kernel_request *r, size_t workspace, char *me
 float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace)
 {
     timed_kernel t = {.device = self, .k = k};
-    char *memory = NULL;
+    void *memory = NULL;
     size_t bytes = place_operands(&k->request, workspace, NULL, &t.args);
-    if (cudaMalloc((void **)&memory, bytes) != cudaSuccess) {
-        cudaGetLastError();
-        return INFINITY;
-    }
+    if (!cuda_timing_memory(self->stream, 1, &bytes, &memory))
+        return NAN;
     place_operands(&k->request, workspace, memory, &t.args);
-    cudaMemsetAsync(memory, 0, bytes, self->stream);
-    float time = cuda_time_work(self->stream, launch, &t);
+    float time = cuda_time_work(self->stream, launch, &t, INFINITY);
     cudaFree(memory);
     return time;
 }

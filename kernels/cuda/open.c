@@ -93,7 +93,7 @@ static int run_kernel(cuda_backend *self, const gpu_model *model)
 
 static void describe(cuda_backend *self, const gpu_model *model, cuda_precision precision)
 {
-    char libraries[96], versions[64];
+    char libraries[320], versions[64];
     cuda_libraries_text(self, libraries, sizeof libraries);
     cuda_versions(versions, sizeof versions);
     snprintf(self->description, sizeof self->description, "cuda: %s (sm_%d), %s%s, %s, %s", model->name,

@@ -71,18 +71,25 @@ static void replace_unfit(char *name)
             *name = '_';
 }
 
+static int name_folder(plan_cache *cache, const char *folder, const char *name)
+{
+    char own[PATH_BYTES];
+    if (!*folder) {
+        TRY(plan_cache_default_folder(own, sizeof own));
+        folder = own;
+    }
+    int length = snprintf(cache->folder, sizeof cache->folder, "%s/%s", folder, name);
+    CHECK(length >= 0 && (size_t)length < sizeof cache->folder, ERROR_FILE,
+          "the name of the plan cache's folder is too long");
+    replace_unfit(cache->folder + strlen(folder) + 1);
+    return make_folders(cache->folder);
+}
+
 int plan_cache_open(plan_cache **out, const char *folder, const char *name)
 {
     plan_cache *cache = calloc(1, sizeof *cache);
     CHECK(cache, ERROR_MEMORY, "no memory for the plan cache");
-    int length = snprintf(cache->folder, sizeof cache->folder, "%s/%s", folder, name);
-    int code = 0;
-    if (length < 0 || (size_t)length >= sizeof cache->folder)
-        code = error_set(ERROR_FILE, "the name of the plan cache's folder is too long");
-    if (code == 0) {
-        replace_unfit(cache->folder + strlen(folder) + 1);
-        code = make_folders(cache->folder);
-    }
+    int code = name_folder(cache, folder, name);
     if (code < 0) {
         free(cache);
         return code;

@@ -13,7 +13,8 @@ typedef struct plan_cache plan_cache;
 /* The user's folder: $XDG_CACHE_HOME/teskd, or ~/.cache/teskd. ERROR_FILE when neither variable is set. */
 int plan_cache_default_folder(char *folder, size_t bytes);
 
-/* `name` is the version and device in words; what suits no file name in it is replaced. Makes the folders. */
+/* An empty folder is the user's. `name` is the version and device in words; what suits no file name in it is replaced.
+ * Makes the folders. */
 int plan_cache_open(plan_cache **out, const char *folder, const char *name);
 void plan_cache_close(plan_cache *cache);
 

@@ -3,12 +3,22 @@
 #define TESKD_KERNELS_CUDA_TIMING_H
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
+#include <stddef.h>
 
 /* Starts the work on the stream; a failure is an answer. */
 typedef int timed_work(const void *what);
 
-/* Milliseconds of one time, of several after a first that does not count; infinite when it fails. Waits. The runtime's
- * last error is as if nothing had been tried. */
-float cuda_time_work(cudaStream_t stream, timed_work *work, const void *what);
+/* Does it once and waits: whether it works. The runtime's last error is as if nothing had been tried. */
+bool cuda_work_works(cudaStream_t stream, timed_work *work, const void *what);
+
+/* Milliseconds that the GPU takes for it once, replayed from a recording as in a step, so that the host's part does not
+ * count; infinite when it fails. What takes several times `best` is not measured closely. Waits. The runtime's last
+ * error is as if nothing had been tried. */
+float cuda_time_work(cudaStream_t stream, timed_work *work, const void *what, float best);
+
+/* Memory for it, full of zeros: a piece for each of the sizes, aligned to 256. False when there is not enough.
+ * cudaFree of the first frees all. */
+bool cuda_timing_memory(cudaStream_t stream, int pieces, const size_t *bytes, void **piece);
 
 #endif

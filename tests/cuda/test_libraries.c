@@ -47,7 +47,7 @@ static void missing(void **state)
     assert_string_equal(text, "cuDNN none, cuBLASLt none, NCCL none, NVRTC none");
     assert_int_equal(cuda_convolutions_open(&convolutions, l, &(cuda_convolutions_options){0}), ERROR_KERNEL);
     assert_non_null(strstr(error_message(), "libcudnn_graph.so.9"));
-    assert_int_equal(cuda_products_open(&products, l, NULL, false), ERROR_KERNEL);
+    assert_int_equal(cuda_products_open(&products, l, &(cuda_products_options){0}), ERROR_KERNEL);
     cuda_libraries_versions(l, text, 10);
     assert_string_equal(text, "cuDNN non");
     cuda_libraries_close(l);

@@ -185,10 +185,12 @@ static cuda_libraries *open_libraries(void)
 static cuda_convolutions *open_for(const cuda_libraries *libraries, const described_gpu *gpu,
                                    cuda_convolutions_options options)
 {
-    char json[GPU_JSON_BYTES];
+    char json[GPU_JSON_BYTES], name[64];
     cuda_convolutions *convolutions = NULL;
     described_gpu_json(gpu, json);
+    snprintf(name, sizeof name, "sm%d-%d", gpu->sm, gpu->multiprocessors);
     options.device = json;
+    options.model = name;
     if (cuda_convolutions_open(&convolutions, libraries, &options) < 0)
         fail_msg("%s: %s", gpu->name, error_message());
     return convolutions;
