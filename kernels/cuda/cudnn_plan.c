@@ -8,8 +8,9 @@
 /* Of a heuristic, far more than are timed; and of an engine, before all others of it. */
 enum { MAX_CONFIGS = 64, FIRST_OF_ENGINE = 3 };
 
-/* Plans that need more than this come after all that need less: the workspace is the largest of all plans. */
+/* Plans that need more than this are for where there are few others: the workspace is the largest of all plans. */
 static const size_t modest_workspace = (size_t)256 << 20;
+enum { FEW = 6 };
 
 typedef struct {
     bool note[CUDNN_NUMERICAL_NOTE_TYPE_COUNT];
@@ -182,8 +183,9 @@ static int try_kind(cudnn_scope *s, const candidates *c, const cudnn_rules *rule
     cudnn_rules modest = *rules;
     modest.workspace_limit = modest_workspace < rules->workspace_limit ? modest_workspace : rules->workspace_limit;
     int found = try_candidates(s, c, &modest, kind, 0, wanted, plans);
-    if (modest.workspace_limit < rules->workspace_limit)
-        found += try_candidates(s, c, rules, kind, modest.workspace_limit, wanted - found, plans + found);
+    int few = wanted < FEW ? wanted : FEW;
+    if (modest.workspace_limit < rules->workspace_limit && found < few)
+        found += try_candidates(s, c, rules, kind, modest.workspace_limit, few - found, plans + found);
     return found;
 }
 

@@ -10,6 +10,8 @@
 #include "base/error.h"
 #include "convolution.h"
 #include "cuda_backend.h"
+#include "cudnn_convolution.h"
+#include "cudnn_plan.h"
 #include "devices.h"
 #include "model/step.h"
 
@@ -316,6 +318,30 @@ static bool adds_up(const described_gpu *gpu)
     return gpu->sm == 80 || gpu->sm == 89 || gpu->sm == 90 || gpu->sm == 100;
 }
 
+static cuda_convolution_desc describe(const kernel_request *r, uint8_t type, bool statistics)
+{
+    static const cuda_convolution_kind kinds[] = {[OP_CONV2D] = CUDA_CONVOLUTION_FORWARD,
+                                                  [OP_CONV2D_DGRAD] = CUDA_CONVOLUTION_DGRAD,
+                                                  [OP_CONV2D_WGRAD] = CUDA_CONVOLUTION_WGRAD};
+    const tensor_desc *x = r->node.op == OP_CONV2D_DGRAD ? &r->out[0] : &r->in[0];
+    const tensor_desc *y = r->node.op == OP_CONV2D ? &r->out[0] : r->node.op == OP_CONV2D_DGRAD ? &r->in[0] : &r->in[1];
+    return (cuda_convolution_desc){.kind = kinds[r->node.op],
+                                   .batch = x->dim[0],
+                                   .height = x->dim[1],
+                                   .width = x->dim[2],
+                                   .channels = x->dim[3],
+                                   .out_height = y->dim[1],
+                                   .out_width = y->dim[2],
+                                   .out_channels = y->dim[3],
+                                   .kernel = r->node.attr.kernel,
+                                   .stride = r->node.attr.stride,
+                                   .pad = r->node.attr.pad,
+                                   .groups = r->node.attr.groups,
+                                   .type = type,
+                                   .bias = tensor_count(&r->in[2]) > 0 && r->node.op == OP_CONV2D,
+                                   .statistics = statistics};
+}
+
 static void plans_with_sums(void **state)
 {
     const setting *s = *state;
@@ -325,20 +351,7 @@ static void plans_with_sums(void **state)
     self.convolutions = open_for(libraries, s->gpu, (cuda_convolutions_options){0});
     for (int i = 0; i < s->list.count; i++) {
         const kernel_request *r = &s->list.layers[i].request;
-        cuda_convolution_desc desc = {.kind = CUDA_CONVOLUTION_FORWARD,
-                                      .batch = r->in[0].dim[0],
-                                      .height = r->in[0].dim[1],
-                                      .width = r->in[0].dim[2],
-                                      .channels = r->in[0].dim[3],
-                                      .out_height = r->out[0].dim[1],
-                                      .out_width = r->out[0].dim[2],
-                                      .out_channels = r->out[0].dim[3],
-                                      .kernel = r->node.attr.kernel,
-                                      .stride = r->node.attr.stride,
-                                      .pad = r->node.attr.pad,
-                                      .groups = 1,
-                                      .type = DTYPE_F16,
-                                      .statistics = true};
+        cuda_convolution_desc desc = describe(r, DTYPE_F16, true);
         cuda_convolution *convolution = NULL;
         size_t workspace = 0;
         if (!has_sums(r))
@@ -353,6 +366,72 @@ static void plans_with_sums(void **state)
     print_message("sm_%d float16: %d of %d convolutions can add up what they write\n", s->gpu->sm, found, layers);
     assert_int_equal(found, adds_up(s->gpu) ? layers : 0);
     cuda_convolutions_close(self.convolutions);
+    cuda_libraries_close(libraries);
+}
+
+/* ---- what would be timed on a GPU ---- */
+
+enum { TIMED = 24, COMPILED = 2 };
+
+typedef struct {
+    int layers, plans, fewest, compiled;
+} timed_plans;
+
+static void count_plans(const cudnn_scope *device, const cudnn_rules *rules, const cuda_convolution_desc *desc,
+                        timed_plans *sum)
+{
+    cudnn_scope s;
+    cudnn_plan plans[TIMED];
+    cudnn_scope_init(&s, device->api);
+    cudnnBackendDescriptor_t operations = cudnn_convolution_graph(&s, desc);
+    int count = cudnn_plan_find(&s, operations, rules, TIMED, plans), compiled = 0;
+    for (int i = 0; i < count; i++)
+        compiled += plans[i].run_time_compiled;
+    if (count > 0) {
+        sum->fewest = sum->layers == 0 || count < sum->fewest ? count : sum->fewest;
+        sum->layers++;
+        sum->plans += count;
+        sum->compiled += compiled;
+    }
+    cudnn_scope_free(&s);
+}
+
+/* With a driver cuDNN also offers engines that it compiles at run time, for seconds each: none is wanted. */
+static void plans_to_time(void **state)
+{
+    const setting *s = *state;
+    cuda_libraries *libraries = open_libraries();
+    char json[GPU_JSON_BYTES];
+    described_gpu_json(s->gpu, json);
+    for (int t = 0; t < (s->gpu->bfloat16 ? 2 : 1); t++) {
+        const uint8_t type = t ? DTYPE_BF16 : DTYPE_F16;
+        timed_plans plain = {0}, sums = {0};
+        cudnn_scope device;
+        cudnn_scope_init(&device, libraries);
+        cudnn_rules rules = {.tensor_cores = true, .compiled = COMPILED, .workspace_limit = (size_t)1 << 30};
+        rules.device = cudnn_new(&device, CUDNN_BACKEND_DEVICEPROP_DESCRIPTOR);
+        cudnn_set(&device, rules.device, CUDNN_ATTR_DEVICEPROP_JSON_REPRESENTATION, CUDNN_TYPE_CHAR,
+                  (int64_t)strlen(json), json);
+        cudnn_finalize(&device, rules.device, "a described GPU");
+        assert_int_equal(cudnn_scope_status(&device), 0);
+        cudnn_rules rules_of_sums = rules;
+        rules_of_sums.unnoted = true;
+        rules_of_sums.compiled = 0;
+        for (int i = 0; i < s->list.count; i++) {
+            const kernel_request *r = &s->list.layers[i].request;
+            const cuda_convolution_desc desc = describe(r, type, false), with_sums = describe(r, type, true);
+            count_plans(&device, &rules, &desc, &plain);
+            if (has_sums(r))
+                count_plans(&device, &rules_of_sums, &with_sums, &sums);
+        }
+        print_message("sm_%-4d %-9s %d convolutions: %d plans to time, at least %d; %d with sums: %d, at least %d; "
+                      "%d compiled at run time\n",
+                      s->gpu->sm, dtype_name(type), plain.layers, plain.plans, plain.fewest, sums.layers, sums.plans,
+                      sums.fewest, plain.compiled + sums.compiled);
+        assert_int_equal(plain.layers, s->list.count);
+        assert_int_equal(plain.compiled + sums.compiled, 0);
+        cudnn_scope_free(&device);
+    }
     cuda_libraries_close(libraries);
 }
 
@@ -430,7 +509,8 @@ int main(int count, char **words)
     }
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_prestate(tensor_core_plans, &s), cmocka_unit_test_prestate(float32_plans, &s),
-        cmocka_unit_test_prestate(plans_with_sums, &s), cmocka_unit_test_prestate(plans_on_disk, &s)};
+        cmocka_unit_test_prestate(plans_with_sums, &s), cmocka_unit_test_prestate(plans_to_time, &s),
+        cmocka_unit_test_prestate(plans_on_disk, &s)};
     if (collect_layers(&s.list) < 0) {
         fprintf(stderr, "%s\n", error_message());
         return 2;
