@@ -35,42 +35,6 @@ static const function_row function_rows[] = {
 #include "libraries.def"
 };
 
-/* NODELETE: the handle can be closed while threads that the library started go on. */
-static void *open_path(const char *path)
-{
-    return dlopen(path, RTLD_NOW | RTLD_NODELETE);
-}
-
-/* The file in folders where it is usual but which the loader may not know. */
-static void *open_in(const char *root, const char *folders, const char *file)
-{
-    char pattern[1024];
-    glob_t found;
-    void *handle = NULL;
-    if (!root || !*root || snprintf(pattern, sizeof pattern, "%s/%s/%s", root, folders, file) >= (int)sizeof pattern)
-        return NULL;
-    if (glob(pattern, 0, NULL, &found) == 0)
-        for (size_t i = 0; i < found.gl_pathc && !handle; i++)
-            handle = open_path(found.gl_pathv[i]);
-    globfree(&found);
-    return handle;
-}
-
-static void *open_file(const char *file)
-{
-    const char *only = getenv("TESKD_CUDA_LIBRARIES");
-    if (only && *only)
-        return open_in(only, ".", file);
-    void *handle = open_path(file);
-    if (!handle)
-        handle = open_in(getenv("CUDA_HOME"), "lib*", file);
-    if (!handle)
-        handle = open_in("/usr/local/cuda", "lib*", file);
-    if (!handle)
-        handle = open_in(getenv("VIRTUAL_ENV"), "lib/python3*/site-packages/nvidia/*/lib", file);
-    return handle;
-}
-
 static void say_how_to_get(char *problem, size_t bytes, const library_row *row, const char *what)
 {
     char wanted[32] = "";
@@ -82,24 +46,11 @@ static void say_how_to_get(char *problem, size_t bytes, const library_row *row, 
              what, row->title, wanted, row->pip, row->apt);
 }
 
-static void open_library(cuda_libraries *l, cuda_library which)
-{
-    const library_row *row = &library_rows[which];
-    char files[128], what[192], *rest = files;
-    snprintf(files, sizeof files, "%s", row->files);
-    for (char *file = strtok_r(files, "|", &rest); file && !l->handle[which]; file = strtok_r(NULL, "|", &rest))
-        l->handle[which] = open_file(file);
-    if (l->handle[which])
-        return;
-    snprintf(files, sizeof files, "%s", row->files);
-    files[strcspn(files, "|")] = '\0';
-    snprintf(what, sizeof what, "%s cannot be opened", files);
-    say_how_to_get(l->problem[which], sizeof l->problem[which], row, what);
-}
-
+/* The first one that was found is spoken of, as the one that a user expects to be taken. */
 static void drop_library(cuda_libraries *l, cuda_library which, const char *what)
 {
-    say_how_to_get(l->problem[which], sizeof l->problem[which], &library_rows[which], what);
+    if (!*l->problem[which])
+        say_how_to_get(l->problem[which], sizeof l->problem[which], &library_rows[which], what);
     dlclose(l->handle[which]);
     l->handle[which] = NULL;
     l->version[which] = 0;
@@ -108,32 +59,36 @@ static void drop_library(cuda_libraries *l, cuda_library which, const char *what
             memset((char *)l + function_rows[i].offset, 0, sizeof(void *));
 }
 
-static void find_function(cuda_libraries *l, const function_row *row)
+static void find_functions(cuda_libraries *l, cuda_library which)
 {
     char what[192];
-    if (!l->handle[row->library])
-        return;
-    void *symbol = dlsym(l->handle[row->library], row->name);
-    memcpy((char *)l + row->offset, &symbol, sizeof symbol);
-    if (symbol || row->optional)
-        return;
-    snprintf(what, sizeof what, "%s has no %s: it is too old", library_rows[row->library].title, row->name);
-    drop_library(l, row->library, what);
+    for (size_t i = 0; i < sizeof function_rows / sizeof *function_rows; i++) {
+        const function_row *row = &function_rows[i];
+        if (row->library != which || !l->handle[which])
+            continue;
+        void *symbol = dlsym(l->handle[which], row->name);
+        memcpy((char *)l + row->offset, &symbol, sizeof symbol);
+        if (symbol || row->optional)
+            continue;
+        snprintf(what, sizeof what, "%s has no %s: it is too old", library_rows[which].title, row->name);
+        drop_library(l, which, what);
+    }
 }
 
-static void find_versions(cuda_libraries *l)
+static int ask_version(const cuda_libraries *l, cuda_library which)
 {
-    int major, minor;
-    if (l->handle[CUDA_NVRTC] && l->nvrtcVersion(&major, &minor) == NVRTC_SUCCESS)
-        l->version[CUDA_NVRTC] = major * 10000 + minor * 100;
-    if (l->handle[CUDA_CUBLASLT])
-        l->version[CUDA_CUBLASLT] = (int)l->cublasLtGetVersion();
-    if (l->handle[CUDA_CUDNN])
-        l->version[CUDA_CUDNN] = (int)l->cudnnGetVersion();
+    int major, minor, version = 0;
+    if (which == CUDA_NVRTC && l->nvrtcVersion(&major, &minor) == NVRTC_SUCCESS)
+        version = major * 10000 + minor * 100;
+    if (which == CUDA_CUBLASLT)
+        version = (int)l->cublasLtGetVersion();
+    if (which == CUDA_CUDNN)
+        version = (int)l->cudnnGetVersion();
 #ifdef TESKD_HAVE_NCCL
-    if (l->handle[CUDA_NCCL])
-        l->ncclGetVersion(&l->version[CUDA_NCCL]);
+    if (which == CUDA_NCCL)
+        l->ncclGetVersion(&version);
 #endif
+    return version;
 }
 
 static void version_text(int version, char text[32])
@@ -144,11 +99,83 @@ static void version_text(int version, char text[32])
 static void check_version(cuda_libraries *l, cuda_library which)
 {
     char version[32], what[192];
+    if (l->handle[which])
+        l->version[which] = ask_version(l, which);
     if (!l->handle[which] || l->version[which] == 0 || l->version[which] >= library_rows[which].oldest)
         return;
     version_text(l->version[which], version);
     snprintf(what, sizeof what, "the %s found is %s", library_rows[which].title, version);
     drop_library(l, which, what);
+}
+
+/* One that will not do is closed again, so that another of that name can be opened. NODELETE for the others: a handle
+ * can then be closed while threads that the library started go on. */
+static bool try_path(cuda_libraries *l, cuda_library which, const char *path)
+{
+    l->handle[which] = dlopen(path, RTLD_NOW);
+    find_functions(l, which);
+    check_version(l, which);
+    if (!l->handle[which])
+        return false;
+    void *kept = dlopen(path, RTLD_NOW | RTLD_NODELETE);
+    if (kept)
+        dlclose(kept);
+    *l->problem[which] = '\0';
+    return true;
+}
+
+/* The file in folders where it is usual but which the loader may not know. */
+static bool try_folders(cuda_libraries *l, cuda_library which, const char *root, const char *folders, const char *file)
+{
+    char pattern[1024];
+    glob_t found;
+    bool opened = false;
+    if (!root || !*root || snprintf(pattern, sizeof pattern, "%s/%s/%s", root, folders, file) >= (int)sizeof pattern)
+        return false;
+    if (glob(pattern, 0, NULL, &found) == 0)
+        for (size_t i = 0; i < found.gl_pathc && !opened; i++)
+            opened = try_path(l, which, found.gl_pathv[i]);
+    globfree(&found);
+    return opened;
+}
+
+/* Folders by colons. */
+static bool try_list(cuda_libraries *l, cuda_library which, const char *list, const char *file)
+{
+    char folders[1024], *rest = folders;
+    bool opened = false;
+    snprintf(folders, sizeof folders, "%s", list);
+    for (char *folder = strtok_r(folders, ":", &rest); folder && !opened; folder = strtok_r(NULL, ":", &rest))
+        opened = try_folders(l, which, folder, ".", file);
+    return opened;
+}
+
+static bool try_everywhere(cuda_libraries *l, cuda_library which, const char *file)
+{
+    static const char packages[] = "lib/python3*/site-packages/nvidia/*/lib";
+    const char *only = getenv("TESKD_CUDA_LIBRARIES"), *conda = getenv("CONDA_PREFIX");
+    if (only && *only)
+        return try_list(l, which, only, file);
+    return try_path(l, which, file) || try_folders(l, which, getenv("CUDA_HOME"), "lib*", file) ||
+           try_folders(l, which, "/usr/local/cuda", "lib*", file) ||
+           try_folders(l, which, getenv("VIRTUAL_ENV"), packages, file) ||
+           try_folders(l, which, conda, packages, file) || try_folders(l, which, conda, "lib", file);
+}
+
+static void open_library(cuda_libraries *l, cuda_library which)
+{
+    const library_row *row = &library_rows[which];
+    char files[128], what[192], *rest = files;
+    bool opened = false;
+    snprintf(files, sizeof files, "%s", row->files);
+    for (char *file = strtok_r(files, "|", &rest); file && !opened; file = strtok_r(NULL, "|", &rest))
+        opened = try_everywhere(l, which, file);
+    if (opened || *l->problem[which])
+        return;
+    snprintf(files, sizeof files, "%s", row->files);
+    files[strcspn(files, "|")] = '\0';
+    snprintf(what, sizeof what, "%s cannot be opened", files);
+    say_how_to_get(l->problem[which], sizeof l->problem[which], row, what);
 }
 
 int cuda_libraries_open(cuda_libraries **out)
@@ -157,11 +184,6 @@ int cuda_libraries_open(cuda_libraries **out)
     CHECK(l, ERROR_MEMORY, "no memory for the table of libraries");
     for (int i = 0; i < CUDA_LIBRARY_COUNT; i++)
         open_library(l, (cuda_library)i);
-    for (size_t i = 0; i < sizeof function_rows / sizeof *function_rows; i++)
-        find_function(l, &function_rows[i]);
-    find_versions(l);
-    for (int i = 0; i < CUDA_LIBRARY_COUNT; i++)
-        check_version(l, (cuda_library)i);
     *out = l;
     return 0;
 }

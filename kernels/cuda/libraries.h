@@ -40,9 +40,9 @@ typedef struct cuda_libraries {
 #include "libraries.def"
 } cuda_libraries;
 
-/* Opens what there is: by file name (LD_LIBRARY_PATH, the system's cache), in CUDA_HOME and /usr/local/cuda, and in
- * the site-packages of an active Python environment; or in the folder TESKD_CUDA_LIBRARIES alone, where that variable
- * is set. ERROR_MEMORY only. */
+/* Opens what there is, of each library the first that is new enough: by file name (LD_LIBRARY_PATH, the system's
+ * cache), in CUDA_HOME and /usr/local/cuda, and in an active environment of Python or Conda; or in the folders of
+ * TESKD_CUDA_LIBRARIES (by colons) alone, where that variable is set. ERROR_MEMORY only. */
 int cuda_libraries_open(cuda_libraries **out);
 
 /* The libraries stay in memory to the end of the process: they have threads and exit handlers of their own. */

@@ -70,6 +70,21 @@ static void without_functions(void **state)
     cuda_libraries_close(l);
 }
 
+/* One that will not do does not hide another, wherever it comes. */
+static void beside_an_old_one(void **state)
+{
+    static const char *const folders[] = {FAKES "/old:" FAKES "/new", FAKES "/empty:" FAKES "/old:" FAKES "/new",
+                                          FAKES "/new:" FAKES "/old"};
+    (void)state;
+    for (int i = 0; i < 3; i++) {
+        cuda_libraries *l = open_in(folders[i]);
+        assert_int_equal(cuda_library_check(l, CUDA_CUDNN), 0);
+        assert_int_equal(l->version[CUDA_CUDNN], 99900);
+        assert_int_equal(l->cudnnGetVersion(), 99900);
+        cuda_libraries_close(l);
+    }
+}
+
 /* As this machine has them: whatever is there is whole. */
 static void found(void **state)
 {
@@ -90,6 +105,6 @@ int main(void)
 {
     /* The machine's own libraries first: one that was opened stays, and is what its bare name then means. */
     const struct CMUnitTest tests[] = {cmocka_unit_test(found), cmocka_unit_test(missing), cmocka_unit_test(too_old),
-                                       cmocka_unit_test(without_functions)};
+                                       cmocka_unit_test(without_functions), cmocka_unit_test(beside_an_old_one)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
