@@ -30,6 +30,8 @@ ops_tf32               300  the same in TF32
 ops_fp16               300  the same in float16
 ops_bf16               300  the same in bfloat16
 ops_deterministic      300  the same in float16, deterministic mode
+ops_tuned_fp16         400  the same in float16, plans chosen by time, convolutions with sums
+ops_tuned_bf16         400  the same in bfloat16
 reference              600  reference files in each precision
 rewrites               300  errors with and without the exact rewrites
 capture                300  recorded steps against launched ones, bit for bit
@@ -269,6 +271,7 @@ run_stage() {
   case $stage in
     device) stage_device ;;
     ops_deterministic) check_ops fp16 --deterministic ;;
+    ops_tuned_*) check_ops "${stage#ops_tuned_}" --tuned ;;
     ops_*) check_ops "${stage#ops_}" ;;
     reference) check_runs "$stage" "${files[@]}" ;;
     rewrites) check_runs "$stage" "$root/tests/data/cifarresnet8.h5" ;;

@@ -2,9 +2,11 @@
  * in place, and every convolution and matrix product of real networks' training steps, at small batches. A test an op,
  * so that a failing one hides no other.
  *
- *     test_backend_cuda fp32|tf32|fp16|bf16 [--deterministic] [--own]
+ *     test_backend_cuda fp32|tf32|fp16|bf16 [--deterministic] [--tuned] [--own]
  *
- * --own leaves out what NVIDIA's libraries compute. Exit code 77: no GPU, or one without this precision. One thread. */
+ * --tuned chooses plans and products by time, as training does, and asks the networks' convolutions for the sums of
+ * their results; --own leaves out what NVIDIA's libraries compute. Exit code 77: no GPU, or one without this precision.
+ * One thread. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,6 +19,7 @@
 #include "model/step.h"
 #include "op_cases.h"
 #include "op_check.h"
+#include "sums_twice.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -59,7 +62,8 @@ typedef struct {
 typedef struct {
     devices on;
     dtype activation;
-    bool own; /* no products and convolutions */
+    bool own;   /* no products and convolutions */
+    bool tuned; /* by time */
     int count;
     op_test *checks;
 } check_list;
@@ -161,6 +165,10 @@ static int add_node(check_list *list, const graph *g, const graph_node *node, co
     for (int i = 0; i < NODE_MAX_OUT; i++)
         reference.out[i] = in_float64(&tested.out[i]);
     snprintf(name, sizeof name, "%s of %s, %.80s", op_name((op_id)node->op), network, g->labels[node - g->nodes]);
+    TRY(add_check(list, &tested, &reference, -1, name));
+    if (!list->tuned || !op_fused(&tested) || !op_fused(&reference))
+        return 0;
+    strncat(name, " with sums", sizeof name - strlen(name) - 1);
     return add_check(list, &tested, &reference, -1, name);
 }
 
@@ -235,6 +243,8 @@ static int check_all(check_list *list)
         fprintf(stderr, "%s\n", list->checks ? error_message() : "no memory");
     else
         code = run_checks(list);
+    if (list->tuned && list->activation != DTYPE_F32 && check_sums_twice(list->on.tested, (uint8_t)list->activation))
+        code = 1;
     free(list->checks);
     return code;
 }
@@ -273,10 +283,12 @@ int main(int count, char **words)
     cuda_options options = {.precision = (cuda_precision)precision, .plan_cache = cache};
     for (int i = 2; i < count; i++) {
         list.own |= strcmp(words[i], "--own") == 0;
+        list.tuned |= strcmp(words[i], "--tuned") == 0;
         options.deterministic |= strcmp(words[i], "--deterministic") == 0;
     }
+    options.tune = list.tuned;
     if (precision < 0) {
-        fprintf(stderr, "usage: %s fp32|tf32|fp16|bf16 [--deterministic] [--own]\n", words[0]);
+        fprintf(stderr, "usage: %s fp32|tf32|fp16|bf16 [--deterministic] [--tuned] [--own]\n", words[0]);
         return 2;
     }
     if (cuda_device_count() <= 0) {
