@@ -80,8 +80,10 @@ int cuda_convolutions_open(cuda_convolutions **out, const cuda_libraries *librar
         cuda_convolutions_close(c);
         return code;
     }
-    if (options->cache && open_cache(c, options) < 0)
+    if (options->cache && open_cache(c, options) < 0) {
         snprintf(c->cache_problem, sizeof c->cache_problem, "%s", error_message());
+        plan_cache_open_memory(&c->cache); /* layers are alike */
+    }
     *out = c;
     return 0;
 }

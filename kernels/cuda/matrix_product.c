@@ -47,7 +47,7 @@ static void open_cache(cuda_products *self, const cuda_products_options *options
     snprintf(name, sizeof name, "cublaslt-%d-cuda%d-%s", self->api->version[CUDA_CUBLASLT], CUDART_VERSION / 1000,
              options->model);
     if (options->cache && options->tune && plan_cache_open(&self->cache, options->cache, name) < 0)
-        self->cache = NULL; /* as where nothing is cached yet */
+        plan_cache_open_memory(&self->cache); /* layers are alike */
 }
 
 int cuda_products_open(cuda_products **out, const cuda_libraries *libraries, const cuda_products_options *options)

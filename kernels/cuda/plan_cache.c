@@ -1,5 +1,5 @@
 /* Owns the files of the plan cache. Invariant: a file is read as a plan only when its key, length and checksum are as
- * they were written. Any number of threads and processes.
+ * they were written. Any number of threads and processes; without a folder one thread.
  *
  * A file: "teskd plan 1\n", the key, "\n", the plan's bytes and its checksum (decimal, hexadecimal), "\n", the plan. */
 #include "plan_cache.h"
@@ -19,8 +19,15 @@ enum { PATH_BYTES = 1024, PLAN_BYTES_MAX = 256 << 20 };
 
 static const char first_line[] = "teskd plan 1";
 
+typedef struct kept_plan {
+    struct kept_plan *next;
+    char *key, *plan;
+    size_t bytes;
+} kept_plan;
+
 struct plan_cache {
-    char folder[PATH_BYTES];
+    char folder[PATH_BYTES]; /* empty: plans are kept in memory */
+    kept_plan *kept;
 };
 
 /* FNV-1a. */
@@ -98,9 +105,63 @@ int plan_cache_open(plan_cache **out, const char *folder, const char *name)
     return 0;
 }
 
+int plan_cache_open_memory(plan_cache **out)
+{
+    *out = calloc(1, sizeof **out);
+    CHECK(*out, ERROR_MEMORY, "no memory for the plan cache");
+    return 0;
+}
+
+static void free_kept(kept_plan *k)
+{
+    free(k->key);
+    free(k->plan);
+    free(k);
+}
+
 void plan_cache_close(plan_cache *cache)
 {
+    while (cache && cache->kept) {
+        kept_plan *k = cache->kept;
+        cache->kept = k->next;
+        free_kept(k);
+    }
     free(cache);
+}
+
+static char *copy_of(const char *bytes, size_t size)
+{
+    char *copy = malloc(size + 1);
+    if (!copy)
+        return NULL;
+    memcpy(copy, bytes, size);
+    copy[size] = '\0';
+    return copy;
+}
+
+static char *recall(const plan_cache *cache, const char *key, size_t *bytes)
+{
+    const kept_plan *k = cache->kept;
+    while (k && strcmp(k->key, key) != 0)
+        k = k->next;
+    if (!k)
+        return NULL;
+    *bytes = k->bytes;
+    return copy_of(k->plan, k->bytes);
+}
+
+/* In front of an older one of that key. */
+static int remember(plan_cache *cache, const char *key, const char *plan, size_t bytes)
+{
+    kept_plan *k = calloc(1, sizeof *k);
+    CHECK(k, ERROR_MEMORY, "no memory for a plan");
+    *k = (kept_plan){cache->kept, copy_of(key, strlen(key)), copy_of(plan, bytes), bytes};
+    if (!k->key || !k->plan) {
+        free_kept(k);
+        return error_set(ERROR_MEMORY, "no memory for a plan");
+    }
+    cache->kept = k;
+    return 0;
 }
 
 static void path_of(const plan_cache *cache, const char *key, const char *ending, char path[PATH_BYTES + 64])
@@ -140,6 +201,8 @@ static char *read_plan(FILE *file, const char *key, size_t *bytes)
 char *plan_cache_get(const plan_cache *cache, const char *key, size_t *bytes)
 {
     char path[PATH_BYTES + 64];
+    if (!*cache->folder)
+        return recall(cache, key, bytes);
     path_of(cache, key, ".plan", path);
     FILE *file = fopen(path, "rb");
     if (!file)
@@ -156,9 +219,11 @@ static bool write_plan(FILE *file, const char *key, const char *plan, size_t byt
     return fflush(file) == 0 && !ferror(file);
 }
 
-int plan_cache_put(const plan_cache *cache, const char *key, const char *plan, size_t bytes)
+int plan_cache_put(plan_cache *cache, const char *key, const char *plan, size_t bytes)
 {
     char path[PATH_BYTES + 64], temporary[PATH_BYTES + 64];
+    if (!*cache->folder)
+        return remember(cache, key, plan, bytes);
     path_of(cache, key, ".plan", path);
     path_of(cache, key, ".XXXXXX", temporary);
     int descriptor = mkstemp(temporary);

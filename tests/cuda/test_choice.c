@@ -208,22 +208,24 @@ typedef struct {
     const void *ran; /* the plan of a run afterwards */
 } convolution_choice;
 
+static const cuda_convolution_desc layer = {.kind = CUDA_CONVOLUTION_FORWARD,
+                                            .batch = 128,
+                                            .height = 32,
+                                            .width = 32,
+                                            .channels = 64,
+                                            .out_height = 32,
+                                            .out_width = 32,
+                                            .out_channels = 64,
+                                            .kernel = 3,
+                                            .stride = 1,
+                                            .pad = 1,
+                                            .groups = 1,
+                                            .type = DTYPE_F16};
+
 static void choose_convolution(const fixture *f, convolution_choice *c)
 {
-    const cuda_convolution_desc desc = {.kind = CUDA_CONVOLUTION_FORWARD,
-                                        .batch = 128,
-                                        .height = 32,
-                                        .width = 32,
-                                        .channels = 64,
-                                        .out_height = 32,
-                                        .out_width = 32,
-                                        .out_channels = 64,
-                                        .kernel = 3,
-                                        .stride = 1,
-                                        .pad = 1,
-                                        .groups = 1,
-                                        .type = DTYPE_F16,
-                                        .statistics = c->statistics};
+    cuda_convolution_desc desc = layer;
+    desc.statistics = c->statistics;
     cuda_convolutions *convolutions;
     cuda_convolution *convolution;
     size_t workspace;
@@ -287,6 +289,25 @@ static void plans_that_fail(void **state)
     assert_ptr_equal(tuned.ran, gpu.ran[2]);
 }
 
+/* Layers are alike: each shape is measured once also where nothing can be kept on disk. */
+static void without_a_folder(void **state)
+{
+    const fixture *f = *state;
+    cuda_convolutions *convolutions;
+    need(f, CUDA_CUDNN);
+    const cuda_convolutions_options options = {.tune = true, .cache = "/dev/null", .model = "told"};
+    assert_int_equal(cuda_convolutions_open(&convolutions, &f->told, &options), 0);
+    assert_non_null(strstr(cuda_convolutions_cache_problem(convolutions), "/dev/null"));
+    for (int i = 0; i < 2; i++) {
+        cuda_convolution *convolution;
+        size_t workspace;
+        assert_int_equal(cuda_convolution_prepare(convolutions, &layer, &convolution, &workspace), 0);
+        assert_int_equal(cuda_convolution_chosen(convolution).from_cache, i == 1);
+        cuda_convolution_release(convolution);
+    }
+    cuda_convolutions_close(convolutions);
+}
+
 /* The algorithm of a product that is prepared and run. */
 static uint64_t choose_product(const fixture *f, bool tune, int64_t rows)
 {
@@ -342,6 +363,7 @@ static void products_by_time(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(plans_by_time), TEST(plans_that_fail), TEST(products_by_time)};
+    const struct CMUnitTest tests[] = {TEST(plans_by_time), TEST(plans_that_fail), TEST(without_a_folder),
+                                       TEST(products_by_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -117,7 +117,7 @@ static void damaged(void **state)
     expect(f->cache, "key", "the plan's text");
 }
 
-static void write_often(const plan_cache *cache, char writer)
+static void write_often(plan_cache *cache, char writer)
 {
     char plan[4096], key[16];
     memset(plan, writer, sizeof plan);
@@ -175,6 +175,21 @@ static void unusable_folder(void **state)
     assert_non_null(strstr(error_message(), "/dev/null"));
 }
 
+static void in_memory(void **state)
+{
+    (void)state;
+    plan_cache *cache;
+    assert_int_equal(plan_cache_open_memory(&cache), 0);
+    expect(cache, "a", NULL);
+    assert_int_equal(plan_cache_put(cache, "a", "plan", 4), 0);
+    assert_int_equal(plan_cache_put(cache, "b", "", 0), 0);
+    expect(cache, "a", "plan");
+    expect(cache, "b", "");
+    assert_int_equal(plan_cache_put(cache, "a", "another", 7), 0);
+    expect(cache, "a", "another");
+    plan_cache_close(cache);
+}
+
 static void default_folder(void **state)
 {
     (void)state;
@@ -198,6 +213,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(damaged, setup, teardown),
         cmocka_unit_test_setup_teardown(concurrent_writers, setup, teardown),
         cmocka_unit_test(unusable_folder),
+        cmocka_unit_test(in_memory),
         cmocka_unit_test(default_folder),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
