@@ -180,8 +180,8 @@ struct cuda_convolution_desc;
 int cuda_conv2d_sums_prepare(cuda_backend *self, kernel *k, const struct cuda_convolution_desc *desc,
                              size_t *workspace);
 
-/* Milliseconds of a launch of a prepared kernel, on memory taken for it; infinite when it fails, not a number when there
- * is no memory to measure it on. kernel_time.c. */
+/* Milliseconds of a launch of a prepared kernel, on memory taken for it; infinite when it fails, not a number when
+ * there is no memory to measure it on. kernel_time.c. */
 float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace);
 
 #ifdef __cplusplus
