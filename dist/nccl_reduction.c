@@ -1,9 +1,9 @@
 /* Owns the communicator of NCCL, its stream, the two events that order it with the launches, and the memory that it
  * sums in without copies.
  *
- * The communicator is non-blocking: a call of NCCL that is not done yet answers ncclInProgress, and is asked for while
- * the control channel and a clock are looked at. The GPU is only ever queried. Invariant: after the first failure NCCL
- * is being aborted, and nothing more is started. Main thread; ending has one of its own (nccl_ending.h). */
+ * The communicator is non-blocking: a call of NCCL may return before it is done, and is then asked for while the
+ * control channel and a clock are looked at. The GPU is only ever queried. Invariant: after the first failure NCCL is
+ * being aborted, and nothing more is started. Main thread; ending has one of its own (nccl_ending.h). */
 #include "nccl_reduction.h"
 
 #include "base/error.h"
@@ -85,10 +85,18 @@ static ncclResult_t communicator_state(const nccl_reduction *self)
     return asked == ncclSuccess ? state : asked;
 }
 
+/* What came of a call that answered `result`. ncclSuccess does not say that it is done: ncclCommWindowRegister (2.28)
+ * only queues its work. The communicator's own state counts. */
+static ncclResult_t outcome(const nccl_reduction *self, ncclResult_t result)
+{
+    return result == ncclSuccess ? communicator_state(self) : result;
+}
+
 /* Waits for what a call answered `result` to. */
 static int await_call(const nccl_reduction *self, ncclResult_t result, double seconds, const char *what)
 {
     double limit = clock_seconds() + seconds;
+    result = outcome(self, result);
     for (int polls = 0; result == ncclInProgress; clock_pause(&polls)) {
         TRY(comm_progress(self->ranks));
         CHECK(clock_seconds() < limit, ERROR_COMM,
@@ -244,11 +252,12 @@ static int say_not_connected(const nccl_reduction *self)
 
 /* Waits for a call that takes all ranks. Each round of polling ends with a vote: when one rank gives up, all do, at
  * once. Returns how many gave up; `*code` is this rank's own outcome. */
-static int await_ranks(const nccl_reduction *self, ncclResult_t state, const char *what, int *code)
+static int await_ranks(const nccl_reduction *self, ncclResult_t answer, const char *what, int *code)
 {
     enum { GAVE_UP, DONE, VOTES };
     const int size = comm_describe(self->ranks)->size;
     double limit = clock_seconds() + connect_seconds(self);
+    ncclResult_t state = outcome(self, answer);
     for (;; clock_sleep_us(POLL_US)) {
         *code = check_nccl(self, state, what);
         if (state == ncclInProgress && clock_seconds() > limit)

@@ -18,14 +18,15 @@ nccl_window *nccl_window_alloc(const struct cuda_libraries *nccl, size_t bytes);
 
 void *nccl_window_memory(const nccl_window *window);
 
-/* Registers all of it. Every rank calls it, for as many bytes. May answer ncclInProgress. */
+/* Registers all of it. Every rank calls it, for as many bytes. Whatever it answers, it is done when the communicator's
+ * state says so. */
 ncclResult_t nccl_window_register(nccl_window *window, ncclComm_t communicator);
 
 /* After a registration without error: whether there is a window. NCCL makes none where the GPUs cannot reach each
  * other's memory. */
 bool nccl_window_exists(const nccl_window *window);
 
-/* This rank's part. Nothing may be at work in the memory. May answer ncclInProgress. */
+/* This rank's part. Nothing may be at work in the memory. Done as a registration is. */
 ncclResult_t nccl_window_deregister(nccl_window *window, ncclComm_t communicator);
 
 /* Frees the memory: after it was deregistered, or after the end of the communicator. NULL is fine. */
