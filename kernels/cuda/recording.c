@@ -21,10 +21,12 @@ int cuda_record_begin(backend *self)
     return 0;
 }
 
-/* Uploaded now, so that the first replay is as quick as the others. */
+/* Uploaded now, so that the first replay is as quick as the others. Sums over the ranks come from a stream of higher
+ * priority, which their nodes keep only when asked to. */
 static int make_ready(const cuda_backend *device, cudaGraph_t captured, recording *r)
 {
-    TRY(cuda_check(cudaGraphInstantiate(&r->graph, captured, 0), "making a recording ready"));
+    TRY(cuda_check(cudaGraphInstantiate(&r->graph, captured, cudaGraphInstantiateFlagUseNodePriority),
+                   "making a recording ready"));
     return cuda_check(cudaGraphUpload(r->graph, device->stream), "making a recording ready");
 }
 

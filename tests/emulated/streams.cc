@@ -48,6 +48,7 @@ struct moment {
 } // namespace
 
 struct CUstream_st {
+    int priority = 0; /* smaller is more urgent */
     std::deque<emulated_work> queue;
     std::shared_ptr<capture> capturing;
 };
@@ -274,9 +275,11 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned)
     return cudaSuccess;
 }
 
-cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int)
+cudaError_t cudaStreamCreateWithPriority(cudaStream_t *stream, unsigned flags, int priority)
 {
-    return cudaStreamCreateWithFlags(stream, flags);
+    RETURN_ERROR(cudaStreamCreateWithFlags(stream, flags));
+    (*stream)->priority = priority;
+    return cudaSuccess;
 }
 
 cudaError_t cudaDeviceGetStreamPriorityRange(int *least, int *greatest)
@@ -448,9 +451,13 @@ cudaError_t cudaStreamIsCapturing(cudaStream_t stream, enum cudaStreamCaptureSta
     return cudaSuccess;
 }
 
-cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ready, cudaGraph_t graph, unsigned long long)
+/* A real one would drop the priorities without a word. */
+cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ready, cudaGraph_t graph, unsigned long long flags)
 {
     RETURN_ERROR(emulated_call_outside_capture());
+    for (const captured_work &w : graph->works)
+        if (w.on->priority != 0 && !(flags & cudaGraphInstantiateFlagUseNodePriority))
+            return cudaErrorInvalidValue;
     *ready = new CUgraphExec_st{std::make_shared<const CUgraph_st>(*graph)};
     return cudaSuccess;
 }

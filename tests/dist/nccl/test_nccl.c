@@ -253,7 +253,7 @@ static void recorded(void **state)
             launch_read(&v[i]);
     }
     assert_int_equal(cudaStreamEndCapture(compute, &graph), cudaSuccess);
-    assert_int_equal(cudaGraphInstantiate(&replay, graph, 0), cudaSuccess);
+    assert_int_equal(cudaGraphInstantiate(&replay, graph, cudaGraphInstantiateFlagUseNodePriority), cudaSuccess);
     cudaGraphDestroy(graph);
     for (int run = 0; run < RUNS; run++) {
         ok(sums->ops->synchronize(sums));
