@@ -79,6 +79,9 @@ typedef struct {
     int (*copy)(backend *self, void *to, const void *from, size_t bytes); /* within the device */
     int (*zero)(backend *self, void *device, size_t bytes);
 
+    /* Optional. Whether a write of so many bytes would return now, or only when launches are done. */
+    int (*write_ready)(backend *self, size_t bytes, bool *ready);
+
     /* Waits until everything is done; returns the first error of it. */
     int (*synchronize)(backend *self);
 

@@ -155,6 +155,7 @@ backend_ops cuda_table(const cuda_backend *self)
                          .free = cuda_memory_free,
                          .free_bytes = cuda_memory_free_bytes,
                          .write = cuda_memory_write,
+                         .write_ready = cuda_memory_write_ready,
                          .read = cuda_memory_read,
                          .copy = cuda_memory_copy,
                          .zero = cuda_memory_zero,

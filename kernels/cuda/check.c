@@ -19,3 +19,13 @@ int cuda_check(cudaError_t status, const char *what)
     CHECK(status == cudaSuccess, ERROR_KERNEL, "%s: %s%s", what, cudaGetErrorString(status), hint);
     return 0;
 }
+
+/* "Not ready" would otherwise be kept as the last error. */
+int cuda_check_query(cudaError_t status, const char *what, bool *ready)
+{
+    *ready = status == cudaSuccess;
+    if (status != cudaErrorNotReady)
+        return cuda_check(status, what);
+    cudaGetLastError();
+    return 0;
+}

@@ -87,6 +87,9 @@ static inline void *cuda_workspace_at(const kernel_args *args, size_t offset)
 /* 0, or ERROR_KERNEL with "<what>: <the runtime's text>", and how to find the cause where it may lie elsewhere. */
 int cuda_check(cudaError_t status, const char *what);
 
+/* The same for what a query of an event or a stream gave: not ready is no error. */
+int cuda_check_query(cudaError_t status, const char *what, bool *ready);
+
 /* Entries of the backend's table (kernels/backend.h), the same for a GPU and for the tests' emulated device. */
 int cuda_kernel_prepare(backend *self, const kernel_request *request, kernel **out, size_t *workspace);
 int cuda_kernel_launch(backend *self, kernel *k, const kernel_args *args);
@@ -95,6 +98,7 @@ void *cuda_memory_alloc(backend *self, size_t bytes);
 void cuda_memory_free(backend *self, void *memory);
 int cuda_memory_free_bytes(backend *self, size_t *bytes);
 int cuda_memory_write(backend *self, void *device, const void *host, size_t bytes);
+int cuda_memory_write_ready(backend *self, size_t bytes, bool *ready);
 int cuda_memory_read(backend *self, void *host, const void *device, size_t bytes);
 int cuda_memory_copy(backend *self, void *to, const void *from, size_t bytes);
 int cuda_memory_zero(backend *self, void *device, size_t bytes);

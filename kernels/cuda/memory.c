@@ -2,7 +2,8 @@
  *
  * CUDA does not promise for pageable host memory that a copy has read its source when the call returns, nor that the
  * call does not wait for the stream. So small writes go through slots of pinned memory, each free again when its copy
- * is done, and large ones wait. Invariant: no copy from the caller's memory is under way when a call returns. One
+ * is done, and large ones wait; write_ready tells beforehand, for who must not wait without an eye on something else.
+ * Invariant: no copy from the caller's memory is under way when a call returns. One
  * thread. */
 #include "cuda_backend.h"
 
@@ -57,6 +58,15 @@ int cuda_memory_write(backend *self, void *to, const void *from, size_t bytes)
         return write_small(device, to, from, bytes);
     TRY(cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device->stream), "writing to the GPU"));
     return cuda_check(cudaStreamSynchronize(device->stream), "writing to the GPU");
+}
+
+int cuda_memory_write_ready(backend *self, size_t bytes, bool *ready)
+{
+    const cuda_backend *device = (const cuda_backend *)self;
+    const cuda_staging *s = &device->staging;
+    cudaError_t status =
+        bytes <= SLOT_BYTES ? cudaEventQuery(s->copied[s->next % SLOTS]) : cudaStreamQuery(device->stream);
+    return cuda_check_query(status, "writing to the GPU", ready);
 }
 
 int cuda_memory_read(backend *self, void *to, const void *from, size_t bytes)

@@ -28,13 +28,7 @@ int cuda_upload_release(backend *self, int lane)
     return cuda_check(cudaEventRecord(device->lanes[lane].released, device->stream), what);
 }
 
-/* "Not ready" would otherwise be kept as the last error. */
 int cuda_upload_done(backend *self, int lane, bool *done)
 {
-    cudaError_t status = cudaEventQuery(((cuda_backend *)self)->lanes[lane].uploaded);
-    *done = status == cudaSuccess;
-    if (status != cudaErrorNotReady)
-        return cuda_check(status, what);
-    cudaGetLastError();
-    return 0;
+    return cuda_check_query(cudaEventQuery(((cuda_backend *)self)->lanes[lane].uploaded), what, done);
 }

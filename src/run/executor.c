@@ -204,8 +204,28 @@ int program_run_timed(runtime *r, program *p, double *launch_seconds)
     return r->options.device->ops->mark ? add_marked_times(r, p, launch_seconds) : 0;
 }
 
-int runtime_synchronize(runtime *r)
+int runtime_synchronize(const runtime *r)
 {
     backend *device = r->options.device;
     return r->options.sums ? r->options.sums->ops->synchronize(r->options.sums) : device->ops->synchronize(device);
+}
+
+int runtime_await(const runtime *r, runtime_poll *poll, void *context)
+{
+    enum { SPINS = 1000, POLL_NS = 50000 };
+    static const double patient_seconds = 10; /* then there is nothing to lose by a wait for everything */
+    const double limit = run_clock() + patient_seconds;
+    reduction *sums = r->options.sums;
+    for (int polls = 0;; polls++) {
+        bool done = false;
+        TRY(poll(context, &done));
+        if (done)
+            return 0;
+        if (sums)
+            TRY(sums->ops->progress(sums));
+        if (run_clock() > limit)
+            TRY(runtime_synchronize(r)); /* which has a deadline */
+        if (polls > SPINS)
+            nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);
+    }
 }

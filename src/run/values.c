@@ -21,6 +21,17 @@ static double element(const void *values, uint8_t type, int64_t index)
     }
 }
 
+typedef struct {
+    backend *device;
+    size_t bytes;
+} pending_write;
+
+static int is_write_ready(void *context, bool *ready)
+{
+    const pending_write *write = context;
+    return write->device->ops->write_ready(write->device, write->bytes, ready);
+}
+
 int program_write(const program *p, const runtime *r, const char *name, const void *values, size_t bytes)
 {
     const tensor_desc *desc = NULL;
@@ -29,7 +40,10 @@ int program_write(const program *p, const runtime *r, const char *name, const vo
         return 0;
     CHECK(bytes == tensor_bytes(desc), ERROR_INTERNAL, "%zu bytes for the input %s, which takes %zu", bytes, name,
           tensor_bytes(desc));
-    return r->options.device->ops->write(r->options.device, memory, values, bytes);
+    backend *device = r->options.device;
+    if (device->ops->write_ready)
+        TRY(runtime_await(r, is_write_ready, &(pending_write){device, bytes}));
+    return device->ops->write(device, memory, values, bytes);
 }
 
 int program_read(const program *p, const runtime *r, const char *name, double *values)
@@ -38,6 +52,7 @@ int program_read(const program *p, const runtime *r, const char *name, double *v
     backend *device = r->options.device;
     const void *memory = program_value(p, r, name, &desc);
     CHECK(memory, ERROR_INTERNAL, "the program has no value \"%s\"", name);
+    TRY(runtime_synchronize(r));
     void *staged = malloc(tensor_bytes(desc));
     CHECK(staged, ERROR_MEMORY, "no memory to read %s", name);
     int status = device->ops->read(device, staged, memory, tensor_bytes(desc));

@@ -9,16 +9,11 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 enum { LANES = UPLOAD_LANES / 2 }; /* of one feed; a trainer has two */
 
 /* A set may stay on the device if it takes at most this much, and this share of the free memory. */
 static const size_t resident_limit = (size_t)1 << 30, resident_share = 4;
-
-/* An upload that takes longer waits for something that may never come. */
-static const double patient_seconds = 10;
-static const long poll_ns = 50000;
 
 struct feed {
     experiment *e;
@@ -183,7 +178,7 @@ void feed_close(feed **made)
 {
     feed *f = *made;
     *made = NULL;
-    if (!f || experiment_is_stuck(f->e))
+    if (!f)
         return;
     for (int i = 0; i < LANES; i++)
         if (f->staged[i])
@@ -202,21 +197,17 @@ static int upload_lane(const feed *f, int lane)
     return f->training ? lane : LANES + lane;
 }
 
-/* An upload waits for launches, and these for sums over the ranks: never without an eye on the peers. */
-static int await_upload(const feed *f, int lane)
+static int is_uploaded(void *context, bool *done)
 {
-    const experiment *e = f->e;
-    const double limit = run_clock() + patient_seconds;
-    for (bool done = false;;) {
-        TRY(e->device->ops->upload_done(e->device, upload_lane(f, lane), &done));
-        if (done)
-            return 0;
-        if (e->sums)
-            TRY(e->sums->ops->progress(e->sums));
-        if (run_clock() > limit)
-            TRY(runtime_synchronize(&f->e->run));
-        nanosleep(&(struct timespec){.tv_nsec = poll_ns}, NULL);
-    }
+    const feed *f = context;
+    backend *device = f->e->device;
+    return device->ops->upload_done(device, upload_lane(f, f->lane), done);
+}
+
+/* The upload of `next`. */
+static int await_upload(feed *f)
+{
+    return runtime_await(&f->e->run, is_uploaded, f);
 }
 
 /* Takes the next batch from the loader; its bytes begin to come. The loader may have given up the one before. */
@@ -260,7 +251,7 @@ int feed_seek(feed *f, int64_t epoch, int64_t step)
     if (f->ahead && f->next.epoch == epoch && f->next.step == step)
         return 0;
     if (f->ahead)
-        TRY(await_upload(f, f->lane));
+        TRY(await_upload(f));
     f->ahead = false;
     return loader_seek(f->batches, (int32_t)epoch, (int32_t)step);
 }
@@ -341,7 +332,7 @@ int feed_next(feed *f, feed_batch *batch)
 {
     TRY(take(f));
     if (uploads(f)) {
-        TRY(await_upload(f, f->lane)); /* the loader takes the batch's memory back */
+        TRY(await_upload(f)); /* the loader takes the batch's memory back */
         TRY(fetch(f));
     }
     *batch = (feed_batch){f->step, f->now.images, f->now.position, f->labels};
