@@ -27,6 +27,9 @@ typedef struct {
     int64_t skipped;    /* steps skipped that were reported */
     double line_start, epoch_start, live_time;
     double images_before; /* of this epoch, trained on before this process resumed it */
+    comm_request vote;    /* on whether to stop; under way where `votes` */
+    int64_t stop_votes;
+    bool votes, stops;
 } trainer;
 
 static int open_output(trainer *t)
@@ -144,7 +147,8 @@ static int finish_line(trainer *t, double lr)
     return 0;
 }
 
-/* Reading the sums waits for the device, so this is done a few times a second only. */
+/* Only where the device has done a step when the host goes on: elsewhere a look at its sums would wait for all that is
+ * queued. A few times a second. */
 static int show_live(trainer *t, double lr)
 {
     metrics sums;
@@ -156,6 +160,26 @@ static int show_live(trainer *t, double lr)
     report_live(t->e, &r);
     t->live_time = run_clock();
     return 0;
+}
+
+static int count_votes(trainer *t)
+{
+    if (!t->votes)
+        return 0;
+    t->votes = false;
+    TRY(comm_wait(t->e->ranks, &t->vote));
+    t->stops = t->stop_votes > 0;
+    return 0;
+}
+
+/* All ranks stop after the same step. A step's vote is counted after the next one: to wait for it at once would let no
+ * rank's host run ahead of the others'. */
+static int vote_on_stop(trainer *t)
+{
+    TRY(count_votes(t));
+    t->stop_votes = stop_signal() != 0;
+    t->votes = true;
+    return comm_all_reduce_start(t->e->ranks, &t->stop_votes, 1, COMM_I64, &t->vote);
 }
 
 static bool is_last_step(const trainer *t)
@@ -171,24 +195,18 @@ static int run_epoch_steps(trainer *t)
     TRY(comm_agree(t->e->ranks, feed_seek(t->batches, t->at.epoch, first_part)));
     t->epoch_start = t->line_start = run_clock();
     t->images_before = t->at.epoch_sums.images;
-    while (t->at.step < t->steps && !is_last_step(t)) {
+    while (t->at.step < t->steps && !is_last_step(t) && !t->stops) {
         double lr = 0;
         TRY(run_step(t, &lr));
-        int64_t stop = stop_signal();
-        TRY(comm_all_reduce(t->e->ranks, &stop, 1, COMM_I64)); /* all ranks stop after the same step */
-        bool saves = stop || (c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0);
+        TRY(vote_on_stop(t));
         bool ends = t->at.step == t->steps || is_last_step(t);
+        bool saves = t->stops || (c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0);
         if (t->at.step % c->log.every == 0 || saves || ends)
             TRY(finish_line(t, lr));
-        else if (t->e->log->terminal)
+        else if (t->e->log->terminal && t->e->device->ops->host_memory)
             TRY(show_live(t, lr));
         if ((saves || is_last_step(t)) && t->at.step < t->steps)
             TRY(checkpoint_save(t->e, &t->at, "last.h5", true));
-        if (stop && !ends)
-            return comm_agree(t->e->ranks,
-                              error_set(ERROR_STOPPED,
-                                        "stopped by a signal in epoch %lld after step %lld; --resume auto goes on",
-                                        (long long)t->at.epoch + 1, (long long)t->at.step));
     }
     return 0;
 }
@@ -236,13 +254,24 @@ static void say_where(const trainer *t)
     log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
 }
 
+static bool is_finished(const trainer *t)
+{
+    return t->at.epoch >= t->e->config.train.epochs || is_last_step(t);
+}
+
 static int run_epochs(trainer *t)
 {
-    while (t->at.epoch < t->e->config.train.epochs && !is_last_step(t)) {
+    while (!is_finished(t) && !t->stops) {
         TRY(run_epoch_steps(t));
         if (t->at.step == t->steps)
             TRY(finish_epoch(t));
     }
+    if (!is_finished(t))
+        return comm_agree(t->e->ranks,
+                          error_set(ERROR_STOPPED,
+                                    "stopped by a signal in epoch %lld after step %lld; --resume auto goes on",
+                                    (long long)t->at.epoch + 1, (long long)t->at.step));
+    TRY(count_votes(t)); /* before the communicator goes */
     say_where(t);
     return 0;
 }
