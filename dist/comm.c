@@ -38,14 +38,15 @@ static int refuse_lonely_task(void)
     return 0;
 }
 
-int comm_open(comm **out)
+int comm_open(comm **out, const comm_limits *limits)
 {
+    static const comm_limits usual = {.patience_seconds = COMM_PATIENCE_SECONDS, .grace_seconds = COMM_GRACE_SECONDS};
     *out = NULL;
     if (!launcher_started_us()) {
         TRY(refuse_lonely_task());
         return comm_open_self(out);
     }
-    TRY(comm_open_mpi(out));
+    TRY(comm_open_mpi(out, limits ? limits : &usual));
     int status = (*out)->info.size == 1 ? refuse_lonely_task() : 0;
     if (status < 0) {
         comm_close(*out);
@@ -57,6 +58,13 @@ int comm_open(comm **out)
 const comm_info *comm_describe(const comm *c)
 {
     return &c->info;
+}
+
+double comm_patience(const comm *c)
+{
+    enum { STEPS = 30, STEP_SECONDS = 1 };
+    int rank = c->info.rank;
+    return c->limits.patience_seconds + STEP_SECONDS * (rank < STEPS ? rank : STEPS);
 }
 
 int comm_all_reduce_start(comm *c, void *data, size_t count, comm_dtype type, comm_request *request)
@@ -149,7 +157,8 @@ int comm_agree(comm *c, int status)
 
 bool comm_peer_failed(const comm *c)
 {
-    return c->ops->peer_failed(c) || (message_is_agreed(c) && c->agreed_rank != c->info.rank);
+    /* Peers of an agreed failure's rank may have told it of the end already: it speaks all the same, and it alone. */
+    return message_is_agreed(c) ? c->agreed_rank != c->info.rank : c->ops->peer_failed(c);
 }
 
 void comm_abort(comm *c, int code)
@@ -162,6 +171,16 @@ void comm_abort(comm *c, int code)
     if (message_is_agreed(c) && c->agreed_rank != c->info.rank)
         c->ops->await_abort(c);
     c->ops->abort(c, text);
+}
+
+void comm_leave_thread(comm *c)
+{
+    c->has_left_thread = true;
+}
+
+bool comm_has_left_thread(const comm *c)
+{
+    return c->has_left_thread;
 }
 
 void comm_close(comm *c)

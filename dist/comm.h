@@ -46,23 +46,46 @@ typedef struct {
     uintptr_t handle[4];
 } comm_request;
 
+enum { COMM_PATIENCE_SECONDS = 600, COMM_GRACE_SECONDS = 30 };
+
+/* What bounds the waits that no peer's death ends. */
+typedef struct {
+    /* How long a wait for other ranks may take while all of them are alive. One may be away for a while: it writes a
+     * checkpoint, or chooses convolutions for a last batch. */
+    double patience_seconds;
+
+    /* How long after a peer's failure the main thread may take to come to comm_abort. */
+    double grace_seconds;
+
+    /* The last resort, called from a thread of the communicator's when the main thread is past these limits in
+     * something that cannot be watched: a launch into a full queue of the GPU, the release of its memory, MPI's opening
+     * and end. Has to end the process, with the message on stderr where it is not NULL (a peer has told otherwise). A
+     * function of the main program's, since a library does not end processes; NULL: nobody does. */
+    void (*end_process)(const char *message);
+} comm_limits;
+
 /* Opens MPI when a launcher (mpirun, srun --mpi=pmix) started this process, else a communicator of one rank that needs
  * no MPI daemon. Only once in a process. A process that finds itself alone in a Slurm job of several tasks
  * (SLURM_NTASKS > 1) is refused with ERROR_USAGE and a message that says how to launch. When opening fails for any
- * rank, it fails for all with the same message; end the process without MPI then. */
-int comm_open(comm **out);
+ * rank, it fails for all with the same message; end the process without MPI then. `limits` NULL: the numbers
+ * above, and no last resort. */
+int comm_open(comm **out, const comm_limits *limits);
 
 /* A communicator of one rank, always. */
 int comm_open_self(comm **out);
 
 const comm_info *comm_describe(const comm *c);
 
+/* patience_seconds, and a little more the higher the rank: of ranks that wait for the same thing the first one to give
+ * up then is alone, and its peers hear of it. */
+double comm_patience(const comm *c);
+
 /* Sum over the ranks, in place, added in rank order: the same bits on every rank and in every run with as many ranks.
  * Numbers of 16 bits are added in float32 and rounded once. */
 int comm_all_reduce(comm *c, void *data, size_t count, comm_dtype type);
 
-/* The same, not waiting: `data` must not be touched until comm_wait. Every started request is waited for, in the order
- * of start, before comm_close. */
+/* The same, not waiting: `data` must not be touched until comm_wait. Every started request is waited for, in any order,
+ * before comm_close. */
 int comm_all_reduce_start(comm *c, void *data, size_t count, comm_dtype type, comm_request *request);
 int comm_wait(comm *c, comm_request *request);
 
@@ -80,8 +103,8 @@ int comm_all_gather(comm *c, const void *data, size_t bytes, void *all);
  * The communicator stays usable. Agreements nest: a failure that was agreed on keeps its text in an outer one. */
 int comm_agree(comm *c, int status);
 
-/* After a failure: true when it came from a peer, which has reported it (or could not any more, see above), so that
- * this rank keeps quiet. Goes by the failed call's error_message(): ask before another error replaces it. */
+/* After a failure: true when it came from a peer, which reports it (or could not any more, see above), so that this
+ * rank keeps quiet. Goes by the failed call's error_message(): ask before another error replaces it. */
 bool comm_peer_failed(const comm *c);
 
 /* Makes error_message(), or else the text of `code`, begin with "rank R on HOST: ", where there are several ranks and
@@ -89,8 +112,15 @@ bool comm_peer_failed(const comm *c);
 void comm_sign_error(const comm *c, int code);
 
 /* Tells the peers that this rank fails, with error_message() or else the text of `code`, so that they return ERROR_COMM
- * at once. Returns within about two seconds. MPI is left as it is: only _exit may follow. */
+ * at once. Returns within about two seconds, or where a failure was agreed on when the rank that it came from has
+ * spoken. MPI is left as it is: only _exit may follow. Comes before whatever may take long or for ever, such as closing
+ * a GPU: until then the peers wait. */
 void comm_abort(comm *c, int code);
+
+/* Notes that a thread is left which cannot be ended, and asks for that note. Exit handlers would take away what it
+ * works on: the process must end by _exit then. */
+void comm_leave_thread(comm *c);
+bool comm_has_left_thread(const comm *c);
 
 /* Orderly end: all ranks call it. Frees c. NULL is fine. */
 void comm_close(comm *c);

@@ -25,6 +25,8 @@ typedef struct {
 struct comm {
     const comm_ops *ops;
     comm_info info;
+    comm_limits limits;
+    bool has_left_thread;
     char host[HOST_BYTES];
     int agreed_rank; /* where the last failed comm_agree had its cause; -1: none has failed */
     char agreed_text[COMM_TEXT_BYTES];
@@ -32,6 +34,6 @@ struct comm {
 
 void comm_name_host(char host[HOST_BYTES]);
 
-int comm_open_mpi(comm **out);
+int comm_open_mpi(comm **out, const comm_limits *limits);
 
 #endif

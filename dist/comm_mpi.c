@@ -1,9 +1,10 @@
 /* Opens and closes MPI and the control channel beside it.
  * Invariant: a communicator that was handed out has a running control channel. Only opening and MPI_Finalize use MPI
- * calls that block. Threads: main thread only; MPI is told so. */
+ * calls that block, each under a time limit. Threads: main thread only; MPI is told so. */
 #include "comm_mpi.h"
 
 #include "base/error.h"
+#include "time_limit.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -31,7 +32,7 @@ static void mpi_abort(comm *c, const char *text)
 
 static void mpi_await_abort(comm *c)
 {
-    enum { ABORT_MS = 1000 };
+    enum { ABORT_MS = 10000 }; /* it may be slow, and a launcher would take its message away with it */
     control_await_failure(((comm_mpi *)c)->channel, ABORT_MS);
 }
 
@@ -43,15 +44,22 @@ static void free_all(comm_mpi *m)
     free(m);
 }
 
+static void end_mpi(comm_mpi *m)
+{
+    time_limit *limit = time_limit_start(m->base.limits.patience_seconds, m->base.limits.end_process, "the end of MPI");
+    MPI_Comm_free(&m->second);
+    MPI_Comm_free(&m->calls);
+    MPI_Finalize();
+    time_limit_stop(limit);
+}
+
 /* With a peer gone MPI_Finalize might wait for it for ever: MPI is then left as it is. */
 static void mpi_close(comm *c)
 {
     comm_mpi *m = (comm_mpi *)c;
     if (comm_mpi_barrier(c) == 0) {
         control_leave(m->channel, NULL);
-        MPI_Comm_free(&m->second);
-        MPI_Comm_free(&m->calls);
-        MPI_Finalize();
+        end_mpi(m);
     }
     free_all(m);
 }
@@ -136,7 +144,7 @@ static int open_channel(comm_mpi *m)
         fd[r] = -1;
     int status = connect_ranks(m, fd);
     if (status == 0)
-        status = control_open(&m->channel, rank, size, m->place, fd);
+        status = control_open(&m->channel, rank, size, m->place, fd, &m->base.limits);
     else
         for (int r = 0; r < size; r++)
             if (fd[r] >= 0)
@@ -169,13 +177,16 @@ static int open_parts(comm_mpi *m)
 }
 
 /* A failure leaves MPI as it is: finalizing waits for ranks that may not come. */
-int comm_open_mpi(comm **out)
+int comm_open_mpi(comm **out, const comm_limits *limits)
 {
     comm_mpi *m = calloc(1, sizeof *m);
     CHECK(m, ERROR_MEMORY, "out of memory for a communicator");
     m->base.ops = &mpi_ops;
     m->base.agreed_rank = -1;
+    m->base.limits = *limits;
+    time_limit *limit = time_limit_start(limits->patience_seconds, limits->end_process, "opening MPI");
     int status = open_parts(m);
+    time_limit_stop(limit);
     if (status < 0) {
         free_all(m);
         return status;

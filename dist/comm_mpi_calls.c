@@ -1,7 +1,7 @@
 /* Owns the collectives over MPI, among them the started sums.
  * Invariant: MPI never blocks this process: only non-blocking calls are made, and every wait looks at the control
- * channel. A sum adds the ranks' values in rank order, so its bits are the same on every rank and in every run,
- * whatever the MPI library. Threads: main thread only. */
+ * channel and at a clock. A sum adds the ranks' values in rank order, so its bits are the same on every rank and in
+ * every run, whatever the MPI library. Threads: main thread only. */
 #include "comm_mpi.h"
 
 #include "base/error.h"
@@ -214,15 +214,27 @@ int comm_mpi_all_reduce_start(comm *c, void *data, size_t count, comm_dtype type
     return start_exchange(m, s);
 }
 
+/* A rank whose watchdog lives may hang all the same. */
+static int check_patience(const comm_mpi *m, const char *what, double begin)
+{
+    double patience = comm_patience(&m->base);
+    CHECK(clock_seconds() < begin + patience, ERROR_COMM,
+          "%s has taken %g s, while every rank is alive: one of them hangs, or its network or disk does", what,
+          patience);
+    return 0;
+}
+
 int comm_mpi_wait(comm *c, comm_request *request)
 {
     comm_mpi *m = (comm_mpi *)c;
     started_sum *s = (started_sum *)request->handle[0];
+    double begin = clock_seconds();
     for (int polls = 0;; clock_pause(&polls)) {
         TRY(advance_sums(m));
         TRY(control_check(m->channel)); /* first: MPI may complete a call on what a dead peer left */
         if (s->stage == SUM_DONE)
             break;
+        TRY(check_patience(m, "a sum over the ranks", begin));
     }
     started_sum **link = &m->first_sum;
     while (*link != s)
@@ -238,6 +250,7 @@ int comm_mpi_wait(comm *c, comm_request *request)
 static int finish(comm_mpi *m, const char *what, int mpi_code, MPI_Request *request)
 {
     TRY(mpi_status(m, what, mpi_code));
+    double begin = clock_seconds();
     for (int polls = 0;; clock_pause(&polls)) {
         int done = 0;
         TRY(advance_sums(m));
@@ -245,6 +258,7 @@ static int finish(comm_mpi *m, const char *what, int mpi_code, MPI_Request *requ
         TRY(control_check(m->channel));
         if (done)
             return 0;
+        TRY(check_patience(m, what, begin));
     }
 }
 

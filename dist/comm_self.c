@@ -81,6 +81,7 @@ int comm_open_self(comm **out)
     CHECK(c, ERROR_MEMORY, "out of memory for a communicator");
     c->ops = &self_ops;
     c->agreed_rank = -1;
+    c->limits.patience_seconds = COMM_PATIENCE_SECONDS;
     comm_name_host(c->host);
     c->info = (comm_info){.size = 1, .local_size = 1, .host = c->host, .library = "single process"};
     *out = c;

@@ -1,18 +1,18 @@
 /* Owns the control channel's sockets and the watchdog thread.
  * Invariant: `failure` is written once, by the watchdog, before `failed` becomes true, and never changes after that.
  * Threads: after control_open only the watchdog touches links and sockets. The main thread asks it to leave by writing
- * `last_words`, then `leaving`, then the eventfd. The watchdog never ends the process; it writes to stderr in one case:
- * a rank died without a word, and the launcher may kill this one before its main thread, deep in a computation or held
- * up inside MPI, can report it. */
+ * `last_words`, then `leaving`, then the eventfd. The watchdog writes to stderr in one case: a rank died without a
+ * word, and the launcher may kill this one before its main thread, deep in a computation or held up inside MPI, can
+ * report it. It lets the process be ended in one case, too: the main thread does not come to know of a failure, since
+ * it waits for a GPU that waits for the failed rank. */
 #include "control.h"
 
 #include "base/error.h"
 #include "clock.h"
+#include "quiet_thread.h"
 
 #include <errno.h>
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -51,12 +51,14 @@ typedef struct {
 struct control {
     int rank, size, n_links; /* link[r] leads to rank r */
     const rank_place *place;
+    comm_limits limits;
     pthread_t thread;
     bool running; /* main thread's */
     int wake;
 
     atomic_bool failed;
     char failure[TEXT_BYTES];
+    double failed_at; /* watchdog's */
 
     atomic_bool leaving;
     bool has_last_words;
@@ -105,6 +107,7 @@ static void note_failure(control *ctl, int rank, const char *text)
     if (!takes_news(ctl))
         return;
     snprintf(ctl->failure, sizeof ctl->failure, "%s", text);
+    ctl->failed_at = clock_seconds();
     atomic_store_explicit(&ctl->failed, true, memory_order_release);
     if (ctl->rank == 0)
         send_all(ctl, FRAME_FAILURE, rank, ctl->failure);
@@ -222,6 +225,15 @@ static void check_silence(control *ctl)
             note_death(ctl, i, true);
 }
 
+/* The failure has been told by then: the rank it came from, or the one that reports a death, has spoken. */
+static void check_main_thread(const control *ctl)
+{
+    bool late = atomic_load_explicit(&ctl->failed, memory_order_relaxed) &&
+                clock_seconds() > ctl->failed_at + ctl->limits.grace_seconds;
+    if (late && !atomic_load(&ctl->leaving) && ctl->limits.end_process)
+        ctl->limits.end_process(NULL);
+}
+
 static bool any_open(const control *ctl)
 {
     for (int i = 0; i < ctl->n_links; i++)
@@ -256,6 +268,7 @@ static void *watch(void *argument)
         }
         listen_to_links(ctl, 1 + (int)((next_beat - now) * 1000.0));
         check_silence(ctl);
+        check_main_thread(ctl);
     }
     if (ctl->has_last_words)
         say_last_words(ctl);
@@ -264,21 +277,16 @@ static void *watch(void *argument)
     return NULL;
 }
 
-/* Signals belong to the main thread. */
 static int start_watchdog(control *ctl)
 {
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&ctl->thread, NULL, watch, ctl);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    int error = quiet_thread_start(&ctl->thread, watch, ctl);
     if (error)
         return error_set(ERROR_COMM, "control channel: no watchdog thread: %s", strerror(error));
     ctl->running = true;
     return 0;
 }
 
-int control_open(control **out, int rank, int size, const rank_place *place, const int *fd)
+int control_open(control **out, int rank, int size, const rank_place *place, const int *fd, const comm_limits *limits)
 {
     int n_links = rank == 0 ? size : 1;
     control *ctl = calloc(1, sizeof *ctl + (size_t)n_links * sizeof(control_link));
@@ -296,6 +304,7 @@ int control_open(control **out, int rank, int size, const rank_place *place, con
     ctl->size = size;
     ctl->n_links = n_links;
     ctl->place = place;
+    ctl->limits = *limits;
     ctl->polled = polled;
     double now = clock_seconds();
     for (int i = 0; i < n_links; i++) {

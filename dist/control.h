@@ -6,6 +6,7 @@
 #ifndef TESKD_DIST_CONTROL_H
 #define TESKD_DIST_CONTROL_H
 
+#include "comm.h"
 #include "rendezvous.h"
 
 #include <stdbool.h>
@@ -13,8 +14,10 @@
 typedef struct control control;
 
 /* Starts the watchdog over the sockets that rendezvous gave: on rank 0 fd[0..size-1] with fd[0] = -1, on the others
- * fd[0] alone. `place` has `size` entries and outlives the channel. Owns the sockets from then on, on failure too. */
-int control_open(control **out, int rank, int size, const rank_place *place, const int *fd);
+ * fd[0] alone. `place` has `size` entries and outlives the channel. Owns the sockets from then on, on failure too.
+ * `limits` says when the watchdog gives the main thread up: too long after a failure became known without
+ * control_leave. */
+int control_open(control **out, int rank, int size, const rank_place *place, const int *fd, const comm_limits *limits);
 
 /* 0 while no peer is known to have failed, else ERROR_COMM with the failure's message. Cheap: one atomic load. */
 int control_check(const control *ctl);

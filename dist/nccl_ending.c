@@ -3,9 +3,8 @@
 #include "nccl_ending.h"
 
 #include "clock.h"
+#include "quiet_thread.h"
 
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 
@@ -24,7 +23,6 @@ static void *run(void *argument)
     return NULL;
 }
 
-/* Signals belong to the main thread. */
 nccl_ending *nccl_ending_start(nccl_end *end, ncclComm_t communicator)
 {
     nccl_ending *ending = calloc(1, sizeof *ending);
@@ -32,16 +30,10 @@ nccl_ending *nccl_ending_start(nccl_end *end, ncclComm_t communicator)
         return NULL;
     ending->end = end;
     ending->communicator = communicator;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    int error = pthread_create(&ending->thread, NULL, run, ending);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (error) {
-        free(ending);
-        return NULL;
-    }
-    return ending;
+    if (quiet_thread_start(&ending->thread, run, ending) == 0)
+        return ending;
+    free(ending);
+    return NULL;
 }
 
 bool nccl_ending_wait(nccl_ending *ending, double seconds)

@@ -447,6 +447,8 @@ static void close_reduction(reduction *base)
     end_communicator(self);
     if (!self->communicator || nccl_ending_wait(self->ending, GRACE_SECONDS))
         destroy(self);
+    else
+        comm_leave_thread(self->ranks);
     free(self);
     error_set(0, "%s", message);
 }

@@ -86,6 +86,25 @@ static int exit_code(int status)
     }
 }
 
+/* What ends a process whose main thread is stuck for good (dist/comm.h): an exit handler would get stuck with it. */
+static void end_process(const char *message)
+{
+    if (message)
+        fprintf(stderr, "teskd: %s\n", message);
+    _exit(1);
+}
+
+/* Exit handlers must not run beside a thread that cannot be ended. */
+static int end_in_order(comm *ranks)
+{
+    bool has_left_thread = comm_has_left_thread(ranks);
+    comm_close(ranks);
+    int code = fflush(stdout) == 0 ? 0 : 1;
+    if (has_left_thread)
+        _exit(code);
+    return code;
+}
+
 int main(int argc, char **argv)
 {
     comm *ranks;
@@ -94,7 +113,8 @@ int main(int argc, char **argv)
         print_usage(stderr);
         return 2;
     }
-    int status = comm_open(&ranks);
+    const comm_limits limits = {COMM_PATIENCE_SECONDS, COMM_GRACE_SECONDS, end_process};
+    int status = comm_open(&ranks, &limits);
     if (status < 0) {
         fprintf(stderr, "teskd: %s\n", error_message());
         return exit_code(status);
@@ -103,10 +123,8 @@ int main(int argc, char **argv)
     log_open(&log, info->rank, info->size, info->host);
     status = run_command(argc, argv, &log, ranks);
     log_close(&log);
-    if (status == 0) {
-        comm_close(ranks);
-        return fflush(stdout) == 0 ? 0 : 1;
-    }
+    if (status == 0)
+        return end_in_order(ranks);
     if (!comm_peer_failed(ranks)) {
         comm_sign_error(ranks, status);
         fprintf(stderr, "teskd: %s\n", error_message());

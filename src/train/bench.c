@@ -216,7 +216,8 @@ static int time_all(timing *t)
         status = time_launches(t, batches);
     if (status == 0)
         status = time_without_sums(t, batches);
-    feed_close(&batches);
+    if (experiment_closes(t->e, status))
+        feed_close(&batches);
     qsort(t->step_seconds, (size_t)t->steps, sizeof *t->step_seconds, by_value);
     return status;
 }

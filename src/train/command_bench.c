@@ -21,8 +21,7 @@ static int run(const options *o, logger *log, comm *ranks)
     int status = experiment_open(&e, &config, log, ranks, DATA_TRAIN);
     if (status == 0)
         status = bench_training(&e, &wanted);
-    experiment_close(&e);
-    return status;
+    return experiment_end(&e, status);
 }
 
 const command command_bench = {

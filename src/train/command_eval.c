@@ -52,7 +52,8 @@ static int evaluate_checkpoint(experiment *e, const options *o, predictions *out
     metrics mean;
     TRY(feed_open(&batches, e, false));
     int status = evaluate_pictures(e, batches, out, &mean);
-    feed_close(&batches);
+    if (experiment_closes(e, status))
+        feed_close(&batches);
     TRY(status);
     log_info(e->log, "%s%s%s", o->checkpoint, e->config.eval.ema ? ", averaged weights" : "",
              e->config.eval.flip ? ", pictures and their mirror images" : "");
@@ -98,8 +99,7 @@ static int run(const options *o, logger *log, comm *ranks)
     int status = experiment_open(&e, &config, log, ranks, DATA_TEST);
     if (status == 0)
         status = run_evaluation(&e, o);
-    experiment_close(&e);
-    return status;
+    return experiment_end(&e, status);
 }
 
 const command command_eval = {

@@ -165,8 +165,7 @@ static int run(const options *o, logger *log, comm *ranks)
     if (status == 0)
         log_info(log, "%s: %s with %d classes from %s, ready for eval --checkpoint or train --resume", o->out,
                  e.step.model.network->name, e.step.model.classes, o->from);
-    experiment_close(&e);
-    return status;
+    return experiment_end(&e, status);
 }
 
 const command command_import = {

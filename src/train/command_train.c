@@ -33,8 +33,7 @@ static int run(const options *o, logger *log, comm *ranks)
     int status = experiment_open(&e, &o->config, log, ranks, needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE);
     if (status == 0)
         status = run_training(&e, o);
-    experiment_close(&e);
-    return status;
+    return experiment_end(&e, status);
 }
 
 const command command_train = {

@@ -162,15 +162,20 @@ int experiment_open(experiment *e, const settings *config, logger *log, comm *ra
     return 0;
 }
 
-bool experiment_is_stuck(const experiment *e)
+bool experiment_closes(const experiment *e, int status)
 {
-    return e->device && !e->device->ops->host_memory && comm_peer_failed(e->ranks);
+    return status == 0 || (e->info->size == 1 && !e->sums);
+}
+
+int experiment_end(experiment *e, int status)
+{
+    if (experiment_closes(e, status))
+        experiment_close(e);
+    return status;
 }
 
 void experiment_close(experiment *e)
 {
-    if (experiment_is_stuck(e))
-        return;
     if (e->run.options.device)
         runtime_close(&e->run);
     if (e->sums)

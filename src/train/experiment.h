@@ -45,6 +45,14 @@ typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2 } data_parts;
 int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts);
 void experiment_close(experiment *e);
 
+/* Whether work that came out as `status` is cleaned up. Not after a failure of one of several ranks: the process is
+ * about to end, the peers wait for word of the failure until it has been reported, and freeing memory of a device could
+ * wait for a sum that never ends. */
+bool experiment_closes(const experiment *e, int status);
+
+/* Closes, where that is to be; returns `status`. */
+int experiment_end(experiment *e, int status);
+
 /* Builds the programs of a training step with fresh parameters / of an evaluation. The first of the two calls makes the
  * store. */
 int experiment_build_training(experiment *e);
@@ -52,10 +60,6 @@ int experiment_build_evaluation(experiment *e);
 
 /* Allocates what the programs need. */
 int experiment_bind(experiment *e);
-
-/* After a failure: whether the device may never end its work, because its sums lost a peer. Freeing memory would wait
- * for that. Goes by error_message(), as comm_peer_failed does. */
-bool experiment_is_stuck(const experiment *e);
 
 /* Are the pictures made up? */
 bool experiment_makes_data(const settings *config);

@@ -7,9 +7,6 @@
 #include "dist/nccl_reduction.h"
 #include "kernels/cuda_open.h"
 
-/* A rank may be away for a while: writing a checkpoint, choosing convolutions for a last batch. */
-static const double deadline_seconds = 600;
-
 static int open_nccl(reduction **out, const settings *config, backend *device, comm *ranks, logger *log)
 {
     bool distinct;
@@ -21,7 +18,7 @@ static int open_nccl(reduction **out, const settings *config, backend *device, c
         log_info(log, "ranks share a GPU, which NCCL refuses: sums go through host memory (run.reduction = mpi)");
         return host_reduction_open(out, ranks, device);
     }
-    const nccl_options options = {deadline_seconds, config->run.deterministic};
+    const nccl_options options = {comm_patience(ranks), config->run.deterministic};
     int status = nccl_reduction_open(out, cuda_backend_libraries(device), ranks, cuda_backend_stream(device), &options);
     return status < 0 ? error_prefix(status, "NCCL (run.reduction = mpi does without)") : 0;
 }

@@ -283,8 +283,10 @@ int train(experiment *e, const char *resume)
     int status = open_all(&t, resume);
     if (status == 0)
         status = run_epochs(&t);
-    feed_close(&t.batches);
-    feed_close(&t.test_batches);
+    if (experiment_closes(e, status)) {
+        feed_close(&t.batches);
+        feed_close(&t.test_batches);
+    }
     int closed = t.json.file ? json_close(&t.json) : 0;
     return status < 0 ? status : closed;
 }

@@ -55,7 +55,7 @@ int main(int argc, char **argv)
     if (argc != 3)
         return 2;
     comm *c = NULL;
-    if (comm_open(&c) < 0) {
+    if (comm_open(&c, NULL) < 0) {
         fprintf(stderr, "failing_rank: %s\n", error_message());
         return 2;
     }

@@ -240,7 +240,7 @@ static void test_agree(void **state)
 static int open_comm(void **state)
 {
     comm *c = NULL;
-    if (comm_open(&c) < 0) {
+    if (comm_open(&c, NULL) < 0) {
         fprintf(stderr, "%s\n", error_message());
         return -1;
     }

@@ -16,6 +16,8 @@
 
 #include <cmocka.h>
 
+static const comm_limits limits = {.grace_seconds = 60};
+
 enum { SIZE = 4, NEWS_MS = 5000, QUIET_MS = 300 };
 
 typedef struct {
@@ -86,7 +88,7 @@ static int connect_star(void **state)
 
 static void open_channel(star *s, int rank)
 {
-    assert_int_equal(control_open(&s->channel[rank], rank, SIZE, s->place, s->fd[rank]), 0);
+    assert_int_equal(control_open(&s->channel[rank], rank, SIZE, s->place, s->fd[rank], &limits), 0);
 }
 
 static int open_star(void **state)

@@ -14,7 +14,7 @@
 static int setup(void **state)
 {
     comm *ranks;
-    if (comm_open(&ranks) < 0)
+    if (comm_open(&ranks, NULL) < 0)
         fail_msg("%s", error_message());
     *state = ranks;
     return 0;

@@ -79,7 +79,7 @@ int main(int argc, char **argv)
     comm *c = NULL;
     if (argc != 3)
         return 2;
-    if (comm_open(&c) < 0) {
+    if (comm_open(&c, NULL) < 0) {
         fprintf(stderr, "nccl_failing_rank: %s\n", error_message());
         return 2;
     }

@@ -19,7 +19,8 @@ size_t left_behind;
 int fixture_open(void **state)
 {
     (void)state;
-    if (comm_open(&ranks) < 0 || cuda_libraries_open(&libraries) < 0 || cuda_library_check(libraries, CUDA_NCCL) < 0) {
+    if (comm_open(&ranks, NULL) < 0 || cuda_libraries_open(&libraries) < 0 ||
+        cuda_library_check(libraries, CUDA_NCCL) < 0) {
         fprintf(stderr, "%s\n", error_message());
         return -1;
     }
