@@ -7,9 +7,15 @@ mpirun=$1 program=$2 mode=$3 rank=$4
 shift 4
 options=$#
 
+# Where `saw`, every survivor hears of it: not those that mpirun may kill first, while they compute or while MPI itself
+# reports a lost peer, and not those that are stuck.
+saw=$options
 case $mode in
-killed | busy) message="rank $rank on $(hostname) ended without a word (its connection closed)" ;;
-abort | agree) message="rank $rank on $(hostname): the disk is full" ;;
+killed | busy | queued) message="rank $rank on $(hostname) ended without a word (its connection closed)" ;;
+stuck) message="rank $rank on $(hostname) ended without a word (its connection closed)" saw=0 ;;
+abort | agree | slow) message="rank $rank on $(hostname): the disk is full" saw=1 ;;
+silent) message="rank 0 on $(hostname): a sum over the ranks has taken 3 s, while every rank is alive" saw=0 ;;
+deadline) message="rank 0 on $(hostname): waiting for the GPU: its sums over the ranks were not done within" saw=0 ;;
 *) echo "unknown mode $mode" && exit 2 ;;
 esac
 
@@ -35,8 +41,7 @@ count=$(grep -c "^[^ ]*failing_rank: " "$folder/err")
 ((count == 1)) || fail "$count messages instead of one"
 grep -qF "failing_rank: $message" "$folder/err" || fail "no message \"$message\""
 
-# Not asked of survivors that mpirun may kill first: while they compute, or while MPI itself reports a lost peer.
-if ((options)) || [[ $mode == abort || $mode == agree ]]; then
+if ((saw)); then
     for survivor in 0 1 2; do
         [[ $survivor == "$rank" ]] || grep -qF "rank $survivor saw: $message" "$folder/out" ||
             fail "rank $survivor did not see \"$message\""
