@@ -23,16 +23,38 @@ static void read_boot_id(char *text, int bytes)
     fclose(file);
 }
 
-static bool any_equal(const gpu_place *places, int n)
+static bool same_host(const gpu_place *a, const gpu_place *b)
 {
-    for (int i = 0; i < n; i++)
-        for (int j = 0; j < i; j++)
-            if (memcmp(&places[i], &places[j], sizeof *places) == 0)
-                return true;
-    return false;
+    return memcmp(a->host, b->host, sizeof a->host) == 0 && memcmp(a->boot, b->boot, sizeof a->boot) == 0;
 }
 
-int nccl_gpus_are_distinct(comm *ranks, const char *gpu_id, bool *distinct)
+/* On the host of places[first]. */
+static void count_on_host(const gpu_place *places, int n, int first, gpu_sharing *found)
+{
+    *found = (gpu_sharing){0};
+    snprintf(found->host, sizeof found->host, "%s", places[first].host);
+    for (int i = 0; i < n; i++) {
+        bool is_new = true;
+        if (!same_host(&places[i], &places[first]))
+            continue;
+        for (int k = 0; k < i; k++)
+            is_new = is_new && memcmp(&places[k], &places[i], sizeof *places) != 0;
+        found->ranks++;
+        found->gpus += is_new;
+    }
+}
+
+static void find_host(const gpu_place *places, int n, gpu_sharing *found)
+{
+    for (int i = 0; i < n; i++) {
+        count_on_host(places, n, i, found);
+        if (found->gpus < found->ranks)
+            return;
+    }
+    found->ranks = 0;
+}
+
+int nccl_find_sharing(comm *ranks, const char *gpu_id, gpu_sharing *found)
 {
     const comm_info *info = comm_describe(ranks);
     gpu_place mine = {0}, *all = calloc((size_t)info->size, sizeof *all);
@@ -42,7 +64,7 @@ int nccl_gpus_are_distinct(comm *ranks, const char *gpu_id, bool *distinct)
     read_boot_id(mine.boot, sizeof mine.boot);
     int status = comm_all_gather(ranks, &mine, sizeof mine, all);
     if (status == 0)
-        *distinct = !any_equal(all, info->size);
+        find_host(all, info->size, found);
     free(all);
     return status;
 }

@@ -35,8 +35,15 @@ typedef struct {
 int nccl_reduction_open(reduction **out, const struct cuda_libraries *libraries, comm *ranks,
                         struct CUstream_st *compute, const nccl_options *options);
 
-/* Whether each rank has a GPU that no other one has, which NCCL insists on. Every rank calls it, with the PCI bus id of
- * its GPU ("0000:1b:00.0"). Parts of one GPU (MIG) have the same id and count as one. */
-int nccl_gpus_are_distinct(comm *ranks, const char *gpu_id, bool *distinct);
+/* Ranks of one host that have fewer GPUs than they are. */
+typedef struct {
+    int ranks, gpus; /* ranks == 0: there is no such host */
+    char host[256];
+} gpu_sharing;
+
+/* Whether each rank has a GPU that no other one has, which NCCL insists on; else the first host where it is not so.
+ * Every rank calls it, with the PCI bus id of its GPU ("0000:1b:00.0"). Parts of one GPU (MIG) have the same id and
+ * count as one. */
+int nccl_find_sharing(comm *ranks, const char *gpu_id, gpu_sharing *found);
 
 #endif

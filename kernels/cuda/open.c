@@ -140,6 +140,9 @@ int backend_cuda_open(backend **out, const cuda_options *options)
     if (code < 0) {
         int device = self->device;
         close_backend(&self->base);
+        if (options->local_rank >= count)
+            return error_prefix(code, "GPU %d, which ranks have to share, as this host has more of them than GPUs (%d)",
+                                device, count);
         return error_prefix(code, "GPU %d", device);
     }
     *out = &self->base;

@@ -7,15 +7,28 @@
 #include "dist/nccl_reduction.h"
 #include "kernels/cuda_open.h"
 
+static void warn_of_sharing(const gpu_sharing *shared, const comm *ranks, logger *log)
+{
+    if (comm_describe(ranks)->rank == 0)
+        log_warning(log,
+                    "%d ranks on %s share %d GPU%s: they take turns, and their sums go slowly through host memory, as "
+                    "NCCL refuses this; start %d rank%s there (mpirun -np), or show them more GPUs "
+                    "(CUDA_VISIBLE_DEVICES)",
+                    shared->ranks, shared->host, shared->gpus, shared->gpus == 1 ? "" : "s", shared->gpus,
+                    shared->gpus == 1 ? "" : "s");
+}
+
 static int open_nccl(reduction **out, const settings *config, backend *device, comm *ranks, logger *log)
 {
-    bool distinct;
-    TRY(nccl_gpus_are_distinct(ranks, cuda_gpu_id(device), &distinct));
-    if (!distinct) {
-        CHECK(config->run.reduction == REDUCTION_AUTO, ERROR_SETTINGS,
-              "run.reduction: nccl needs a GPU for every rank, and two ranks have the same one; start fewer ranks, or "
-              "take mpi for debugging");
-        log_info(log, "ranks share a GPU, which NCCL refuses: sums go through host memory (run.reduction = mpi)");
+    gpu_sharing shared;
+    TRY(nccl_find_sharing(ranks, cuda_gpu_id(device), &shared));
+    if (shared.ranks > 0) {
+        CHECK(
+            config->run.reduction == REDUCTION_AUTO, ERROR_SETTINGS,
+            "run.reduction: nccl needs a GPU for every rank, and %d ranks on %s share %d; start as many ranks as GPUs, "
+            "or take mpi for debugging",
+            shared.ranks, shared.host, shared.gpus);
+        warn_of_sharing(&shared, ranks, log);
         return host_reduction_open(out, ranks, device);
     }
     const nccl_options options = {comm_patience(ranks), config->run.deterministic};

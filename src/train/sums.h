@@ -7,7 +7,7 @@
 #include "dist/reduction.h"
 #include "kernels/backend.h"
 
-/* How run.reduction says. `*out` is NULL where there is one rank and nothing to sum. Every rank calls it; `log` hears
+/* How run.reduction says. `*out` is NULL where there is one rank and nothing to sum. Every rank calls it; `log` warns
  * when GPUs are shared and sums take the long way. */
 int sums_open(reduction **out, const settings *config, backend *device, comm *ranks, logger *log);
 

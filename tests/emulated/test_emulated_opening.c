@@ -50,7 +50,9 @@ static void machines_that_cannot_be_used(void **state)
     m = usual, m.compute_mode = cudaComputeModeProhibited;
     says(open_on(m, fp16), ERROR_KERNEL, "compute mode \"prohibited\"");
     m = usual, m.context = cudaErrorDevicesUnavailable;
+    says(open_on(m, fp16), ERROR_KERNEL, "GPU 0: Emulated GPU: CUDA-capable device(s) is/are busy");
     says(open_on(m, fp16), ERROR_KERNEL, "another process has it for itself");
+    says(open_on(m, (cuda_options){.local_rank = 1}), ERROR_KERNEL, "as this host has more of them than GPUs (1): ");
     m = usual, m.context = cudaErrorMemoryAllocation;
     says(open_on(m, fp16), ERROR_KERNEL, "other processes have taken its memory");
     m = usual, m.context = cudaErrorECCUncorrectable;

@@ -291,12 +291,16 @@ static void distinct_gpus(void **state)
 {
     (void)state;
     char id[32];
-    bool distinct = false;
+    gpu_sharing found = {.ranks = 7};
     snprintf(id, sizeof id, "0000:%02x:00.0", comm_describe(ranks)->rank);
-    ok(nccl_gpus_are_distinct(ranks, id, &distinct));
-    assert_true(distinct);
-    ok(nccl_gpus_are_distinct(ranks, comm_describe(ranks)->rank < 2 ? "0000:1b:00.0" : "0000:9c:00.0", &distinct));
-    assert_int_equal(distinct, rank_count() == 1);
+    ok(nccl_find_sharing(ranks, id, &found));
+    assert_int_equal(found.ranks, 0);
+    ok(nccl_find_sharing(ranks, comm_describe(ranks)->rank < 2 ? "0000:1b:00.0" : "0000:9c:00.0", &found));
+    assert_int_equal(found.ranks, rank_count() == 1 ? 0 : rank_count());
+    if (rank_count() > 1) {
+        assert_int_equal(found.gpus, rank_count() - 1);
+        assert_string_equal(found.host, comm_describe(ranks)->host);
+    }
 }
 
 /* ---- failures ---- */
