@@ -13,9 +13,9 @@
 #include <string.h>
 
 enum {
-    GATHERED_SUM_BYTES = 4096, /* sums up to this size take one exchange of everything */
-    PIECE_BYTES = 1 << 30,     /* MPI counts are ints */
-    BLAME_MS = 1000            /* how long the control channel may take to explain an MPI error */
+    GATHERED_SUM_BYTES = 32768, /* sums up to this size take one exchange of everything */
+    PIECE_BYTES = 1 << 30,      /* MPI counts are ints */
+    BLAME_MS = 1000             /* how long the control channel may take to explain an MPI error */
 };
 
 typedef enum { SUM_EXCHANGE, SUM_COLLECT, SUM_DONE } sum_stage;
@@ -153,20 +153,28 @@ static int next_stage(comm_mpi *m, started_sum *s)
                                       m->second, &s->request));
 }
 
-/* Moves the started sums on as far as they go. One that still exchanges holds back the later ones, which keeps their
- * second exchanges in order. */
+static int advance_sum(comm_mpi *m, started_sum *s)
+{
+    while (s->stage != SUM_DONE) {
+        int done = 0;
+        TRY(mpi_status(m, "MPI_Test", MPI_Test(&s->request, &done, MPI_STATUS_IGNORE)));
+        if (!done)
+            return 0;
+        TRY(next_stage(m, s));
+    }
+    return 0;
+}
+
+/* Moves the started sums on as far as they go. A large one that is in its first exchange holds back the later large
+ * ones, which keeps their second exchanges in order, but no small one. */
 static int advance_sums(comm_mpi *m)
 {
-    for (started_sum *s = m->first_sum; s; s = s->next)
-        while (s->stage != SUM_DONE) {
-            int done = 0;
-            TRY(mpi_status(m, "MPI_Test", MPI_Test(&s->request, &done, MPI_STATUS_IGNORE)));
-            if (!done && s->stage == SUM_EXCHANGE)
-                return 0;
-            if (!done)
-                break;
-            TRY(next_stage(m, s));
-        }
+    bool holds = false;
+    for (started_sum *s = m->first_sum; s; s = s->next) {
+        if (s->gathered || !holds)
+            TRY(advance_sum(m, s));
+        holds = holds || (!s->gathered && s->stage == SUM_EXCHANGE);
+    }
     return 0;
 }
 

@@ -174,6 +174,13 @@ static int finish(reduction *base)
     return code < 0 ? fail(self, code) : 0;
 }
 
+/* On the stream of the other sums, so behind them: a second communicator would compete with the first for the GPU. */
+static int sum_now(reduction *base, void *data, size_t count, comm_dtype type)
+{
+    TRY(start(base, data, count, type));
+    return finish(base);
+}
+
 static int look_around(const nccl_reduction *self)
 {
     TRY(comm_progress(self->ranks));
@@ -456,6 +463,7 @@ static void close_reduction(reduction *base)
 static const reduction_ops nccl_ops = {.recordable = true,
                                        .start = start,
                                        .finish = finish,
+                                       .sum = sum_now,
                                        .progress = progress,
                                        .synchronize = synchronize,
                                        .alloc = alloc,

@@ -12,7 +12,7 @@ typedef struct reduction reduction;
 typedef struct {
     const char *name; /* "MPI", "MPI through host memory", "NCCL 2.28.9" */
 
-    /* start and finish may be recorded together with launches (kernels/backend.h). */
+    /* start, finish and sum may be recorded together with launches (kernels/backend.h). */
     bool recordable;
 
     /* Starts the sum, in place, of `count` elements at `data`, as the launches so far leave them. */
@@ -20,6 +20,9 @@ typedef struct {
 
     /* Launches from here on see the sums of everything started. */
     int (*finish)(reduction *self);
+
+    /* A sum that launches from here on see; sums started before may stay under way. */
+    int (*sum)(reduction *self, void *data, size_t count, comm_dtype type);
 
     /* Lets started sums advance and sees whether the peers are still there; cheap, for between two launches. */
     int (*progress)(reduction *self);

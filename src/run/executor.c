@@ -39,8 +39,7 @@ static int reduce_value(const runtime *r, const program *p, const program_launch
     reduction *sums = r->options.sums;
     if (!sums)
         return 0;
-    TRY(sums->ops->start(sums, kernel_in_out(&launch->args, 0), (size_t)tensor_count(desc), comm_type(desc->dtype)));
-    return sums->ops->finish(sums);
+    return sums->ops->sum(sums, kernel_in_out(&launch->args, 0), (size_t)tensor_count(desc), comm_type(desc->dtype));
 }
 
 static void *bucket_memory(const runtime *r, const gradient_bucket *bucket)

@@ -1,5 +1,4 @@
-/* Owns the sums that are under way. Invariant: they are started and waited for in the order of the calls. One thread.
- */
+/* Owns the sums that are under way. Invariant: they are started in the order of the calls. One thread. */
 #include "run/host_reduction.h"
 #include "base/error.h"
 
@@ -50,12 +49,9 @@ static int stage(host_reduction *h, started_sum *sum, void *data, size_t bytes)
     return h->device->ops->read(h->device, sum->staged, data, bytes);
 }
 
-static int start(reduction *self, void *data, size_t count, comm_dtype type)
+static int start_next(host_reduction *h, void *data, size_t count, comm_dtype type)
 {
-    host_reduction *h = (host_reduction *)self;
     started_sum *sum = NULL;
-    if (count == 0)
-        return 0;
     TRY(take_sum(h, &sum));
     TRY(stage(h, sum, data, count * comm_dtype_bytes(type)));
     sum->request = (comm_request){0};
@@ -64,16 +60,35 @@ static int start(reduction *self, void *data, size_t count, comm_dtype type)
     return 0;
 }
 
+static int start(reduction *self, void *data, size_t count, comm_dtype type)
+{
+    return count > 0 ? start_next((host_reduction *)self, data, count, type) : 0;
+}
+
+static int finish_sum(host_reduction *h, started_sum *sum)
+{
+    TRY(comm_wait(h->ranks, &sum->request));
+    return sum->staged ? h->device->ops->write(h->device, sum->device_memory, sum->staged, sum->bytes) : 0;
+}
+
 static int finish(reduction *self)
 {
     host_reduction *h = (host_reduction *)self;
-    for (size_t i = 0; i < h->n_started; i++) {
-        started_sum *sum = &h->sums[i];
-        TRY(comm_wait(h->ranks, &sum->request));
-        if (sum->staged)
-            TRY(h->device->ops->write(h->device, sum->device_memory, sum->staged, sum->bytes));
-    }
+    for (size_t i = 0; i < h->n_started; i++)
+        TRY(finish_sum(h, &h->sums[i]));
     h->n_started = 0;
+    return 0;
+}
+
+/* The last one started is the first to be waited for. */
+static int sum_now(reduction *self, void *data, size_t count, comm_dtype type)
+{
+    host_reduction *h = (host_reduction *)self;
+    if (count == 0)
+        return 0;
+    TRY(start_next(h, data, count, type));
+    TRY(finish_sum(h, &h->sums[h->n_started - 1]));
+    h->n_started--;
     return 0;
 }
 
@@ -103,12 +118,14 @@ static void close_reduction(reduction *self)
 static const reduction_ops direct_ops = {.name = "MPI",
                                          .start = start,
                                          .finish = finish,
+                                         .sum = sum_now,
                                          .progress = progress,
                                          .synchronize = synchronize,
                                          .close = close_reduction};
 static const reduction_ops staged_ops = {.name = "MPI through host memory",
                                          .start = start,
                                          .finish = finish,
+                                         .sum = sum_now,
                                          .progress = progress,
                                          .synchronize = synchronize,
                                          .close = close_reduction};

@@ -13,8 +13,8 @@
 
 #include <cmocka.h>
 
-/* Empty, fewer elements than ranks, both sides of the small sum's limit, shares of unequal length. */
-static const size_t counts[] = {0, 1, 3, 512, 513, 1024, 1025, 100003};
+/* Empty, fewer elements than ranks, both sides of the small sum's limit in every type, shares of unequal length. */
+static const size_t counts[] = {0, 1, 3, 4096, 4097, 8192, 8193, 16384, 16385, 100003};
 enum { N_COUNTS = sizeof counts / sizeof *counts };
 
 /* Any value whose sum depends on the order of addition. */
@@ -134,7 +134,8 @@ static void test_sixteen_bit_sums(void **state)
     }
 }
 
-/* Sums of all sizes under way at once, with another collective in between; twice, so that records are reused. */
+/* Sums of all sizes under way at once, with another collective in between; twice, so that records are reused. They are
+ * waited for in another order than they were started in. */
 static void test_started_sums(void **state)
 {
     comm *c = *state;
@@ -151,7 +152,8 @@ static void test_started_sums(void **state)
         int word = rank == 0 ? 42 : 0;
         assert_int_equal(comm_broadcast(c, &word, sizeof word, 0), 0);
         assert_int_equal(word, 42);
-        for (int i = 0; i < N_COUNTS; i++) {
+        for (int k = 0; k < N_COUNTS; k++) {
+            int i = (round ? 7 * k + 2 : 3 * k + 5) % N_COUNTS;
             assert_int_equal(comm_wait(c, &request[i]), 0);
             check_sum(c, values[i], counts[round ? N_COUNTS - 1 - i : i], COMM_F32);
             free(values[i]);
