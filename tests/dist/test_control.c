@@ -2,12 +2,14 @@
 #include "base/error.h"
 #include "clock.h"
 #include "control.h"
+#include "time_limit.h"
 
 #include <arpa/inet.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -86,9 +88,14 @@ static int connect_star(void **state)
     return 0;
 }
 
+static void open_limited(star *s, int rank, const comm_limits *l)
+{
+    assert_int_equal(control_open(&s->channel[rank], rank, SIZE, s->place, s->fd[rank], l), 0);
+}
+
 static void open_channel(star *s, int rank)
 {
-    assert_int_equal(control_open(&s->channel[rank], rank, SIZE, s->place, s->fd[rank], &limits), 0);
+    open_limited(s, rank, &limits);
 }
 
 static int open_star(void **state)
@@ -167,6 +174,68 @@ static void test_last_words_of_the_centre(void **state)
         expect_failure(s, r, "rank 0 on host0: out of memory");
 }
 
+static atomic_int ends;
+static char end_message[256];
+
+static void count_end(const char *message)
+{
+    snprintf(end_message, sizeof end_message, "%s", message ? message : "");
+    atomic_fetch_add(&ends, 1);
+}
+
+static bool ends_within(double seconds)
+{
+    double deadline = clock_seconds() + seconds;
+    while (atomic_load(&ends) == 0 && clock_seconds() < deadline)
+        clock_sleep_us(1000);
+    return atomic_load(&ends) > 0;
+}
+
+/* Rank 1 has a longer grace, rank 2 leaves in time, rank 3 has no last resort. */
+static void test_no_last_resort(void **state)
+{
+    star *s = *state;
+    const comm_limits later = {.grace_seconds = 60, .end_process = count_end};
+    const comm_limits soon = {.grace_seconds = 0.5, .end_process = count_end}, never = {.grace_seconds = 0.5};
+    open_channel(s, 0);
+    open_limited(s, 1, &later);
+    open_limited(s, 2, &soon);
+    open_limited(s, 3, &never);
+    control_leave(s->channel[0], "rank 0 on host0: disk full");
+    expect_failure(s, 2, "rank 0 on host0: disk full");
+    control_leave(s->channel[2], "a consequence");
+    assert_false(ends_within(3));
+}
+
+static void test_last_resort(void **state)
+{
+    star *s = *state;
+    const comm_limits soon = {.grace_seconds = 0.5, .end_process = count_end};
+    open_channel(s, 0);
+    open_limited(s, 1, &soon);
+    open_channel(s, 2);
+    open_channel(s, 3);
+    strcpy(end_message, "none");
+    control_leave(s->channel[0], "rank 0 on host0: disk full");
+    assert_true(ends_within(5));
+    assert_string_equal(end_message, "");
+}
+
+static void test_time_limit(void **state)
+{
+    (void)state;
+    atomic_store(&ends, 0);
+    assert_null(time_limit_start(1, NULL, "nothing"));
+    time_limit_stop(NULL);
+    time_limit_stop(time_limit_start(0, count_end, "a short wait"));
+    assert_false(ends_within(1.5));
+    time_limit *limit = time_limit_start(0, count_end, "a long wait");
+    assert_true(ends_within(5));
+    time_limit_stop(limit);
+    assert_int_equal(atomic_load(&ends), 1);
+    assert_non_null(strstr(end_message, "a long wait has taken 0 s: a rank may have died"));
+}
+
 /* Bytes that are no frame of ours count as a lost connection, whatever they announce. */
 static void test_garbage(void **state)
 {
@@ -192,6 +261,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lost_centre, connect_star, close_star),
         cmocka_unit_test_setup_teardown(test_last_words, open_star, close_star),
         cmocka_unit_test_setup_teardown(test_last_words_of_the_centre, open_star, close_star),
+        cmocka_unit_test_setup_teardown(test_no_last_resort, connect_star, close_star),
+        cmocka_unit_test_setup_teardown(test_last_resort, connect_star, close_star),
+        cmocka_unit_test(test_time_limit),
         cmocka_unit_test_setup_teardown(test_garbage, open_star, close_star),
         cmocka_unit_test(test_nobody_answers),
     };
