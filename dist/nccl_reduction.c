@@ -46,11 +46,12 @@ typedef struct {
 } nccl_reduction;
 
 /* An error of NCCL or of the GPU is often only the trace of a peer's death, which the control channel can put a name
- * to.
- */
+ * to, or met by all ranks at once: then the lowest one tells the others, which wait a little longer. */
 static int blame_peer(const nccl_reduction *self)
 {
-    double limit = clock_seconds() + BLAME_SECONDS;
+    enum { LATEST = 30 };
+    int rank = comm_describe(self->ranks)->rank;
+    double limit = clock_seconds() + BLAME_SECONDS * (1 + 0.25 * (rank < LATEST ? rank : LATEST));
     do {
         TRY(comm_progress(self->ranks));
         clock_sleep_us(POLL_US);

@@ -14,6 +14,15 @@ int plain_submit(void *stream, void (*work)(const void *args), const void *args,
     return cuda_check(emulated_submit(stream, work, args, bytes), "a library's kernel");
 }
 
+/* NVIDIA's libraries, of which only NCCL is used, by a fake one: linked to programs that add up between GPUs. */
+__attribute__((weak)) int cuda_libraries_open(struct cuda_libraries **out);
+__attribute__((weak)) void cuda_libraries_close(struct cuda_libraries *libraries);
+
+static int open_fakes(cuda_backend *self)
+{
+    return cuda_libraries_open && getenv("TESKD_CUDA_LIBRARIES") ? cuda_libraries_open(&self->libraries) : 0;
+}
+
 int cuda_libraries_attach(cuda_backend *self, bool tune, const char *cache)
 {
     (void)tune, (void)cache;
@@ -25,11 +34,14 @@ int cuda_libraries_attach(cuda_backend *self, bool tune, const char *cache)
     }
     *self->products = (cuda_products){.extras = true, .stream = self->stream};
     *self->convolutions = (cuda_convolutions){.bias = true, .sums = CUDA_SUMS_FUSED, .stream = self->stream};
-    return 0;
+    return open_fakes(self);
 }
 
 void cuda_libraries_detach(cuda_backend *self)
 {
+    if (self->libraries)
+        cuda_libraries_close(self->libraries);
+    self->libraries = NULL;
     free(self->products);
     free(self->convolutions);
     self->products = NULL;
