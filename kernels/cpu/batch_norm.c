@@ -162,9 +162,11 @@ int bn_running_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     const op_attr *attr = &k->request.node.attr;
     int64_t channels = k->request.in[1].dim[3];
     for (int64_t c = 0; c < channels; c++) {
+        if (!isfinite(sums[c]) || !isfinite(sums[channels + c]))
+            continue;
         double batch_mean = sums[c] / attr->count;
         double biased = sums[channels + c] / attr->count - batch_mean * batch_mean;
-        double unbiased = (biased < 0 ? 0 : biased) * attr->count / (attr->count - 1);
+        double unbiased = (biased < 0 ? 0 : biased) * attr->count / fmax(attr->count - 1, 1);
         double of_layer = batch_mean + (shift ? (double)shift[c] : 0);
         mean[c] = (float)((double)mean[c] + attr->momentum * (of_layer - (double)mean[c]));
         variance[c] = (float)((double)variance[c] + attr->momentum * (unbiased - (double)variance[c]));

@@ -419,6 +419,12 @@ static window window_on(const pool_windows *w, int64_t i, int64_t size)
     return (window){larger(first, 0), smaller(first + w->kernel, size)};
 }
 
+/* The larger; a NaN wins. */
+static inline float maximum_of(float a, float b)
+{
+    return a > b || a != a ? a : b;
+}
+
 /* y = the elementwise maximum of `rows` >= 1 rows of x, `count` apart. */
 static void maximum(const float *x, int64_t rows, float *y, int64_t count)
 {
@@ -428,12 +434,12 @@ static void maximum(const float *x, int64_t rows, float *y, int64_t count)
         float *restrict out = y + at;
 #pragma omp simd
         for (int64_t i = 0; i < n; i++)
-            out[i] = first[i] > second[i] ? first[i] : second[i];
+            out[i] = maximum_of(first[i], second[i]);
         for (int64_t r = 2; r < rows; r++) {
             const float *next = x + r * count + at;
 #pragma omp simd
             for (int64_t i = 0; i < n; i++)
-                out[i] = out[i] > next[i] ? out[i] : next[i];
+                out[i] = maximum_of(out[i], next[i]);
         }
     }
 }
@@ -449,7 +455,8 @@ static void max_pool_row(const pool_windows *w, const float *x, int64_t row, flo
     }
 }
 
-/* Where in its window each channel's largest element is: the number of the position, counted along the rows. */
+/* Where in its window each channel's largest element is, or its last NaN: the number of the position, counted along the
+ * rows. */
 static void find_largest(const float *x, const pool_windows *w, window v, window h, int32_t *restrict place,
                          float *restrict best, int64_t count)
 {
@@ -464,8 +471,9 @@ static void find_largest(const float *x, const pool_windows *w, window v, window
             }
 #pragma omp simd
             for (int64_t c = 0; c < count; c++) {
-                place[c] = in[c] > best[c] ? position : place[c];
-                best[c] = in[c] > best[c] ? in[c] : best[c];
+                bool wins = in[c] > best[c] || in[c] != in[c];
+                place[c] = wins ? position : place[c];
+                best[c] = wins ? in[c] : best[c];
             }
         }
 }

@@ -33,7 +33,7 @@ int clip_factor_launch(const cpu_backend *self, const kernel *k, const kernel_ar
 {
     (void)self;
     const double *sum = args->in[0];
-    *(double *)args->out[0] = fmin(1, k->request.node.attr.max_norm / sqrt(*sum));
+    *(double *)args->out[0] = isfinite(*sum) ? fmin(1, k->request.node.attr.max_norm / sqrt(*sum)) : (double)NAN;
     return 0;
 }
 

@@ -61,8 +61,10 @@ __device__ static inline float affine(float x, float scale, float shift)
 __device__ static inline void update_running(const double *sums, float *mean, float *variance, const float *shift,
                                              int channels, int c, double count, double momentum)
 {
+    if (!isfinite(sums[c]) || !isfinite(sums[channels + c]))
+        return;
     double batch_mean = sums[c] / count, biased = sums[channels + c] / count - batch_mean * batch_mean;
-    double unbiased = (biased < 0 ? 0 : biased) * count / (count - 1);
+    double unbiased = (biased < 0 ? 0 : biased) * count / fmax(count - 1, 1.0);
     double of_layer = batch_mean + (shift ? (double)shift[c] : 0);
     mean[c] = (float)((double)mean[c] + momentum * (of_layer - (double)mean[c]));
     variance[c] = (float)((double)variance[c] + momentum * (unbiased - (double)variance[c]));

@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shap
                 load(picture + ((int64_t)row * s.width + at) * s.channels + column, value);
 #pragma unroll
                 for (int v = 0; v < V; v++)
-                    if (first || value[v] > largest[v]) {
+                    if (first || value[v] > largest[v] || value[v] != value[v]) {
                         largest[v] = value[v];
                         which[v] = kh * s.size + kw;
                     }

@@ -107,7 +107,7 @@ int cuda_sum_squares(const cuda_backend *self, const kernel *k, const kernel_arg
 
 static __global__ void clip_factor_kernel(const double *sum, double max_norm, double *factor)
 {
-    *factor = fmin(1.0, max_norm / sqrt(*sum));
+    *factor = isfinite(*sum) ? fmin(1.0, max_norm / sqrt(*sum)) : (double)NAN;
 }
 
 int cuda_clip_factor(const cuda_backend *self, const kernel *k, const kernel_args *args)

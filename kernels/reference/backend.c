@@ -116,8 +116,6 @@ static int prepare(backend *self, const kernel_request *request, kernel **out, s
     CHECK(op < OP_COUNT && op_functions[op], ERROR_KERNEL, "%s: the reference backend has no kernel for %s",
           request->label, op < OP_COUNT ? op_names[op] : "this op");
     TRY(check_dtypes(request, op_names[op]));
-    CHECK(op != OP_BN_RUNNING || request->node.attr.count > 1, ERROR_KERNEL,
-          "%s: batch normalisation needs more than one value a channel", request->label);
 
     kernel *k = malloc(sizeof *k);
     CHECK(k, ERROR_MEMORY, "no memory for a kernel");

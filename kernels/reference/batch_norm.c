@@ -94,8 +94,10 @@ int reference_bn_running(const reference *self, const kernel_request *request, c
     double *mean = kernel_in_out(args, 1), *variance = kernel_in_out(args, 2);
     const op_attr *attr = &request->node.attr;
     int channels = request->in[1].dim[3];
-    double unbiased = attr->count / (attr->count - 1);
+    double unbiased = attr->count / fmax(attr->count - 1, 1);
     for (int c = 0; c < channels; c++) {
+        if (!isfinite(sums[c]) || !isfinite(sums[channels + c]))
+            continue;
         mean[c] += attr->momentum * (batch_mean(sums, attr, c) + (shift ? shift[c] : 0) - mean[c]);
         variance[c] += attr->momentum * (batch_variance(sums, attr, channels, c) * unbiased - variance[c]);
     }

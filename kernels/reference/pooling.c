@@ -1,5 +1,6 @@
 /* Maximum over windows and its gradient. A window is cut to the map, so that padding never wins; the first of several
  * largest elements, in (kh, kw) order, gets the gradient. Nothing is kept between calls. */
+#include <math.h>
 #include <string.h>
 
 #include "reference.h"
@@ -24,14 +25,15 @@ static uint8_t number_of(const op_attr *attr, const tensor_desc *map, int oy, in
     return (uint8_t)((y - oy * attr->stride + attr->pad) * attr->kernel + x - ox * attr->stride + attr->pad);
 }
 
-/* Where in a map's channel the largest element of a window lies. `picture` begins with that channel. */
+/* Where in a map's channel the largest element of a window lies, or its last NaN. `picture` begins with that channel.
+ */
 static int64_t largest_in(const double *picture, const tensor_desc *map, window v)
 {
     int64_t channels = map->dim[3], width = map->dim[2], best = (v.top * width + v.left) * channels;
     for (int y = v.top; y < v.bottom; y++)
         for (int x = v.left; x < v.right; x++) {
             int64_t at = (y * width + x) * channels;
-            if (picture[at] > picture[best])
+            if (picture[at] > picture[best] || isnan(picture[at]))
                 best = at;
         }
     return best;

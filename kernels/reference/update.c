@@ -19,7 +19,7 @@ int reference_clip_factor(const reference *self, const kernel_request *request, 
 {
     (void)self;
     const double *sum = args->in[0];
-    *(double *)args->out[0] = fmin(1, request->node.attr.max_norm / sqrt(*sum));
+    *(double *)args->out[0] = isfinite(*sum) ? fmin(1, request->node.attr.max_norm / sqrt(*sum)) : NAN;
     return 0;
 }
 

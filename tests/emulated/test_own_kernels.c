@@ -317,6 +317,7 @@ static void skipped_steps_change_nothing(void **state)
     for (dtype type = DTYPE_F16; type <= DTYPE_BF16; type++) {
         cuda_backend *b = open_backend(type, 1);
         check_skipped_steps(&b->base);
+        check_not_finite(&b->base);
         b->base.ops->close(&b->base);
     }
 }

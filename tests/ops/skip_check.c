@@ -1,4 +1,5 @@
-/* Owns the check of skipped steps. Values live on the device and are read back after each launch. */
+/* Owns the checks of skipped steps and of values that are not finite. Values live on the device and are read back after
+ * each launch. */
 #include "skip_check.h"
 
 #include <math.h>
@@ -18,7 +19,7 @@
             fail_msg("%s: %s", #call, error_message());                                                                \
     } while (0)
 
-enum { SLOT_BYTES = 256, SLOTS = 8, WEIGHTS = 5 };
+enum { SLOT_BYTES = 1024, SLOTS = 8, WEIGHTS = 5 };
 
 typedef struct {
     backend *b;
@@ -72,10 +73,12 @@ static void launch(const bench *t, const kernel_request *r, const kernel_args *a
 {
     kernel *k = NULL;
     size_t bytes = 0;
+    kernel_args with_workspace = *args;
     MUST(t->b->ops->prepare(t->b, r, &k, &bytes));
-    assert_int_equal(bytes, 0);
-    MUST(t->b->ops->launch(t->b, k, args));
+    with_workspace.workspace = t->b->ops->alloc(t->b, bytes + 1);
+    MUST(t->b->ops->launch(t->b, k, &with_workspace));
     MUST(t->b->ops->synchronize(t->b));
+    t->b->ops->free(t->b, with_workspace.workspace);
     t->b->ops->release(t->b, k);
 }
 
@@ -150,5 +153,90 @@ void check_skipped_steps(backend *b)
     assert_non_null(t.memory);
     check_scale(&t);
     check_update(&t);
+    b->ops->free(b, t.memory);
+}
+
+/* Sum in slot 0, factor in 1. */
+static void check_clip(const bench *t)
+{
+    static const double sums[] = {INFINITY, NAN};
+    kernel_request r = {.node = {.op = OP_CLIP_FACTOR, .n_in = 1, .n_out = 1, .attr = {.max_norm = 2}},
+                        .label = "test"};
+    r.in[0] = r.out[0] = vector(DTYPE_F64, 1);
+    for (int i = 0; i < 2; i++) {
+        put_double(t, 0, sums[i]);
+        launch(t, &r, &(kernel_args){.in = {slot(t, 0)}, .out = {slot(t, 1)}});
+        assert_true(isnan(get_double(t, 1)));
+    }
+}
+
+/* Sums in slot 0, mean and variance in 1 and 2; of four channels only the last has sums. */
+static void check_running(const bench *t, double count, double mean, double variance)
+{
+    static const double sums[8] = {INFINITY, 1, NAN, 8, 1, INFINITY, 1, 64}, before[4] = {1, 2, 3, 4};
+    double after[4];
+    kernel_request r = {.node = {.op = OP_BN_RUNNING, .n_in = 3, .attr = {.count = count, .momentum = 0.5}},
+                        .label = "test"};
+    r.in[0] = (tensor_desc){.dim = {1, 1, 2, 4}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_ACTIVATION};
+    r.in[1] = r.in[2] = vector((uint8_t)t->b->ops->real, 4);
+    MUST(t->b->ops->write(t->b, slot(t, 0), sums, sizeof sums));
+    put_reals(t, 1, before, 4);
+    put_reals(t, 2, before, 4);
+    launch(t, &r, &(kernel_args){.in = {slot(t, 0), slot(t, 1), slot(t, 2)}});
+    get_reals(t, 1, after, 4);
+    assert_memory_equal(after, before, 3 * sizeof *after);
+    assert_true(after[3] == mean);
+    get_reals(t, 2, after, 4);
+    assert_memory_equal(after, before, 3 * sizeof *after);
+    assert_true(after[3] == variance);
+}
+
+enum { POOLED_CHANNELS = 8, NAN_CHANNEL = 3, NAN_PLACE = 5 }; /* of the 4x4 map */
+
+static bool is_set(const unsigned char *element, size_t bytes)
+{
+    static const unsigned char zeros[sizeof(double)];
+    return memcmp(element, zeros, bytes) != 0;
+}
+
+/* Map, result, its gradient and the map's in slots 0 to 3. Elements are 0, or a NaN: all bits set. */
+static void check_pool(const bench *t)
+{
+    uint8_t type = (uint8_t)t->b->ops->activation;
+    size_t bytes = dtype_bytes(type);
+    unsigned char map[SLOT_BYTES] = {0}, pooled[SLOT_BYTES];
+    kernel_request r = {
+        .node = {.op = OP_MAX_POOL, .n_in = 1, .n_out = 1, .attr = {.kernel = 3, .stride = 2, .pad = 1}},
+        .label = "test"};
+    r.in[0] = (tensor_desc){.dim = {1, 4, 4, POOLED_CHANNELS}, .dtype = type, .kind = KIND_ACTIVATION};
+    r.out[0] = (tensor_desc){.dim = {1, 2, 2, POOLED_CHANNELS}, .dtype = type, .kind = KIND_ACTIVATION};
+    memset(map + (NAN_PLACE * POOLED_CHANNELS + NAN_CHANNEL) * bytes, 0xFF, bytes);
+    MUST(t->b->ops->write(t->b, slot(t, 0), map, sizeof map));
+    launch(t, &r, &(kernel_args){.in = {slot(t, 0)}, .out = {slot(t, 1)}});
+    MUST(t->b->ops->read(t->b, pooled, slot(t, 1), sizeof pooled));
+    for (size_t i = 0; i < 4 * POOLED_CHANNELS; i++)
+        assert_int_equal(is_set(pooled + i * bytes, bytes), i % POOLED_CHANNELS == NAN_CHANNEL);
+
+    tensor_desc swap = r.in[0];
+    r.node.op = OP_MAX_POOL_GRAD;
+    r.node.n_in = 2;
+    r.in[1] = r.out[0];
+    r.out[0] = swap;
+    memset(pooled, 0xFF, sizeof pooled);
+    MUST(t->b->ops->write(t->b, slot(t, 2), pooled, sizeof pooled));
+    launch(t, &r, &(kernel_args){.in = {slot(t, 0), slot(t, 2)}, .out = {slot(t, 3)}});
+    MUST(t->b->ops->read(t->b, map, slot(t, 3), sizeof map));
+    for (size_t place = 0; place < 16; place++)
+        assert_int_equal(is_set(map + (place * POOLED_CHANNELS + NAN_CHANNEL) * bytes, bytes), place == NAN_PLACE);
+}
+
+void check_not_finite(backend *b)
+{
+    bench t = {b, b->ops->alloc(b, (size_t)SLOTS * SLOT_BYTES)};
+    assert_non_null(t.memory);
+    check_clip(&t);
+    check_running(&t, 4, 3, 10);
+    check_running(&t, 1, 6, 2);
+    check_pool(&t);
     b->ops->free(b, t.memory);
 }

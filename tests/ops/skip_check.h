@@ -1,4 +1,5 @@
-/* The rules of the loss scale and of skipped steps, on any backend. Test code: failures end the test. */
+/* The rules of the loss scale, of skipped steps and of values that are not finite, on any backend. Test code: failures
+ * end the test. */
 #ifndef TESKD_TESTS_SKIP_CHECK_H
 #define TESKD_TESTS_SKIP_CHECK_H
 
@@ -7,5 +8,9 @@
 /* A sum of squares that is not finite halves the scale and gives NaN; 2000 good ones in a row double it; both have
  * their ends. An update with NaN changes nothing. */
 void check_skipped_steps(backend *b);
+
+/* A sum of squares that is not finite makes the clipping factor NaN; sums that are not finite leave their channel's
+ * running statistics alone, a count of 1 leaves them finite; a NaN is a window's maximum and gets its gradient. */
+void check_not_finite(backend *b);
 
 #endif

@@ -93,6 +93,7 @@ static void skipped_steps_change_nothing(void **state)
     backend *b = NULL;
     assert_int_equal(backend_cpu_open(&b, 2, CPU_ISA_AUTO), 0);
     check_skipped_steps(b);
+    check_not_finite(b);
     b->ops->close(b);
 }
 

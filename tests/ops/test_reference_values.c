@@ -360,6 +360,7 @@ static void sgd_matches_hand_values(void **state)
 static void skipped_steps_change_nothing(void **state)
 {
     check_skipped_steps(*state);
+    check_not_finite(*state);
 }
 
 static void what_it_cannot_run_is_refused(void **state)
