@@ -9,19 +9,25 @@
 /* ---- sums ---- */
 
 template <typename T, int V, bool SQUARES> struct sums_of {
-    enum { KINDS = SQUARES ? 2 : 1 };
+    enum { KINDS = SQUARES ? 2 : 1, ROWS = 4 };
     struct state {
     };
+    using loaded = pack<T, V>;
     const T *x;
 
     __device__ void begin(state &, int) const
     {
     }
 
-    __device__ void add(const state &, int64_t, int64_t at, float (&run)[KINDS][V]) const
+    __device__ loaded read(int64_t, int64_t at) const
+    {
+        return load_raw<V>(x + at);
+    }
+
+    __device__ void add(const state &, int64_t, int64_t, const loaded &elements, float (&run)[KINDS][V]) const
     {
         float value[V];
-        load(x + at, value);
+        to_floats(elements, value);
 #pragma unroll
         for (int v = 0; v < V; v++) {
             run[0][v] += value[v];
@@ -171,91 +177,138 @@ int cuda_bn_running(const cuda_backend *self, const kernel *k, const kernel_args
 
 enum { MAX_GRADIENTS = 5, FIRST_GRADIENT = 5 /* input */ };
 
-/* Adds g and g * (x - mean); multiplied by 1/std at the end, the second is the sum of g * xhat. */
-template <typename T, int V> struct gradient_sums {
-    enum { KINDS = 2 };
-    struct state {
-        float scale[V], shift[V], mean[V];
-    };
+/* Where the ReLU's mask comes from. */
+enum mask_source { NO_MASK, MASK_OF_X, MASK_OF_Y };
+
+template <typename T> struct gradient_arguments {
     const T *x, *y, *dy[MAX_GRADIENTS];
     row_layout of_dy[MAX_GRADIENTS];
     T *g;
     bn_statistics statistics;
     int gradients;
-    bool relu;
+};
+
+/* Adds g and g * (x - mean); multiplied by 1/std at the end, the second is the sum of g * xhat. DENSE gradients, none
+ * of them in patches; with 0 as many as there are, wherever they lie. */
+template <typename T, int V, mask_source MASK, int DENSE> struct gradient_sums {
+    enum { KINDS = 2, ROWS = DENSE ? 2 : 1, FIRST = DENSE ? DENSE : 3 }; /* FIRST gradients are loaded at once */
+    struct state {
+        float scale[V], shift[V], mean[V];
+    };
+    struct loaded {
+        pack<T, V> x, y, dy[FIRST];
+    };
+    gradient_arguments<T> a;
 
     __device__ void begin(state &s, int channels) const
     {
         __shared__ float table[3 * LANES * V];
-        fill_affine<V>(statistics, channels, table);
-        for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS)
-            table[2 * LANES * V + i] = (float)moments_of(statistics, channels, tile_first<V>() + i).mean;
+        fill_affine_and_mean<V>(a.statistics, channels, table);
         __syncthreads();
         take_table(table, 0, s.scale);
         take_table(table, 1, s.shift);
         take_table(table, 2, s.mean);
     }
 
-    __device__ void apply_mask(const state &s, const float (&value)[V], int64_t at, float (&gradient)[V]) const
+    __device__ loaded read(int64_t row, int64_t at) const
     {
-        float forward[V];
-        if (y)
-            load(y + at, forward);
+        int64_t from[FIRST];
 #pragma unroll
-        for (int v = 0; v < V; v++) {
-            if (!y)
-                forward[v] = affine(value[v], s.scale[v], s.shift[v]);
-            gradient[v] = forward[v] > 0 ? gradient[v] : 0;
-        }
+        for (int i = 0; i < FIRST; i++)
+            from[i] = begin_of(i, row);
+        loaded l = {};
+        l.x = load_raw<V>(a.x + at);
+        if (MASK == MASK_OF_Y)
+            l.y = load_raw<V>(a.y + at);
+#pragma unroll
+        for (int i = 0; i < FIRST; i++)
+            if (DENSE || i < a.gradients)
+                l.dy[i] = load_raw<V>(a.dy[i] + from[i]);
+        return l;
     }
 
-    __device__ void add(const state &s, int64_t row, int64_t at, float (&run)[2][V]) const
+    __device__ int64_t begin_of(int i, int64_t row) const
     {
-        const int column = tile_column<V>();
-        float value[V], sum[V];
-        load(x + at, value);
-        load(dy[0] + row_begin(of_dy[0], row) + column, sum);
+        return (DENSE ? row * a.of_dy[i].stride : row_begin(a.of_dy[i], row)) + tile_column<V>();
+    }
+
+    __device__ void add_gradients(int64_t row, const loaded &l, float (&sum)[V]) const
+    {
+        to_floats(l.dy[0], sum);
 #pragma unroll
-        for (int i = 1; i < MAX_GRADIENTS; i++)
-            if (i < gradients) {
-                float more[V];
-                load(dy[i] + row_begin(of_dy[i], row) + column, more);
+        for (int i = 1; i < (DENSE ? DENSE : MAX_GRADIENTS); i++)
+            if (DENSE || i < a.gradients) {
+                const pack<T, V> more = i < FIRST ? l.dy[i % FIRST] : load_raw<V>(a.dy[i] + begin_of(i, row));
 #pragma unroll
                 for (int v = 0; v < V; v++)
-                    sum[v] += more[v];
+                    sum[v] += to_float(more.element[v]);
             }
-        if (relu)
-            apply_mask(s, value, at, sum);
+    }
+
+    __device__ void add(const state &s, int64_t row, int64_t at, const loaded &l, float (&run)[2][V]) const
+    {
+        float value[V], sum[V];
+        to_floats(l.x, value);
+        add_gradients(row, l, sum);
 #pragma unroll
         for (int v = 0; v < V; v++) {
+            const float y = MASK == MASK_OF_Y ? to_float(l.y.element[v]) : affine(value[v], s.scale[v], s.shift[v]);
+            sum[v] = MASK == NO_MASK || y > 0 ? sum[v] : 0;
             run[0][v] += sum[v];
             run[1][v] = fmaf(sum[v], value[v] - s.mean[v], run[1][v]);
         }
-        if (g)
-            store(g + at, sum);
+        if (a.g)
+            store(a.g + at, sum);
     }
 };
+
+template <int V, mask_source MASK, int DENSE, typename T>
+static int launch_gradient_sums(const cuda_backend *self, const kernel *k, const kernel_args *args,
+                                const gradient_arguments<T> &a)
+{
+    const tensor_desc *x = &k->request.in[0];
+    const gradient_sums<T, V, MASK, DENSE> source = {a};
+    return column_sums<V>(self, source, tensor_rows(x), x->dim[3], totals_of(a.statistics, x->dim[3], args),
+                          (double *)args->out[0], cuda_workspace_at(args, k->offset[0]));
+}
+
+/* Calls function(width_is<N>()) with what DENSE shall be: a kernel of its own for the layers that there are most of. */
+template <int V, typename T, typename F> static int with_gradients(const gradient_arguments<T> &a, F function)
+{
+    const bool dense = V > 1 && a.of_dy[0].log_patch == 0 && a.of_dy[1].log_patch == 0;
+    return dense && a.gradients == 1   ? function(width_is < V == 1 ? 0 : 1 > ())
+           : dense && a.gradients == 2 ? function(width_is < V == 1 ? 0 : 2 > ())
+                                       : function(width_is<0>());
+}
+
+template <typename T> static gradient_arguments<T> gradients_of(const kernel *k, const kernel_args *args)
+{
+    gradient_arguments<T> a = {};
+    a.x = (const T *)args->in[0];
+    a.y = (const T *)args->in[4];
+    for (int i = FIRST_GRADIENT; i < NODE_MAX_IN; i++)
+        if (args->in[i]) {
+            a.of_dy[a.gradients] = layout_of(k->request.in[i]);
+            a.dy[a.gradients++] = (const T *)args->in[i];
+        }
+    a.g = (T *)args->out[1];
+    a.statistics = batch_statistics(k, args);
+    return a;
+}
 
 int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *x = &k->request.in[0];
-    bn_statistics s = batch_statistics(k, args);
     return with_vectors(x->dtype, x->dim[3], [&](auto t, auto width) {
-        using T = typename decltype(t)::type;
         constexpr int V = decltype(width)::value;
-        gradient_sums<T, V> source = {};
-        source.x = (const T *)args->in[0];
-        source.y = (const T *)args->in[4];
-        for (int i = FIRST_GRADIENT; i < NODE_MAX_IN; i++)
-            if (args->in[i]) {
-                source.of_dy[source.gradients] = layout_of(k->request.in[i]);
-                source.dy[source.gradients++] = (const T *)args->in[i];
-            }
-        source.g = (T *)args->out[1];
-        source.statistics = s;
-        source.relu = k->request.node.attr.relu;
-        return column_sums<V>(self, source, tensor_rows(x), x->dim[3], totals_of(s, x->dim[3], args),
-                              (double *)args->out[0], cuda_workspace_at(args, k->offset[0]));
+        const auto a = gradients_of<typename decltype(t)::type>(k, args);
+        return with_gradients<V>(a, [&](auto dense) {
+            constexpr int DENSE = decltype(dense)::value;
+            if (!k->request.node.attr.relu)
+                return launch_gradient_sums<V, NO_MASK, DENSE>(self, k, args, a);
+            return a.y ? launch_gradient_sums<V, MASK_OF_Y, DENSE>(self, k, args, a)
+                       : launch_gradient_sums<V, MASK_OF_X, DENSE>(self, k, args, a);
+        });
     });
 }
 

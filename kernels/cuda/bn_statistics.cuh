@@ -106,15 +106,35 @@ template <int V> __device__ static inline void take_table(const float *table, in
         to[v] = table[row * LANES * V + (int)threadIdx.x * V + v];
 }
 
+/* Rows 0 and 1 of channel c, the tile's channel i. */
+template <int V>
+__device__ static inline void put_affine(const bn_statistics &s, const bn_moments &m, int c, int i, float *table)
+{
+    const double scale = (double)s.gamma[c] * m.inverse_std;
+    table[i] = (float)scale;
+    table[LANES * V + i] = (float)((double)s.beta[c] - m.mean * scale);
+}
+
+/* Calls put(moments, channel, place in the tile) for each channel of the tile. */
+template <int V, typename Put>
+__device__ static inline void over_channels(const bn_statistics &s, int channels, Put put)
+{
+    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS)
+        put(moments_of(s, channels, tile_first<V>() + i), tile_first<V>() + i, i);
+}
+
 template <int V> __device__ static inline void fill_affine(const bn_statistics &s, int channels, float *table)
 {
-    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS) {
-        int c = tile_first<V>() + i;
-        bn_moments m = moments_of(s, channels, c);
-        double scale = (double)s.gamma[c] * m.inverse_std;
-        table[i] = (float)scale;
-        table[LANES * V + i] = (float)((double)s.beta[c] - m.mean * scale);
-    }
+    over_channels<V>(s, channels, [&](const bn_moments &m, int c, int i) { put_affine<V>(s, m, c, i, table); });
+}
+
+/* With the mean as row 2. */
+template <int V> __device__ static inline void fill_affine_and_mean(const bn_statistics &s, int channels, float *table)
+{
+    over_channels<V>(s, channels, [&](const bn_moments &m, int c, int i) {
+        put_affine<V>(s, m, c, i, table);
+        table[2 * LANES * V + i] = (float)m.mean;
+    });
 }
 
 /* Makes the second sum that of g * xhat, and of the sums the gradients of gamma and beta, which may be NULL. */

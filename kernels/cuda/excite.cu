@@ -64,12 +64,13 @@ __global__ void __launch_bounds__(THREADS, 4) excite_grad_kernel(excite_gradient
         if (m.dr)
             store(m.dr + at, g);
     }
-    sum_tile_rows(total, sum);
-    for (int i = tile_thread(); m.dz && i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS) {
+    sum_tile_rows(total, sum, [&](int i, float of_column) {
+        if (!m.dz || tile_first<V>() + i >= channels)
+            return;
         const int64_t at = (int64_t)blockIdx.y * channels + tile_first<V>() + i;
         const float s = sigmoid(to_float(m.z[at]));
-        from_float(sum[i] * s * (1 - s), m.dz[at]);
-    }
+        from_float(of_column * s * (1 - s), m.dz[at]);
+    });
 }
 
 int cuda_excite(const cuda_backend *self, const kernel *k, const kernel_args *args)

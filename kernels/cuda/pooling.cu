@@ -19,10 +19,10 @@ __global__ void __launch_bounds__(THREADS) average_kernel(const T *x, T *y, int 
         for (int v = 0; v < V; v++)
             total[v] += value[v];
     }
-    sum_tile_rows(total, sum);
-    for (int i = tile_thread(); i < tile_columns<V>(); i += THREADS)
+    sum_tile_rows(total, sum, [&](int i, float of_column) {
         if (tile_first<V>() + i < channels)
-            from_float(sum[i] / (float)area, y[(int64_t)blockIdx.y * channels + tile_first<V>() + i]);
+            from_float(of_column / (float)area, y[(int64_t)blockIdx.y * channels + tile_first<V>() + i]);
+    });
 }
 
 template <typename T, int V>

@@ -7,10 +7,11 @@
 #include "vector.cuh"
 
 enum {
-    RUN = 16,           /* rows a thread adds in float */
-    SUM_BLOCKS = 768,   /* about as many blocks share the rows of a matrix */
-    SUM_MIN_ROWS = 4,   /* a thread has at least as many */
-    COMBINE_COLUMNS = 8 /* of a block that adds parts; the other THREADS / 8 lie along the parts */
+    RUN = 16,            /* rows a thread adds in float */
+    SUM_BLOCKS = 768,    /* about as many blocks share the rows of a matrix */
+    SUM_MIN_ROWS = 4,    /* a thread has at least as many */
+    COMBINE_COLUMNS = 8, /* of a block that adds parts; the other THREADS / 8 lie along the parts */
+    COMBINE_LOADS = 8    /* parts that a thread loads before it adds them */
 };
 
 /* ---- within a block ---- */
@@ -55,49 +56,79 @@ __device__ inline double block_largest(double value)
     return block_combine(value, larger());
 }
 
-/* Adds the values of a tile's threads along its rows: afterwards sum[i] is that of the tile's column i. The caller puts
- * a barrier between reading it and the next call. */
-template <typename S, int V> __device__ inline void sum_tile_rows(const S (&value)[V], S *sum)
+/* Adds the values of a tile's threads along its rows and calls use(i, sum of the tile's column i), each by one thread.
+ * `sum` is THREADS * V; the caller puts a barrier before its next use. */
+template <typename S, int V, typename Use> __device__ inline void sum_tile_rows(S (&value)[V], S *sum, Use use)
 {
-    const int columns = tile_columns<V>();
+    constexpr int WARPS = THREADS / 32;
+    const int lanes = (int)blockDim.x, warp = tile_thread() / 32;
+    for (int offset = 16; offset >= lanes; offset /= 2)
 #pragma unroll
-    for (int v = 0; v < V; v++)
-        sum[(int)threadIdx.y * columns + (int)threadIdx.x * V + v] = value[v];
+        for (int v = 0; v < V; v++)
+            value[v] += __shfl_xor_sync(0xFFFFFFFFu, value[v], offset);
+    if (tile_thread() % 32 < lanes) /* one element next to the other: no two threads meet in a bank */
+#pragma unroll
+        for (int v = 0; v < V; v++)
+            sum[(v * WARPS + warp) * lanes + (int)threadIdx.x] = value[v];
     __syncthreads();
-    for (int i = tile_thread(); i < columns; i += THREADS) {
-        S total = sum[i];
-        for (int y = 1; y < (int)blockDim.y; y++)
-            total += sum[y * columns + i];
-        sum[i] = total;
+    for (int i = tile_thread(); i < lanes * V; i += THREADS) {
+        const int v = i / lanes, lane = i % lanes;
+        S total = sum[v * WARPS * lanes + lane];
+#pragma unroll
+        for (int w = 1; w < WARPS; w++)
+            total += sum[(v * WARPS + w) * lanes + lane];
+        use(lane * V + v, total);
     }
-    __syncthreads();
 }
 
 /* ---- over the rows of a matrix ---- */
 
 /* partial[block][kind][column]. A Source says what is added:
  *   KINDS                             how many sums a column has
+ *   ROWS                              how many rows are loaded before the first is added; divides RUN
  *   struct state                      what a thread keeps in registers
+ *   struct loaded                     the elements of a row, as they lie in memory
  *   begin(state, columns)             called by all threads, may hold barriers
- *   add(state, row, at, run[KINDS][V])     adds the elements of a row, at `at` in a dense matrix */
+ *   read(row, at)                     loads them; `at` is where they lie in a dense matrix
+ *   add(state, row, at, loaded, run[KINDS][V])    adds them */
+template <bool WHOLE, typename Source, int V>
+__device__ inline void add_run(const Source &source, const typename Source::state &state, int64_t row, int64_t rows,
+                               int64_t step, int columns, float (&run)[Source::KINDS][V])
+{
+    constexpr int ROWS = Source::ROWS;
+    const int column = tile_column<V>();
+#pragma unroll 1
+    for (int i = 0; i < RUN && (WHOLE || row < rows); i += ROWS, row += ROWS * step) {
+        typename Source::loaded elements[ROWS];
+#pragma unroll
+        for (int j = 0; j < ROWS; j++) { /* past the end the last row is loaded again */
+            const int64_t here = WHOLE || row + j * step < rows ? row + j * step : rows - 1;
+            elements[j] = source.read(here, here * columns + column);
+        }
+#pragma unroll
+        for (int j = 0; j < ROWS; j++)
+            if (WHOLE || row + j * step < rows)
+                source.add(state, row + j * step, (row + j * step) * columns + column, elements[j], run);
+    }
+}
+
 template <typename Source, int V>
 __global__ void __launch_bounds__(THREADS, 2)
     column_sums_kernel(Source source, int64_t rows, int columns, double *partial)
 {
     constexpr int KINDS = Source::KINDS;
     __shared__ double tile[THREADS * V];
-    const int column = tile_column<V>();
     const int64_t step = (int64_t)gridDim.y * blockDim.y;
     double total[KINDS][V] = {};
     typename Source::state state;
     source.begin(state, columns);
-    if (column < columns)
+    if (tile_column<V>() < columns)
         for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows; row += step * RUN) {
             float run[KINDS][V] = {};
-#pragma unroll 4
-            for (int i = 0; i < RUN; i++)
-                if (row + i * step < rows)
-                    source.add(state, row + i * step, (row + i * step) * columns + column, run);
+            if (row + (RUN - 1) * step < rows)
+                add_run<true>(source, state, row, rows, step, columns, run);
+            else
+                add_run<false>(source, state, row, rows, step, columns, run);
 #pragma unroll
             for (int kind = 0; kind < KINDS; kind++)
 #pragma unroll
@@ -106,10 +137,10 @@ __global__ void __launch_bounds__(THREADS, 2)
         }
 #pragma unroll
     for (int kind = 0; kind < KINDS; kind++) {
-        sum_tile_rows(total[kind], tile);
-        for (int i = tile_thread(); i < tile_columns<V>(); i += THREADS)
+        sum_tile_rows(total[kind], tile, [&](int i, double sum) {
             if (tile_first<V>() + i < columns)
-                partial[((int64_t)blockIdx.y * KINDS + kind) * columns + tile_first<V>() + i] = tile[i];
+                partial[((int64_t)blockIdx.y * KINDS + kind) * columns + tile_first<V>() + i] = sum;
+        });
         __syncthreads();
     }
 }
@@ -129,12 +160,21 @@ __global__ void __launch_bounds__(THREADS)
 {
     __shared__ double tile[THREADS];
     const int i = (int)blockIdx.x * COMBINE_COLUMNS + (int)threadIdx.x;
+    const int step = (int)blockDim.y;
     double total[1] = {0};
-    for (int p = (int)threadIdx.y; i < count && p < parts; p += (int)blockDim.y)
-        total[0] += part[(int64_t)p * count + i];
-    sum_tile_rows(total, tile);
-    if (threadIdx.y == 0 && i < count)
-        sums[i] = (Out)finish(i, tile[threadIdx.x]);
+    for (int p = (int)threadIdx.y; i < count && p < parts; p += COMBINE_LOADS * step) {
+        double value[COMBINE_LOADS];
+#pragma unroll
+        for (int j = 0; j < COMBINE_LOADS; j++)
+            value[j] = p + j * step < parts ? part[(int64_t)(p + j * step) * count + i] : 0;
+#pragma unroll
+        for (int j = 0; j < COMBINE_LOADS; j++)
+            total[0] += value[j];
+    }
+    sum_tile_rows(total, tile, [&](int, double sum) {
+        if (i < count)
+            sums[i] = (Out)finish(i, sum);
+    });
 }
 
 static inline int sum_row_blocks(tile_shape tile, int64_t rows)

@@ -318,15 +318,13 @@ __global__ void __launch_bounds__(THREADS, 2)
     __shared__ float table[3 * LANES * V];
     alignas(16) __shared__ float line[THREADS * V];
     __shared__ double sums[2][THREADS * V];
-    fill_affine<V>(s, m.channels, table);
-    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < m.channels; i += THREADS)
-        table[2 * LANES * V + i] = (float)moments_of(s, m.channels, tile_first<V>() + i).mean;
+    fill_affine_and_mean<V>(s, m.channels, table);
     clear_sums<V>(sums);
     __syncthreads();
     for (int item = (int)blockIdx.y; item < a.items; item += (int)gridDim.y) {
         float run[2][V] = {};
         gather_strip(a, m, strip_at(m, a.segments, item), table, line, run);
-        add_run(run, sums);
+        add_strip(run, sums);
     }
     finish_sums<V>(sums, m, partial);
 }

@@ -105,7 +105,7 @@ __global__ void __launch_bounds__(THREADS, 2)
                 run[1][v] = fmaf(small.value(v, down), value[v], run[1][v]);
             }
         }
-        add_run(run, sums);
+        add_strip(run, sums);
     }
     finish_sums<V>(sums, m, partial);
 }

@@ -57,20 +57,20 @@ static inline dim3 grid_of(const strip_grid &g, int64_t most)
 
 /* ---- two sums of each channel, over strips ---- */
 
-/* sums[kind][thread * V + v]: a thread adds what it has of a strip to its own. */
+/* sums[kind][v * THREADS + thread]: a thread adds what it has of a strip to its own. */
 template <int V> __device__ static inline void clear_sums(double (*sums)[THREADS * V])
 {
 #pragma unroll
     for (int v = 0; v < V; v++)
-        sums[0][tile_thread() * V + v] = sums[1][tile_thread() * V + v] = 0;
+        sums[0][v * THREADS + tile_thread()] = sums[1][v * THREADS + tile_thread()] = 0;
 }
 
-template <int V> __device__ static inline void add_run(const float (&run)[2][V], double (*sums)[THREADS * V])
+template <int V> __device__ static inline void add_strip(const float (&run)[2][V], double (*sums)[THREADS * V])
 {
 #pragma unroll
     for (int v = 0; v < V; v++) {
-        sums[0][tile_thread() * V + v] += (double)run[0][v];
-        sums[1][tile_thread() * V + v] += (double)run[1][v];
+        sums[0][v * THREADS + tile_thread()] += (double)run[0][v];
+        sums[1][v * THREADS + tile_thread()] += (double)run[1][v];
     }
 }
 
@@ -82,10 +82,12 @@ __device__ static inline void finish_sums(double (*sums)[THREADS * V], const sma
         double own[V];
 #pragma unroll
         for (int v = 0; v < V; v++)
-            own[v] = sums[kind][tile_thread() * V + v];
-        sum_tile_rows(own, sums[kind]);
-        for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < m.channels; i += THREADS)
-            partial[((int64_t)blockIdx.y * 2 + kind) * m.channels + tile_first<V>() + i] = sums[kind][i];
+            own[v] = sums[kind][v * THREADS + tile_thread()];
+        __syncthreads(); /* the same memory takes the sums of warps */
+        sum_tile_rows(own, sums[kind], [&](int i, double sum) {
+            if (tile_first<V>() + i < m.channels)
+                partial[((int64_t)blockIdx.y * 2 + kind) * m.channels + tile_first<V>() + i] = sum;
+        });
     }
 }
 

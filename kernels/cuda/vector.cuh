@@ -67,15 +67,35 @@ template <typename T, int V> __device__ inline void store(T *to, const float (&f
     }
 }
 
+/* The V elements as they lie in memory, in one access: what is loaded before any of it is needed stays in few
+ * registers. */
+template <int V, typename T> __device__ inline pack<T, V> load_raw(const T *from)
+{
+    return *reinterpret_cast<const pack<T, V> *>(from);
+}
+
+template <typename T, int V> __device__ inline void to_floats(const pack<T, V> &from, float (&to)[V])
+{
+#pragma unroll
+    for (int v = 0; v < V; v++)
+        to[v] = to_float(from.element[v]);
+}
+
 template <typename T, int V> __device__ inline void copy(const T *from, T *to)
 {
-    *reinterpret_cast<pack<T, V> *>(to) = *reinterpret_cast<const pack<T, V> *>(from);
+    *reinterpret_cast<pack<T, V> *>(to) = load_raw<V>(from);
+}
+
+/* The larger; keeps a NaN in y. */
+__device__ inline float not_below(float y, float least)
+{
+    return y < least ? least : y;
 }
 
 /* ReLU that keeps a NaN. */
 __device__ inline float rectify(float y)
 {
-    return y < 0 ? 0.0f : y;
+    return not_below(y, 0);
 }
 
 /* A thread's first item, and its stride, in a kernel over a flat_grid. */
