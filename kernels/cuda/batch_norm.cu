@@ -103,33 +103,59 @@ int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int6
 
 /* ---- forward ---- */
 
-template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) bn_normalize_kernel(const T *x, const T *residual, T *y, row_layout of_y,
-                                                               bn_statistics s, int64_t rows, int channels, bool relu)
+/* A grid of this many blocks a processor is resident at once, so that each makes its tables once. */
+enum { RESIDENT_BLOCKS = 3 };
+
+/* The rows that a thread has, from the last to the first: whoever wrote or read the map before ended there, and finds
+ * it in the cache. Calls load_row(j, row) for ROWS rows, then finish_row(j, row) for each. */
+template <int ROWS, typename Load, typename Finish>
+__device__ static inline void walk_back(int64_t rows, Load load_row, Finish finish_row)
 {
+    const int64_t step = (int64_t)gridDim.y * blockDim.y;
+    for (int64_t row = rows - 1 - ((int64_t)blockIdx.y * blockDim.y + threadIdx.y); row >= 0; row -= ROWS * step) {
+#pragma unroll
+        for (int j = 0; j < ROWS; j++)
+            load_row(j, row >= j * step ? row - j * step : row);
+#pragma unroll
+        for (int j = 0; j < ROWS; j++)
+            if (row >= j * step)
+                finish_row(j, row - j * step);
+    }
+}
+
+template <typename T, int V, bool RESIDUAL>
+__global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
+    bn_normalize_kernel(const T *x, const T *residual, T *y, row_layout of_y, bn_statistics s, int64_t rows,
+                        int channels, bool relu)
+{
+    constexpr int ROWS = RESIDUAL ? 2 : 4;
     __shared__ float table[2 * LANES * V];
     fill_affine<V>(s, channels, table);
     __syncthreads();
     const int column = tile_column<V>();
     if (column >= channels)
         return;
-    bn_affine<V> affine_of;
-    take_table(table, 0, affine_of.scale);
-    take_table(table, 1, affine_of.shift);
-    for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows;
-         row += (int64_t)gridDim.y * blockDim.y) {
-        const int64_t at = row * channels + column;
-        float value[V], added[V] = {};
-        load(x + at, value);
-        if (residual)
-            load(residual + at, added);
+    const float least = relu ? 0 : -INFINITY;
+    float scale[V], shift[V];
+    take_table(table, 0, scale);
+    take_table(table, 1, shift);
+    pack<T, V> of_x[ROWS], of_residual[ROWS] = {};
+    walk_back<ROWS>(
+        rows,
+        [&](int j, int64_t row) {
+            of_x[j] = load_raw<V>(x + row * channels + column);
+            if (RESIDUAL)
+                of_residual[j] = load_raw<V>(residual + row * channels + column);
+        },
+        [&](int j, int64_t row) {
+            float value[V], added[V];
+            to_floats(of_x[j], value);
+            to_floats(of_residual[j], added);
 #pragma unroll
-        for (int v = 0; v < V; v++) {
-            value[v] = affine(value[v], affine_of.scale[v], affine_of.shift[v]) + added[v];
-            value[v] = relu ? rectify(value[v]) : value[v];
-        }
-        store(y + row_begin(of_y, row) + column, value);
-    }
+            for (int v = 0; v < V; v++)
+                value[v] = not_below(affine(value[v], scale[v], shift[v]) + added[v], least);
+            store(y + row_begin(of_y, row) + column, value);
+        });
 }
 
 static int normalize(const cuda_backend *self, const kernel *k, const kernel_args *args, const bn_statistics &s,
@@ -140,9 +166,10 @@ static int normalize(const cuda_backend *self, const kernel *k, const kernel_arg
         using T = typename decltype(t)::type;
         constexpr int V = decltype(width)::value;
         tile_shape tile = tile_of(x->dim[3], V);
-        return launch(bn_normalize_kernel<T, V>, tile_grid(self, tile, tensor_rows(x)), tile_block(tile), 0,
-                      self->stream, (const T *)args->in[0], (const T *)residual, (T *)args->out[0],
-                      layout_of(k->request.out[0]), s, tensor_rows(x), x->dim[3], k->request.node.attr.relu);
+        return launch(residual ? bn_normalize_kernel<T, V, true> : bn_normalize_kernel<T, V, false>,
+                      tile_grid(self, tile, tensor_rows(x), RESIDENT_BLOCKS), tile_block(tile), 0, self->stream,
+                      (const T *)args->in[0], (const T *)residual, (T *)args->out[0], layout_of(k->request.out[0]), s,
+                      tensor_rows(x), x->dim[3], k->request.node.attr.relu);
     });
 }
 
@@ -312,48 +339,57 @@ int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_ar
     });
 }
 
-/* dx = from_g * g + from_x * x + constant: the formula of ops.def with xhat = (x - mean)/std multiplied out. */
-template <typename T, int V>
-__global__ void __launch_bounds__(THREADS)
-    bn_grad_kernel(const T *x, const T *dy, row_layout of_dy, T *dx, bn_statistics s, const double *gsums, int64_t rows,
-                   int channels, bool relu)
+/* dx = from_g * g + from_x * x + constant: the formula of ops.def with xhat = (x - mean)/std multiplied out. Rows 2 to
+ * 4 of the table. */
+template <int V>
+__device__ static inline void fill_gradient(const bn_statistics &s, const double *gsums, int channels, float *table)
 {
-    __shared__ float table[5 * LANES * V];
-    fill_affine<V>(s, channels, table);
-    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS) {
-        const int c = tile_first<V>() + i;
-        bn_moments m = moments_of(s, channels, c);
-        double from_g = (double)s.gamma[c] * m.inverse_std;
-        double from_x = -from_g * m.inverse_std * gsums[channels + c] / s.count;
+    over_channels<V>(s, channels, [&](const bn_moments &m, int c, int i) {
+        const double from_g = (double)s.gamma[c] * m.inverse_std;
+        const double from_x = -from_g * m.inverse_std * gsums[channels + c] / s.count;
+        put_affine<V>(s, m, c, i, table);
         table[2 * LANES * V + i] = (float)from_g;
         table[3 * LANES * V + i] = (float)from_x;
         table[4 * LANES * V + i] = (float)(-from_g * gsums[c] / s.count - from_x * m.mean);
-    }
+    });
+}
+
+template <typename T, int V, bool RELU>
+__global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
+    bn_grad_kernel(const T *x, const T *dy, row_layout of_dy, T *dx, bn_statistics s, const double *gsums, int64_t rows,
+                   int channels)
+{
+    __shared__ float table[5 * LANES * V];
+    fill_gradient<V>(s, gsums, channels, table);
     __syncthreads();
     const int column = tile_column<V>();
     if (column >= channels)
         return;
-    bn_affine<V> affine_of;
-    float from_g[V], from_x[V], constant[V];
-    take_table(table, 0, affine_of.scale);
-    take_table(table, 1, affine_of.shift);
+    float scale[V], shift[V], from_g[V], from_x[V], constant[V];
+    take_table(table, 0, scale);
+    take_table(table, 1, shift);
     take_table(table, 2, from_g);
     take_table(table, 3, from_x);
     take_table(table, 4, constant);
-    for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows;
-         row += (int64_t)gridDim.y * blockDim.y) {
-        const int64_t at = row * channels + column;
-        float value[V], g[V];
-        load(x + at, value);
-        load(dy + row_begin(of_dy, row) + column, g);
+    pack<T, V> of_x[2], of_g[2];
+    walk_back<2>(
+        rows,
+        [&](int j, int64_t row) {
+            of_x[j] = load_raw<V>(x + row * channels + column);
+            of_g[j] = load_raw<V>(dy + row_begin(of_dy, row) + column);
+        },
+        [&](int j, int64_t row) {
+            float value[V], g[V];
+            to_floats(of_x[j], value);
+            to_floats(of_g[j], g);
 #pragma unroll
-        for (int v = 0; v < V; v++) {
-            if (relu && !(affine(value[v], affine_of.scale[v], affine_of.shift[v]) > 0))
-                g[v] = 0;
-            g[v] = fmaf(from_g[v], g[v], fmaf(from_x[v], value[v], constant[v]));
-        }
-        store(dx + at, g);
-    }
+            for (int v = 0; v < V; v++) {
+                if (RELU && !(affine(value[v], scale[v], shift[v]) > 0))
+                    g[v] = 0;
+                g[v] = fmaf(from_g[v], g[v], fmaf(from_x[v], value[v], constant[v]));
+            }
+            store(dx + row * channels + column, g);
+        });
 }
 
 int cuda_bn_grad(const cuda_backend *self, const kernel *k, const kernel_args *args)
@@ -363,10 +399,10 @@ int cuda_bn_grad(const cuda_backend *self, const kernel *k, const kernel_args *a
         using T = typename decltype(t)::type;
         constexpr int V = decltype(width)::value;
         tile_shape tile = tile_of(x->dim[3], V);
-        return launch(bn_grad_kernel<T, V>, tile_grid(self, tile, tensor_rows(x)), tile_block(tile), 0, self->stream,
+        return launch(k->request.node.attr.relu ? bn_grad_kernel<T, V, true> : bn_grad_kernel<T, V, false>,
+                      tile_grid(self, tile, tensor_rows(x), RESIDENT_BLOCKS), tile_block(tile), 0, self->stream,
                       (const T *)args->in[0], (const T *)args->in[5], layout_of(k->request.in[5]), (T *)args->out[0],
-                      batch_statistics(k, args), (const double *)args->in[4], tensor_rows(x), x->dim[3],
-                      k->request.node.attr.relu);
+                      batch_statistics(k, args), (const double *)args->in[4], tensor_rows(x), x->dim[3]);
     });
 }
 

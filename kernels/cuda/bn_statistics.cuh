@@ -94,10 +94,6 @@ static inline bn_statistics running_statistics(const kernel *k, const kernel_arg
 
 /* ---- tables: a block fills those of its channels, a thread keeps its own in registers ---- */
 
-template <int V> struct bn_affine {
-    float scale[V], shift[V];
-};
-
 /* table[row * LANES * V + i] of channel i of the tile, for V channels of a thread. */
 template <int V> __device__ static inline void take_table(const float *table, int row, float (&to)[V])
 {

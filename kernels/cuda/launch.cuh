@@ -101,10 +101,12 @@ static inline tile_shape tile_of(int64_t columns, int width)
 }
 
 /* Grid of a kernel without sums whose tiles stride over the rows. */
-static inline dim3 tile_grid(const cuda_backend *self, tile_shape tile, int64_t rows)
+static inline dim3 tile_grid(const cuda_backend *self, tile_shape tile, int64_t rows,
+                             int blocks_a_processor = BLOCKS_A_PROCESSOR)
 {
     int64_t blocks = divide_up(rows, tile.rows);
-    int64_t most = divide_up((int64_t)self->multiprocessors * BLOCKS_A_PROCESSOR, tile.tiles);
+    int64_t most = (int64_t)self->multiprocessors * blocks_a_processor / tile.tiles;
+    most = most > 1 ? most : 1;
     return dim3(tile.tiles, (unsigned)(blocks < most ? blocks : most));
 }
 
