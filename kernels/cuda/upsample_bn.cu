@@ -25,6 +25,7 @@ template <typename T, int V> struct large_column {
     const T *left, *right; /* in row 0 of the small picture */
     int64_t row_elements;
     float weight;
+    pack<T, V> next_left, next_right;
     float upper[V] = {}, lower[V] = {};
 
     __device__ large_column(const T *z, const small_map &m, int picture, int x, int column)
@@ -36,12 +37,20 @@ template <typename T, int V> struct large_column {
         weight = h.weight;
     }
 
-    /* `lower` becomes that of a small row; with the old one as `upper`. `table` is that of fill_affine. */
-    __device__ void advance(int row, const float *table)
+    /* Starts to load a small row; one below the map is its last again. */
+    __device__ void read(int row, const small_map &m)
+    {
+        const int64_t at = (row < m.height ? row : m.height - 1) * row_elements;
+        next_left = load_raw<V>(left + at);
+        next_right = load_raw<V>(right + at);
+    }
+
+    /* `lower` becomes that of the row that was read; with the old one as `upper`. `table` is that of fill_affine. */
+    __device__ void advance(const float *table)
     {
         float a[V], b[V], scale[V], shift[V];
-        load(left + row * row_elements, a);
-        load(right + row * row_elements, b);
+        to_floats(next_left, a);
+        to_floats(next_right, b);
         take_table(table, 0, scale);
         take_table(table, 1, shift);
 #pragma unroll
@@ -57,69 +66,87 @@ template <typename T, int V> struct large_column {
     }
 };
 
-/* The large rows between small row `row` and the next: they have `row` as the upper of their neighbours. */
-struct rows_between {
-    int first, end, offset, step;
-    float inverse;
-
-    /* What the lower neighbour counts for in large row first + i. */
-    __device__ float weight(int i) const
-    {
-        return (float)(offset + i * step) * inverse;
-    }
+/* The large rows between a small row and the next, which have it as the upper of their neighbours: how many, and what
+ * the lower neighbour counts for in each. */
+struct alignas(16) rows_between {
+    int count;
+    float weight[MOST_BETWEEN];
 };
 
+/* The first of them. */
 __device__ static inline int first_after(int row, int size)
 {
     return row <= 0 ? 0 : (row * (2 * size - 1) + size - 2) / (size - 1);
 }
 
-/* `first` is first_after(row, size), or the `end` of the row before. */
-__device__ static inline rows_between rows_after(int row, int first, int size)
+__device__ static inline rows_between rows_after(int row, int size)
 {
-    const int steps = 2 * size - 1;
-    int end = first + 1;
-    while (end < 2 * size && end * (size - 1) < (row + 1) * steps)
-        end++;
-    return rows_between{first, end, first * (size - 1) - row * steps, size - 1, 1.0f / (float)steps};
+    const int steps = 2 * size - 1, first = first_after(row, size);
+    const float inverse = 1.0f / (float)steps;
+    rows_between rows = {};
+#pragma unroll
+    for (int i = 0; i < MOST_BETWEEN; i++)
+        if (first + i <= steps && (first + i) * (size - 1) < (row + 1) * steps) {
+            rows.count = i + 1;
+            rows.weight[i] = (float)((first + i) * (size - 1) - row * steps) * inverse;
+        }
+    return rows;
 }
 
-__device__ static inline int row_or_last(int row, const small_map &m)
+/* of_row[i]: of row first + i of a strip. Between barriers. */
+__device__ static inline void fill_rows(int first, int end, int size, rows_between *of_row)
 {
-    return row < m.height ? row : m.height - 1;
+    __syncthreads();
+    for (int i = tile_thread(); i < end - first; i += THREADS)
+        of_row[i] = rows_after(first + i, size);
+    __syncthreads();
+}
+
+/* The normalised column down a strip; `to` stands in the column's first large row there. */
+template <typename T, int V>
+__device__ static inline void write_column(large_column<T, V> &large, const small_map &m, const strip &place,
+                                           const rows_between *of_row, const float *table, float least, T *to,
+                                           int64_t to_row)
+{
+    large.read(place.first, m);
+    large.advance(table);
+    large.read(place.first + 1, m);
+    for (int row = place.first; row < place.end; row++) {
+        const rows_between rows = of_row[row - place.first];
+        large.advance(table);
+        large.read(row + 2, m);
+#pragma unroll
+        for (int i = 0; i < MOST_BETWEEN; i++)
+            if (i < rows.count) {
+                float value[V];
+#pragma unroll
+                for (int v = 0; v < V; v++)
+                    value[v] = not_below(large.value(v, rows.weight[i]), least);
+                store(to, value);
+                to += to_row;
+            }
+    }
 }
 
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS)
+__global__ void __launch_bounds__(THREADS, 3)
     normalize_kernel(const T *z, T *u, int u_stride, bn_statistics s, small_map m, int segments, int items, bool relu)
 {
     __shared__ float table[2 * LANES * V];
+    __shared__ rows_between of_row[STRIP];
     fill_affine<V>(s, m.channels, table);
-    __syncthreads();
     const int column = tile_column<V>();
+    const float least = relu ? 0 : -INFINITY;
+    const int64_t u_row = (int64_t)2 * m.width * u_stride;
     for (int item = (int)blockIdx.y; item < items; item += (int)gridDim.y) {
         const strip place = strip_at(m, segments, item);
         const int x = place.segment * (int)blockDim.y + (int)threadIdx.y;
+        fill_rows(place.first, place.end, m.height, of_row);
         if (column >= m.channels || x >= 2 * m.width)
             continue;
         large_column<T, V> large(z, m, place.picture, x, column);
-        T *to = u + ((int64_t)place.picture * 4 * m.height * m.width + x) * u_stride + column;
-        int next = first_after(place.first, m.height);
-        large.advance(place.first, table);
-        for (int row = place.first; row < place.end; row++) {
-            const rows_between rows = rows_after(row, next, m.height);
-            large.advance(row_or_last(row + 1, m), table);
-            for (int i = 0; i < rows.end - rows.first; i++) {
-                float value[V];
-#pragma unroll
-                for (int v = 0; v < V; v++) {
-                    value[v] = large.value(v, rows.weight(i));
-                    value[v] = relu ? rectify(value[v]) : value[v];
-                }
-                store(to + (int64_t)(rows.first + i) * 2 * m.width * u_stride, value);
-            }
-            next = rows.end;
-        }
+        T *to = u + (int64_t)place.picture * 2 * m.height * u_row + (int64_t)x * u_stride + column;
+        write_column(large, m, place, of_row, table, least, to + first_after(place.first, m.height) * u_row, u_row);
     }
 }
 
@@ -177,35 +204,77 @@ __device__ static inline gather_columns columns_of(const small_map &m, int colum
     return gather_columns{first, end, readers_of(first, m.width).first, readers_of(end - 1, m.width).last + 1};
 }
 
-/* The gradient's large rows between two small rows, read before they are needed. */
-template <typename T, int V> struct large_rows {
+/* A column of the gradient on its way down: the large rows between two small rows, read before they are needed, and
+ * what the small rows around them have got of them. */
+template <typename T, int V, bool RELU> struct gradient_column {
+    const T *dy; /* in the next large row */
+    int64_t dy_row;
     pack<T, V> row[MOST_BETWEEN] = {};
+    float upper[V] = {}, lower[V] = {};
 
-    __device__ void read(const rows_between &rows, const T *dy, int64_t dy_row)
+    __device__ void read(const rows_between &rows)
     {
 #pragma unroll
         for (int i = 0; i < MOST_BETWEEN; i++)
-            if (rows.first + i < rows.end)
-                row[i] = *reinterpret_cast<const pack<T, V> *>(dy + (rows.first + i) * dy_row);
+            if (i < rows.count)
+                row[i] = load_raw<V>(dy + i * dy_row);
+        dy += rows.count * dy_row;
     }
 
     /* Masks them and adds them to both small rows. */
-    __device__ void add(const rows_between &rows, const large_column<T, V> &large, bool relu, float (&upper)[V],
-                        float (&lower)[V]) const
+    __device__ void add(const rows_between &rows, const large_column<T, V> &large)
     {
 #pragma unroll
-        for (int i = 0; i < MOST_BETWEEN; i++) {
-            const float weight = rows.weight(i);
+        for (int i = 0; i < MOST_BETWEEN; i++)
+            if (i < rows.count) {
+                const float weight = rows.weight[i];
 #pragma unroll
-            for (int v = 0; v < V; v++) {
-                const bool seen = rows.first + i < rows.end && (!relu || large.value(v, weight) > 0);
-                const float g = seen ? to_float(row[i].element[v]) : 0;
-                upper[v] = fmaf(1 - weight, g, upper[v]);
-                lower[v] = fmaf(weight, g, lower[v]);
+                for (int v = 0; v < V; v++) {
+                    const float g = !RELU || large.value(v, weight) > 0 ? to_float(row[i].element[v]) : 0;
+                    upper[v] = fmaf(1 - weight, g, upper[v]);
+                    lower[v] = fmaf(weight, g, lower[v]);
+                }
             }
+    }
+
+    /* Goes on to the next small row. */
+    __device__ void advance()
+    {
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+            upper[v] = lower[v];
+            lower[v] = 0;
         }
     }
 };
+
+/* A finished small row of the block, by large column: line[part][thread], so that no two threads meet in a bank. */
+constexpr int line_part = 4;
+
+template <int V> __device__ static inline void put_in_line(const float (&value)[V], float *line)
+{
+    constexpr int N = V < line_part ? V : line_part;
+#pragma unroll
+    for (int v = 0; v < V; v += N) {
+        pack<float, N> part;
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            part.element[i] = value[v + i];
+        *reinterpret_cast<pack<float, N> *>(line + v * THREADS + tile_thread() * N) = part;
+    }
+}
+
+template <int V> __device__ static inline void take_from_line(const float *line, int thread, float (&value)[V])
+{
+    constexpr int N = V < line_part ? V : line_part;
+#pragma unroll
+    for (int v = 0; v < V; v += N) {
+        const pack<float, N> part = load_raw<N>(line + v * THREADS + thread * N);
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            value[v + i] = part.element[i];
+    }
+}
 
 /* A column of the small map: which of a block's large columns read it, and how much of it. */
 struct small_column {
@@ -222,14 +291,13 @@ struct small_column {
             weight[i] = weight_for(readers.first + i, x, m.width);
     }
 
-    /* line[large column][channel of the tile] */
     template <int V> __device__ void gather(const float *line, float (&sum)[V]) const
     {
 #pragma unroll
         for (int i = 0; i < MOST_READERS; i++)
             if (i < count) {
                 float value[V];
-                load(line + ((first + i) * (int)blockDim.x + (int)threadIdx.x) * V, value);
+                take_from_line(line, (first + i) * (int)blockDim.x + (int)threadIdx.x, value);
 #pragma unroll
                 for (int v = 0; v < V; v++)
                     sum[v] = fmaf(weight[i], value[v], sum[v]);
@@ -237,20 +305,19 @@ struct small_column {
     }
 };
 
-/* Writes dg = Uᵀg at a place and adds it and dg * (z - mean) to the run. */
+/* Writes dg = Uᵀg at a place, where z is `of_z`, and adds it and dg * (z - mean) to the run. */
 template <typename T, int V>
-__device__ static inline void finish_place(const small_column &small, const float *line, const T *z, T *dg,
+__device__ static inline void finish_place(const small_column &small, const float *line, const pack<T, V> &of_z, T *dg,
                                            const float *table, float (&run)[2][V])
 {
-    float sum[V] = {}, value[V], mean[V];
-    load(z, value);
+    float sum[V] = {}, mean[V];
     take_table(table, 2, mean);
     small.gather(line, sum);
     store(dg, sum);
 #pragma unroll
     for (int v = 0; v < V; v++) {
         run[0][v] += sum[v];
-        run[1][v] = fmaf(sum[v], value[v] - mean[v], run[1][v]);
+        run[1][v] = fmaf(sum[v], to_float(of_z.element[v]) - mean[v], run[1][v]);
     }
 }
 
@@ -258,72 +325,79 @@ template <typename T> struct gather_arguments {
     const T *z, *dy;
     T *dg;
     int dy_stride, columns, segments, items;
-    bool relu;
+};
+
+/* What a block keeps of its channels and of a strip. */
+template <int V> struct gather_tables {
+    float affine[3 * LANES * V]; /* fill_affine_and_mean */
+    rows_between of_row[STRIP + 1];
+    alignas(16) float line[THREADS * V];
 };
 
 /* Uᵀg of a strip. Large rows are added to the two small rows around them in registers; a finished row goes to `line`,
  * where it is gathered along the columns. Holds barriers. */
-template <typename T, int V>
+template <bool RELU, typename T, int V>
 __device__ static inline void gather_strip(const gather_arguments<T> &a, const small_map &m, const strip &place,
-                                           const float *table, float *line, float (&run)[2][V])
+                                           gather_tables<V> &t, float (&run)[2][V])
 {
     const gather_columns at = columns_of(m, a.columns, place.segment);
     const int column = tile_column<V>(), y = (int)threadIdx.y;
     const bool reads = column < m.channels && at.large + y < at.large_end;
     const bool writes = column < m.channels && at.first + y < at.end;
     const int x = writes ? at.first + y : at.first, large_x = reads ? at.large + y : at.large;
+    const int begin = place.first > 0 ? place.first - 1 : 0; /* `first` also gets from the large rows above it */
     const int64_t small_row = (int64_t)m.width * m.channels, dy_row = (int64_t)2 * m.width * a.dy_stride;
-    const int64_t small_at = place.picture * m.height * small_row + (int64_t)x * m.channels + column;
-    const T *dy = a.dy + (int64_t)place.picture * 2 * m.height * dy_row + (int64_t)large_x * a.dy_stride + column;
+    int64_t small_at = (place.picture * m.height + place.first) * small_row + (int64_t)x * m.channels + column;
     const small_column small(m, at, x);
     large_column<T, V> large(a.z, m, place.picture, large_x, column);
-    large_rows<T, V> gradient;
-    float upper[V] = {}, lower[V] = {};
-    const int begin = place.first > 0 ? place.first - 1 : 0; /* `first` also gets from the large rows above it */
-    rows_between rows = rows_after(begin, first_after(begin, m.height), m.height);
+    gradient_column<T, V, RELU> gradient;
+    gradient.dy_row = dy_row;
+    gradient.dy = a.dy + ((int64_t)place.picture * 2 * m.height + first_after(begin, m.height)) * dy_row +
+                  (int64_t)large_x * a.dy_stride + column;
+    fill_rows(begin, place.end, m.height, t.of_row);
     if (reads) {
-        large.advance(begin, table);
-        gradient.read(rows, dy, dy_row);
+        gradient.read(t.of_row[0]);
+        large.read(begin, m);
+        large.advance(t.affine);
+        large.read(begin + 1, m);
     }
     for (int row = begin; row < place.end; row++) {
-        const rows_between next = rows_after(row + 1, rows.end, m.height);
+        const bool finished = row >= place.first;
+        pack<T, V> of_z = {};
+        if (finished && writes)
+            of_z = load_raw<V>(a.z + small_at);
         if (reads) {
-            large.advance(row_or_last(row + 1, m), table);
-            gradient.add(rows, large, a.relu, upper, lower);
-            if (row + 1 < place.end)
-                gradient.read(next, dy, dy_row);
+            large.advance(t.affine);
+            gradient.add(t.of_row[row - begin], large);
+            if (row + 1 < place.end) {
+                gradient.read(t.of_row[row + 1 - begin]);
+                large.read(row + 2, m);
+            }
         }
-        if (row >= place.first) {
-            store(line + tile_thread() * V, upper);
+        if (finished) {
+            put_in_line(gradient.upper, t.line);
             __syncthreads();
             if (writes)
-                finish_place(small, line, a.z + small_at + row * small_row, a.dg + small_at + row * small_row, table,
-                             run);
+                finish_place(small, t.line, of_z, a.dg + small_at, t.affine, run);
             __syncthreads();
+            small_at += small_row;
         }
-#pragma unroll
-        for (int v = 0; v < V; v++) {
-            upper[v] = lower[v];
-            lower[v] = 0;
-        }
-        rows = next;
+        gradient.advance();
     }
 }
 
 /* Uᵀ of masked dy, and [sum of it, sum of it * (z - mean)] by channel. */
-template <typename T, int V>
+template <typename T, int V, bool RELU>
 __global__ void __launch_bounds__(THREADS, 2)
     gather_kernel(gather_arguments<T> a, bn_statistics s, small_map m, double *partial)
 {
-    __shared__ float table[3 * LANES * V];
-    alignas(16) __shared__ float line[THREADS * V];
+    __shared__ gather_tables<V> tables;
     __shared__ double sums[2][THREADS * V];
-    fill_affine_and_mean<V>(s, m.channels, table);
+    fill_affine_and_mean<V>(s, m.channels, tables.affine);
     clear_sums<V>(sums);
-    __syncthreads();
     for (int item = (int)blockIdx.y; item < a.items; item += (int)gridDim.y) {
         float run[2][V] = {};
-        gather_strip(a, m, strip_at(m, a.segments, item), table, line, run);
+        gather_strip<RELU>(a, m, strip_at(m, a.segments, item), tables, run);
         add_strip(run, sums);
     }
     finish_sums<V>(sums, m, partial);
@@ -357,10 +431,9 @@ int cuda_upsample_bn_grad_sums(const cuda_backend *self, const kernel *k, const 
                                        (int)tensor_row_stride(&k->request.in[4]),
                                        columns,
                                        g.segments,
-                                       g.items,
-                                       k->request.node.attr.relu};
-        TRY(launch(gather_kernel<T, V>, grid_of(g, most_sum_blocks(tile)), tile_block(tile), 0, self->stream, a, s, m,
-                   partial));
+                                       g.items};
+        TRY(launch(k->request.node.attr.relu ? gather_kernel<T, V, true> : gather_kernel<T, V, false>,
+                   grid_of(g, most_sum_blocks(tile)), tile_block(tile), 0, self->stream, a, s, m, partial));
         return combine(self, m, g, partial, totals_of(s, m.channels, args), (double *)args->out[0]);
     });
 }
