@@ -86,70 +86,204 @@ static pool_shape shape_of(const kernel *k, const tensor_desc *map, const tensor
                       pooled->dim[2], attr->kernel, attr->stride, attr->pad};
 }
 
-/* One line of the pooled map a block. Writes the maxima to y and which elements they are to `chosen`; either may be
- * NULL. */
-template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shape s, T *y, uint8_t *chosen)
+/* Windows that a kernel knows when it is compiled: those of the networks for large pictures, or any. */
+enum window_kind { WINDOW_3_2_1, ANY_WINDOW };
+
+static bool is_known(const pool_shape &s)
 {
-    const int groups = s.channels / V, line = (int)blockIdx.x;
-    const int top = line % s.pooled_height * s.stride - s.pad;
-    const T *picture = x + (int64_t)(line / s.pooled_height) * s.height * s.width * s.channels;
-    for (int i = (int)threadIdx.x; i < s.pooled_width * groups; i += THREADS) {
-        const int left = i / groups * s.stride - s.pad, column = i % groups * V;
-        float largest[V] = {};
-        int which[V] = {};
-        bool first = true;
-        for (int kh = 0; kh < s.size; kh++)
-            for (int kw = 0; kw < s.size; kw++) {
-                const int row = top + kh, at = left + kw;
-                if (row < 0 || row >= s.height || at < 0 || at >= s.width)
-                    continue;
-                float value[V];
-                load(picture + ((int64_t)row * s.width + at) * s.channels + column, value);
+    return s.size == 3 && s.stride == 2 && s.pad == 1;
+}
+
+template <window_kind KIND> __device__ static inline pool_shape known_shape(pool_shape s)
+{
+    if (KIND == WINDOW_3_2_1) {
+        s.size = 3;
+        s.stride = 2;
+        s.pad = 1;
+    }
+    return s;
+}
+
+/* A block walks one line of a map: its threads lie along the channels, then along the columns. */
+static dim3 line_grid(const tensor_desc *map, tile_shape tile)
+{
+    return dim3((unsigned)(map->dim[0] * map->dim[1]), tile.tiles);
+}
+
+template <int V> __device__ static inline int line_channel()
+{
+    return (int)(blockIdx.y * blockDim.x + threadIdx.x) * V;
+}
+
+/* The largest elements so far of a window, and which ones they are. */
+template <int V> struct maxima {
+    float largest[V];
+    int which[V];
+
+    /* `first` is the first element of the window that lies on the map. */
+    __device__ explicit maxima(int first)
+    {
 #pragma unroll
-                for (int v = 0; v < V; v++)
-                    if (first || value[v] > largest[v] || value[v] != value[v]) {
-                        largest[v] = value[v];
-                        which[v] = kh * s.size + kw;
-                    }
-                first = false;
+        for (int v = 0; v < V; v++) {
+            largest[v] = -INFINITY;
+            which[v] = first;
+        }
+    }
+
+    template <typename T> __device__ void take(const pack<T, V> &elements, int number, bool inside)
+    {
+#pragma unroll
+        for (int v = 0; v < V; v++) {
+            const float value = to_float(elements.element[v]);
+            if (inside && (value > largest[v] || value != value)) {
+                largest[v] = value;
+                which[v] = number;
             }
-        const int64_t at = (int64_t)line * s.pooled_width * s.channels + (int64_t)i * V;
+        }
+    }
+
+    /* Either may be NULL. */
+    template <typename T> __device__ void write(T *y, uint8_t *chosen) const
+    {
         if (y)
-            store(y + at, largest);
+            store(y, largest);
         if (chosen) {
             pack<uint8_t, V> bytes;
 #pragma unroll
             for (int v = 0; v < V; v++)
                 bytes.element[v] = (uint8_t)which[v];
-            *reinterpret_cast<pack<uint8_t, V> *>(chosen + at) = bytes;
+            *reinterpret_cast<pack<uint8_t, V> *>(chosen) = bytes;
         }
+    }
+};
+
+__device__ static inline bool is_on(int position, int size)
+{
+    return position >= 0 && position < size;
+}
+
+__device__ static inline int nearest_on(int position, int size)
+{
+    return position < 0 ? 0 : position < size ? position : size - 1;
+}
+
+/* Takes the elements of the window whose corner is (top, left) of a channel, `picture`. A known window is loaded before
+ * any of it is compared; what lies outside is read from the edge and not taken. */
+template <window_kind KIND, typename T, int V>
+__device__ static inline void take_window(const T *picture, const pool_shape &s, int top, int left, maxima<V> &m)
+{
+    if constexpr (KIND == WINDOW_3_2_1) {
+        pack<T, V> elements[9];
+#pragma unroll
+        for (int i = 0; i < 9; i++)
+            elements[i] = load_raw<V>(
+                picture + (int64_t)(nearest_on(top + i / 3, s.height) * s.width + nearest_on(left + i % 3, s.width)) *
+                              s.channels);
+#pragma unroll
+        for (int i = 0; i < 9; i++)
+            m.take(elements[i], i, is_on(top + i / 3, s.height) && is_on(left + i % 3, s.width));
+    } else
+        for (int kh = 0; kh < s.size; kh++)
+            for (int kw = 0; kw < s.size; kw++)
+                if (is_on(top + kh, s.height) && is_on(left + kw, s.width))
+                    m.take(load_raw<V>(picture + ((int64_t)(top + kh) * s.width + left + kw) * s.channels),
+                           kh * s.size + kw, true);
+}
+
+/* One line of the pooled map a block. Writes the maxima to y and which elements they are to `chosen`; either may be
+ * NULL. */
+template <typename T, int V, window_kind KIND>
+__global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shape shape, T *y, uint8_t *chosen)
+{
+    const pool_shape s = known_shape<KIND>(shape);
+    const int line = (int)blockIdx.x, channel = line_channel<V>();
+    if (channel >= s.channels)
+        return;
+    const int top = line % s.pooled_height * s.stride - s.pad;
+    const T *picture = x + (int64_t)(line / s.pooled_height) * s.height * s.width * s.channels + channel;
+    for (int i = (int)threadIdx.y; i < s.pooled_width; i += (int)blockDim.y) {
+        const int left = i * s.stride - s.pad;
+        maxima<V> m((top < 0 ? -top * s.size : 0) + (left < 0 ? -left : 0));
+        take_window<KIND>(picture, s, top, left, m);
+        const int64_t at = ((int64_t)line * s.pooled_width + i) * s.channels + channel;
+        m.write(y ? y + at : NULL, chosen ? chosen + at : NULL);
     }
 }
 
-/* One line of the map a block: each element adds the dy of the windows that chose it, in the windows' order. */
-template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) max_pool_grad_kernel(const T *dy, const uint8_t *chosen, pool_shape s, T *dx)
+/* The windows along one axis that an element lies in, `at` from the edge of the padding: first to last. */
+struct windows_over {
+    int first, last;
+};
+
+__device__ static inline windows_over windows_of(int at, int size, int stride, int pooled)
 {
-    const int groups = s.channels / V, line = (int)blockIdx.x, row = line % s.height + s.pad;
-    const int64_t picture = (int64_t)(line / s.height) * s.pooled_height * s.pooled_width * s.channels;
-    const int first_row = row < s.size ? 0 : (row - s.size) / s.stride + 1;
-    for (int i = (int)threadIdx.x; i < s.width * groups; i += THREADS) {
-        const int at = i / groups + s.pad, column = i % groups * V;
-        const int first_at = at < s.size ? 0 : (at - s.size) / s.stride + 1;
-        float sum[V] = {};
-        for (int oy = first_row; oy < s.pooled_height && oy * s.stride <= row; oy++)
-            for (int ox = first_at; ox < s.pooled_width && ox * s.stride <= at; ox++) {
-                const int64_t from = picture + ((int64_t)oy * s.pooled_width + ox) * s.channels + column;
-                const int here = (row - oy * s.stride) * s.size + (at - ox * s.stride);
-                const pack<uint8_t, V> bytes = *reinterpret_cast<const pack<uint8_t, V> *>(chosen + from);
-                float value[V];
-                load(dy + from, value);
+    const int last = at / stride;
+    return windows_over{at < size ? 0 : (at - size) / stride + 1, last < pooled ? last : pooled - 1};
+}
+
+/* What an element gets of one window. */
+template <typename T, int V> struct window_gradient {
+    pack<T, V> dy;
+    pack<uint8_t, V> chosen;
+
+    __device__ void read(const T *dy_of_channel, const uint8_t *chosen_of_channel, const pool_shape &s, int oy, int ox)
+    {
+        const int64_t at = (int64_t)(oy * s.pooled_width + ox) * s.channels;
+        dy = load_raw<V>(dy_of_channel + at);
+        chosen = load_raw<V>(chosen_of_channel + at);
+    }
+
+    /* `here` is the element's number in the window. */
+    __device__ void add(int here, float (&sum)[V]) const
+    {
 #pragma unroll
-                for (int v = 0; v < V; v++)
-                    sum[v] += bytes.element[v] == here ? value[v] : 0;
+        for (int v = 0; v < V; v++)
+            sum[v] += chosen.element[v] == here ? to_float(dy.element[v]) : 0;
+    }
+};
+
+/* Adds what the element at (y, x), from the edges of the padding, gets of its windows. Known ones are at most 2 x 2,
+ * and loaded before any is added; where there are fewer, one is read twice and not added. */
+template <window_kind KIND, typename T, int V>
+__device__ static inline void add_windows(const T *dy, const uint8_t *chosen, const pool_shape &s, int y, int x,
+                                          float (&sum)[V])
+{
+    const windows_over rows = windows_of(y, s.size, s.stride, s.pooled_height),
+                       columns = windows_of(x, s.size, s.stride, s.pooled_width);
+    if constexpr (KIND == WINDOW_3_2_1) {
+        window_gradient<T, V> of[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++)
+            of[i].read(dy, chosen, s, i / 2 ? rows.last : rows.first, i % 2 ? columns.last : columns.first);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int oy = rows.first + i / 2, ox = columns.first + i % 2;
+            if (oy <= rows.last && ox <= columns.last)
+                of[i].add((y - oy * s.stride) * s.size + x - ox * s.stride, sum);
+        }
+    } else
+        for (int oy = rows.first; oy <= rows.last; oy++)
+            for (int ox = columns.first; ox <= columns.last; ox++) {
+                window_gradient<T, V> of;
+                of.read(dy, chosen, s, oy, ox);
+                of.add((y - oy * s.stride) * s.size + x - ox * s.stride, sum);
             }
-        store(dx + ((int64_t)line * s.width * s.channels + (int64_t)i * V), sum);
+}
+
+/* One line of the map a block: each element adds the dy of the windows that chose it, in the windows' order. */
+template <typename T, int V, window_kind KIND>
+__global__ void __launch_bounds__(THREADS)
+    max_pool_grad_kernel(const T *dy, const uint8_t *chosen, pool_shape shape, T *dx)
+{
+    const pool_shape s = known_shape<KIND>(shape);
+    const int line = (int)blockIdx.x, row = line % s.height, channel = line_channel<V>();
+    if (channel >= s.channels)
+        return;
+    const int64_t picture = (int64_t)(line / s.height) * s.pooled_height * s.pooled_width * s.channels + channel;
+    for (int x = (int)threadIdx.y; x < s.width; x += (int)blockDim.y) {
+        float sum[V] = {};
+        add_windows<KIND>(dy + picture, chosen + picture, s, row + s.pad, x + s.pad, sum);
+        store(dx + ((int64_t)line * s.width + x) * s.channels + channel, sum);
     }
 }
 
@@ -170,8 +304,12 @@ static int walk_windows(const cuda_backend *self, const kernel *k, const kernel_
     const tensor_desc *map = &k->request.in[0];
     return with_vectors(pooled->dtype, pooled->dim[3], [&](auto t, auto width) {
         using T = typename decltype(t)::type;
-        return launch(max_pool_kernel<T, decltype(width)::value>, dim3((unsigned)(pooled->dim[0] * pooled->dim[1])),
-                      dim3(THREADS), 0, self->stream, (const T *)args->in[0], shape_of(k, map, pooled), (T *)y, chosen);
+        constexpr int V = decltype(width)::value;
+        const pool_shape s = shape_of(k, map, pooled);
+        const tile_shape tile = tile_of(s.channels, V);
+        return launch(is_known(s) ? max_pool_kernel<T, V, WINDOW_3_2_1> : max_pool_kernel<T, V, ANY_WINDOW>,
+                      line_grid(pooled, tile), tile_block(tile), 0, self->stream, (const T *)args->in[0], s, (T *)y,
+                      chosen);
     });
 }
 
@@ -191,8 +329,11 @@ int cuda_max_pool_grad(const cuda_backend *self, const kernel *k, const kernel_a
     }
     return with_vectors(map->dtype, map->dim[3], [&](auto t, auto width) {
         using T = typename decltype(t)::type;
-        return launch(max_pool_grad_kernel<T, decltype(width)::value>, dim3((unsigned)(map->dim[0] * map->dim[1])),
-                      dim3(THREADS), 0, self->stream, (const T *)args->in[1], chosen, shape_of(k, map, pooled),
+        constexpr int V = decltype(width)::value;
+        const pool_shape s = shape_of(k, map, pooled);
+        const tile_shape tile = tile_of(s.channels, V);
+        return launch(is_known(s) ? max_pool_grad_kernel<T, V, WINDOW_3_2_1> : max_pool_grad_kernel<T, V, ANY_WINDOW>,
+                      line_grid(map, tile), tile_block(tile), 0, self->stream, (const T *)args->in[1], chosen, s,
                       (T *)args->out[0]);
     });
 }
