@@ -339,28 +339,16 @@ int cuda_bn_grad_sums(const cuda_backend *self, const kernel *k, const kernel_ar
     });
 }
 
-/* dx = from_g * g + from_x * x + constant: the formula of ops.def with xhat = (x - mean)/std multiplied out. Rows 2 to
- * 4 of the table. */
-template <int V>
-__device__ static inline void fill_gradient(const bn_statistics &s, const double *gsums, int channels, float *table)
-{
-    over_channels<V>(s, channels, [&](const bn_moments &m, int c, int i) {
-        const double from_g = (double)s.gamma[c] * m.inverse_std;
-        const double from_x = -from_g * m.inverse_std * gsums[channels + c] / s.count;
-        put_affine<V>(s, m, c, i, table);
-        table[2 * LANES * V + i] = (float)from_g;
-        table[3 * LANES * V + i] = (float)from_x;
-        table[4 * LANES * V + i] = (float)(-from_g * gsums[c] / s.count - from_x * m.mean);
-    });
-}
-
 template <typename T, int V, bool RELU>
 __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
     bn_grad_kernel(const T *x, const T *dy, row_layout of_dy, T *dx, bn_statistics s, const double *gsums, int64_t rows,
                    int channels)
 {
     __shared__ float table[5 * LANES * V];
-    fill_gradient<V>(s, gsums, channels, table);
+    over_channels<V>(s, channels, [&](const bn_moments &m, int c, int i) {
+        put_affine<V>(s, m, c, i, table);
+        put_gradient<V>(s, m, gsums, channels, c, table + 2 * LANES * V + i);
+    });
     __syncthreads();
     const int column = tile_column<V>();
     if (column >= channels)

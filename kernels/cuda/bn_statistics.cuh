@@ -133,6 +133,19 @@ template <int V> __device__ static inline void fill_affine_and_mean(const bn_sta
     });
 }
 
+/* Three rows of the table: dx = from_g * g + from_x * x + constant, the formula of ops.def with xhat = (x - mean)/std
+ * multiplied out. */
+template <int V>
+__device__ static inline void put_gradient(const bn_statistics &s, const bn_moments &m, const double *gsums,
+                                           int channels, int c, float *table)
+{
+    const double from_g = (double)s.gamma[c] * m.inverse_std;
+    const double from_x = -from_g * m.inverse_std * gsums[channels + c] / s.count;
+    table[0] = (float)from_g;
+    table[LANES * V] = (float)from_x;
+    table[2 * LANES * V] = (float)(-from_g * gsums[c] / s.count - from_x * m.mean);
+}
+
 /* Makes the second sum that of g * xhat, and of the sums the gradients of gamma and beta, which may be NULL. */
 struct gradient_totals {
     bn_statistics statistics;

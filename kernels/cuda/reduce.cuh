@@ -83,14 +83,15 @@ template <typename S, int V, typename Use> __device__ inline void sum_tile_rows(
 
 /* ---- over the rows of a matrix ---- */
 
-/* partial[block][kind][column]. A Source says what is added:
+/* A Source says what is added:
  *   KINDS                             how many sums a column has
  *   ROWS                              how many rows are loaded before the first is added; divides RUN
  *   struct state                      what a thread keeps in registers
  *   struct loaded                     the elements of a row, as they lie in memory
  *   begin(state, columns)             called by all threads, may hold barriers
  *   read(row, at)                     loads them; `at` is where they lie in a dense matrix
- *   add(state, row, at, loaded, run[KINDS][V])    adds them */
+ *   add(state, row, at, loaded, run[KINDS][V])    adds them
+ * Adds up to RUN rows, WHOLE: all of them are there. */
 template <bool WHOLE, typename Source, int V>
 __device__ inline void add_run(const Source &source, const typename Source::state &state, int64_t row, int64_t rows,
                                int64_t step, int columns, float (&run)[Source::KINDS][V])
@@ -112,6 +113,7 @@ __device__ inline void add_run(const Source &source, const typename Source::stat
     }
 }
 
+/* partial[block][kind][column] */
 template <typename Source, int V>
 __global__ void __launch_bounds__(THREADS, 2)
     column_sums_kernel(Source source, int64_t rows, int columns, double *partial)

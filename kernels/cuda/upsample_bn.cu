@@ -114,7 +114,8 @@ __device__ static inline void write_column(large_column<T, V> &large, const smal
     for (int row = place.first; row < place.end; row++) {
         const rows_between rows = of_row[row - place.first];
         large.advance(table);
-        large.read(row + 2, m);
+        if (row + 1 < place.end)
+            large.read(row + 2, m);
 #pragma unroll
         for (int i = 0; i < MOST_BETWEEN; i++)
             if (i < rows.count) {

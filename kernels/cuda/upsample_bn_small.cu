@@ -13,10 +13,13 @@ struct product_row {
 __device__ static inline product_row product_at(int i, int size)
 {
     const bilinear_readers readers = readers_of(i, size);
+    const int steps = 2 * size - 1;
+    const float inverse = 1.0f / (float)steps;
     product_row p = {};
     for (int reader = readers.first; reader <= readers.last; reader++) {
-        const float weight = weight_for(reader, i, size), other = weight * (1 - weight);
-        const bool before = reader * (size - 1) < i * (2 * size - 1);
+        const int distance = reader * (size - 1) - i * steps;
+        const bool before = distance < 0;
+        const float weight = 1 - (float)(before ? -distance : distance) * inverse, other = weight * (1 - weight);
         p.share += weight;
         p.self = fmaf(weight, weight, p.self);
         p.before += before ? other : 0;
@@ -31,6 +34,7 @@ template <typename T, int V> struct product_column {
     int64_t row_elements;
     int to_left, to_right, height;
     product_row across;
+    pack<T, V> left, self, right; /* of the row that comes next */
     float above[V] = {}, here[V] = {}, below[V] = {};
 
     __device__ product_column(const T *z, const small_map &m, int picture, int x, int column)
@@ -43,22 +47,38 @@ template <typename T, int V> struct product_column {
         across = product_at(x, m.width);
     }
 
-    /* Goes on to the row before `row`; outside the map all is 0. */
-    __device__ void advance(int row)
+    /* Starts to load a row; outside the map all is 0. */
+    __device__ void read(int row)
     {
-        float left[V] = {}, self[V] = {}, right[V] = {};
+        left = self = right = {};
         if (row >= 0 && row < height) {
             const T *from = place + row * row_elements;
-            load(from + to_left, left);
-            load(from, self);
-            load(from + to_right, right);
+            left = load_raw<V>(from + to_left);
+            self = load_raw<V>(from);
+            right = load_raw<V>(from + to_right);
         }
+    }
+
+    /* The row that was read becomes that below. */
+    __device__ void advance()
+    {
 #pragma unroll
         for (int v = 0; v < V; v++) {
             above[v] = here[v];
             here[v] = below[v];
-            below[v] = fmaf(across.before, left[v], fmaf(across.self, self[v], across.after * right[v]));
+            below[v] = fmaf(across.before, to_float(left.element[v]),
+                            fmaf(across.self, to_float(self.element[v]), across.after * to_float(right.element[v])));
         }
+    }
+
+    /* Stands before `row`, of which all is there but the row below. */
+    __device__ void begin(int row)
+    {
+        read(row - 1);
+        advance();
+        read(row);
+        advance();
+        read(row + 1);
     }
 
     __device__ float value(int v, const product_row &down) const
@@ -92,17 +112,19 @@ __global__ void __launch_bounds__(THREADS, 2)
             continue;
         product_column<T, V> small(z, m, place.picture, x, column);
         float run[2][V] = {};
-        small.advance(place.first - 1);
-        small.advance(place.first);
+        small.begin(place.first);
         for (int row = place.first; row < place.end; row++) {
             const product_row down = of_row[row - place.first];
-            float value[V];
-            small.advance(row + 1);
-            load(small.place + row * small.row_elements, value);
+            const pack<T, V> own = load_raw<V>(small.place + row * small.row_elements);
+            const float share = down.share * small.across.share;
+            small.advance();
+            if (row + 1 < place.end)
+                small.read(row + 2);
 #pragma unroll
             for (int v = 0; v < V; v++) {
-                run[0][v] = fmaf(down.share * small.across.share, value[v], run[0][v]);
-                run[1][v] = fmaf(small.value(v, down), value[v], run[1][v]);
+                const float value = to_float(own.element[v]);
+                run[0][v] = fmaf(share, value, run[0][v]);
+                run[1][v] = fmaf(small.value(v, down), value, run[1][v]);
             }
         }
         add_strip(run, sums);
@@ -137,20 +159,6 @@ int cuda_upsample_bn_sums(const cuda_backend *self, const kernel *k, const kerne
 }
 
 /* dz = from_g Uᵀg + from_x UᵀU z + constant Uᵀ1: bn_grad's formula under Uᵀ. */
-template <int V>
-__device__ static inline void fill_grad(const bn_statistics &s, const double *gsums, int channels, float *table)
-{
-    for (int i = tile_thread(); i < tile_columns<V>() && tile_first<V>() + i < channels; i += THREADS) {
-        const int c = tile_first<V>() + i;
-        const bn_moments moments = moments_of(s, channels, c);
-        const double from_g = (double)s.gamma[c] * moments.inverse_std;
-        const double from_x = -from_g * moments.inverse_std * gsums[channels + c] / s.count;
-        table[i] = (float)from_g;
-        table[LANES * V + i] = (float)from_x;
-        table[2 * LANES * V + i] = (float)(-from_g * gsums[c] / s.count - from_x * moments.mean);
-    }
-}
-
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS, 2)
     small_grad_kernel(const T *z, const T *dg, T *dz, bn_statistics s, const double *gsums, small_map m, int segments,
@@ -158,7 +166,9 @@ __global__ void __launch_bounds__(THREADS, 2)
 {
     __shared__ float table[3 * LANES * V];
     __shared__ product_row of_row[STRIP];
-    fill_grad<V>(s, gsums, m.channels, table);
+    over_channels<V>(s, m.channels, [&](const bn_moments &moments, int c, int i) {
+        put_gradient<V>(s, moments, gsums, m.channels, c, table + i);
+    });
     const int column = tile_column<V>();
     for (int item = (int)blockIdx.y; item < items; item += (int)gridDim.y) {
         const strip place = strip_at(m, segments, item);
@@ -167,15 +177,17 @@ __global__ void __launch_bounds__(THREADS, 2)
         if (column >= m.channels || x >= m.width)
             continue;
         product_column<T, V> small(z, m, place.picture, x, column);
-        small.advance(place.first - 1);
-        small.advance(place.first);
+        small.begin(place.first);
         for (int row = place.first; row < place.end; row++) {
             const product_row down = of_row[row - place.first];
             const int64_t at = small.place - z + row * small.row_elements;
             const float share = down.share * small.across.share;
+            const pack<T, V> of_g = load_raw<V>(dg + at);
             float g[V], from_g[V], from_x[V], constant[V];
-            small.advance(row + 1);
-            load(dg + at, g);
+            small.advance();
+            if (row + 1 < place.end)
+                small.read(row + 2);
+            to_floats(of_g, g);
             take_table(table, 0, from_g);
             take_table(table, 1, from_x);
             take_table(table, 2, constant);
