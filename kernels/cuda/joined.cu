@@ -198,11 +198,19 @@ static int launch_running(const cuda_backend *self, const kernel *k, const kerne
 static __global__ void joined_metrics_kernel(const joined_entry *entries, int n)
 {
     const int own = (int)threadIdx.x;
+    double *sums = (double *)entries[0].p[1]; /* of all entries */
+    double sum = 0;
+    bool has_some = false;
+#pragma unroll 4
     for (int k = 0; k < n; k++) {
         const int i = own - entries[k].c;
-        if (i >= 0 && i < entries[k].count)
-            ((double *)entries[k].p[1])[own] += entries[k].a * ((const double *)entries[k].p[0])[i];
+        if (i >= 0 && i < entries[k].count) {
+            sum = (has_some ? sum : sums[own]) + entries[k].a * ((const double *)entries[k].p[0])[i];
+            has_some = true;
+        }
     }
+    if (has_some)
+        sums[own] = sum;
 }
 
 static int launch_metrics(const cuda_backend *self, const kernel *k, const kernel_args *)

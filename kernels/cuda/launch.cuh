@@ -16,9 +16,10 @@ extern "C" {
 }
 
 enum {
-    THREADS = 256,          /* of a block */
-    LANES = 32,             /* at most as many threads of a block lie along the channels */
-    BLOCKS_A_PROCESSOR = 16 /* more do not help a kernel that strides over the grid */
+    THREADS = 256,           /* of a block */
+    LANES = 32,              /* at most as many threads of a block lie along the channels */
+    BLOCKS_A_PROCESSOR = 16, /* more do not help a kernel that strides over the grid */
+    MOST_GRID_ROWS = 65535   /* of CUDA */
 };
 
 template <typename T> struct type_is {

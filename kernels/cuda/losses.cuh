@@ -1,6 +1,7 @@
 /* Losses, their gradients and the counts of right answers, a picture at a time: what one launch for one op and one for
  * many share, so that both give the same bits. A block a picture, in double. A class out of range makes its loss and
- * gradient NaN and its answer wrong: a kernel cannot refuse. */
+ * gradient NaN and its answer wrong: a kernel cannot refuse. Loops over exp and log stay rolled: a thread has
+ * few columns, and several copies cost more than they save. */
 #ifndef TESKD_KERNELS_CUDA_LOSSES_CUH
 #define TESKD_KERNELS_CUDA_LOSSES_CUH
 
@@ -45,6 +46,7 @@ template <typename T> __device__ static inline double log_partition(const T *z, 
         top = larger()(top, value);
     }
     top = block_largest(top);
+#pragma unroll 1
     for (int j = (int)threadIdx.x; j < columns; j += LOSS_THREADS)
         sum += exp(((double)to_float(z[j]) - top) / temperature);
     return top / temperature + log(block_sum(sum));
@@ -82,6 +84,7 @@ template <typename T> __device__ static inline void cross_entropy_grad(const los
     const int right = e.target[picture];
     const double partition = log_partition(z, e.columns, 1), everywhere = e.smoothing / e.columns;
     const double scale = is_class(right, e.columns) ? scaled_weight(e) : (double)NAN;
+#pragma unroll 1
     for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
         double t = (j == right ? 1 - e.smoothing : 0) + everywhere;
         from_float((float)(scale * (exp((double)to_float(z[j]) - partition) - t)), grad[j]);
@@ -94,6 +97,7 @@ template <typename T> __device__ static inline void kd_loss(const loss_entry &e,
     const double of_student = log_partition(student, e.columns, e.temperature);
     const double of_teacher = log_partition(teacher, e.columns, e.temperature);
     double sum = 0;
+#pragma unroll 1
     for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
         double q = exp((double)to_float(teacher[j]) / e.temperature - of_teacher) + kd_floor;
         sum += q * (log(q) - ((double)to_float(student[j]) / e.temperature - of_student));
@@ -114,6 +118,7 @@ template <typename T> __device__ static inline void kd_loss_grad(const loss_entr
     const double of_student = log_partition(student, e.columns, e.temperature);
     const double of_teacher = log_partition(teacher, e.columns, e.temperature);
     double sum_q = 0, sum_sa = 0;
+#pragma unroll 1
     for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
         double s = exp((double)to_float(teacher[j]) / e.temperature - of_teacher);
         double log_p = (double)to_float(student[j]) / e.temperature - of_student;
@@ -122,6 +127,7 @@ template <typename T> __device__ static inline void kd_loss_grad(const loss_entr
     }
     sum_q = block_sum(sum_q);
     sum_sa = block_sum(sum_sa);
+#pragma unroll 1
     for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
         double s = exp((double)to_float(teacher[j]) / e.temperature - of_teacher);
         double log_p = (double)to_float(student[j]) / e.temperature - of_student;

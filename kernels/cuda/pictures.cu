@@ -22,15 +22,14 @@ __device__ static inline void read_pixel(const uint8_t *set, const int32_t *choi
     }
 }
 
-/* A thread a place; V channels, or as many as there are where V is 1. */
+/* A thread a place of a picture, which are those of blockIdx.y; V channels, or as many as there are where V is 1. */
 template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) pictures_kernel(const uint8_t *set, const int32_t *choice,
-                                                           const float *table, T *y, picture_shape s, int64_t places)
+__global__ void __launch_bounds__(THREADS)
+    pictures_kernel(const uint8_t *set, const int32_t *choice, const float *table, T *y, picture_shape s, int batch)
 {
-    const int plane = s.height * s.width;
-    for (int64_t p = flat_index(); p < places; p += flat_stride()) {
-        const int64_t n = p / plane;
-        const int place = (int)(p - n * plane), i = place / s.width, j = place - i * s.width;
+    const int plane = s.height * s.width, place = (int)flat_index(), i = place / s.width, j = place - i * s.width;
+    for (int n = (int)blockIdx.y; n < batch && place < plane; n += (int)gridDim.y) {
+        const int64_t p = (int64_t)n * plane + place;
         float value[PICTURE_CHANNELS];
         read_pixel(set, choice + n * CHOICE_NUMBERS, table, s, i, j, value);
         if constexpr (V > 1) {
@@ -48,9 +47,11 @@ static int launch_pictures(const cuda_backend *self, const kernel *k, const kern
 {
     const tensor_desc *set = &k->request.in[0], *y = &k->request.out[0];
     picture_shape s = {set->dim[0], set->dim[1], set->dim[2], k->request.node.attr.pad, y->dim[3]};
-    return launch(pictures_kernel<T, V>, flat_grid(self, tensor_rows(y)), dim3(THREADS), 0, self->stream,
-                  (const uint8_t *)args->in[0], (const int32_t *)args->in[1], (const float *)args->in[2],
-                  (T *)args->out[0], s, tensor_rows(y));
+    const int batch = y->dim[0];
+    const dim3 grid((unsigned)divide_up((int64_t)s.height * s.width, THREADS),
+                    (unsigned)(batch < MOST_GRID_ROWS ? batch : MOST_GRID_ROWS));
+    return launch(pictures_kernel<T, V>, grid, dim3(THREADS), 0, self->stream, (const uint8_t *)args->in[0],
+                  (const int32_t *)args->in[1], (const float *)args->in[2], (T *)args->out[0], s, batch);
 }
 
 int cuda_pictures(const cuda_backend *self, const kernel *k, const kernel_args *args)

@@ -12,16 +12,19 @@ template <typename T> struct terms {
 template <typename T, int V> __global__ void __launch_bounds__(THREADS) add_kernel(terms<T> term, T *y, int64_t vectors)
 {
     for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
-        float sum[V], more[V];
-        load(term.in[0] + i * V, sum);
+        float sum[V];
+        pack<T, V> terms_here[MAX_TERMS] = {};
+#pragma unroll
+        for (int k = 0; k < MAX_TERMS; k++)
+            if (k < term.count)
+                terms_here[k] = load_raw<V>(term.in[k] + i * V);
+        to_floats(terms_here[0], sum);
 #pragma unroll
         for (int k = 1; k < MAX_TERMS; k++)
-            if (k < term.count) {
-                load(term.in[k] + i * V, more);
+            if (k < term.count)
 #pragma unroll
                 for (int v = 0; v < V; v++)
-                    sum[v] += more[v];
-            }
+                    sum[v] += to_float(terms_here[k].element[v]);
         store(y + i * V, sum);
     }
 }

@@ -40,10 +40,12 @@ template <typename C, int V>
 __device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy, float *average, float decay,
                                     const sgd_step &step, const sgd_constants &s)
 {
-    float weight[V], velocity[V], gradient[V];
+    float weight[V], velocity[V], gradient[V], mean[V] = {};
     load(w, weight);
     load(v, velocity);
     load(dw, gradient);
+    if (average)
+        load(average, mean);
 #pragma unroll
     for (int j = 0; j < V; j++)
         sgd_element(weight[j], velocity[j], gradient[j], decay, step, s);
@@ -52,8 +54,6 @@ __device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy
     if (copy)
         store(copy, weight);
     if (average) {
-        float mean[V];
-        load(average, mean);
 #pragma unroll
         for (int j = 0; j < V; j++)
             mean[j] = follow(mean[j], weight[j], s.share);

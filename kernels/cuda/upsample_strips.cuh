@@ -9,8 +9,7 @@
 #include "reduce.cuh"
 
 enum {
-    STRIP = 8,             /* small rows that a block walks before it goes on to another place */
-    MOST_GRID_ROWS = 65535 /* of CUDA */
+    STRIP = 8 /* small rows that a block walks before it goes on to another place */
 };
 
 struct small_map {
