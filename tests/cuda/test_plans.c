@@ -371,7 +371,7 @@ static void plans_with_sums(void **state)
 
 /* ---- what would be timed on a GPU ---- */
 
-enum { TIMED = 24, COMPILED = 2 };
+enum { TIMED = 24, COMPILED = 2, EVERY = 5 };
 
 typedef struct {
     int layers, plans, fewest, compiled;
@@ -417,7 +417,8 @@ static void plans_to_time(void **state)
         cudnn_rules rules_of_sums = rules;
         rules_of_sums.unnoted = true;
         rules_of_sums.compiled = 0;
-        for (int i = 0; i < s->list.count; i++) {
+        int layers = 0;
+        for (int i = 0; i < s->list.count; i += EVERY, layers++) {
             const kernel_request *r = &s->list.layers[i].request;
             const cuda_convolution_desc desc = describe(r, type, false), with_sums = describe(r, type, true);
             count_plans(&device, &rules, &desc, &plain);
@@ -428,7 +429,7 @@ static void plans_to_time(void **state)
                       "%d compiled at run time\n",
                       s->gpu->sm, dtype_name(type), plain.layers, plain.plans, plain.fewest, sums.layers, sums.plans,
                       sums.fewest, plain.compiled + sums.compiled);
-        assert_int_equal(plain.layers, s->list.count);
+        assert_int_equal(plain.layers, layers);
         assert_int_equal(plain.compiled + sums.compiled, 0);
         cudnn_scope_free(&device);
     }
