@@ -321,6 +321,14 @@ static void free_window(nccl_reduction *self)
     self->window = NULL;
 }
 
+static bool has_ended(const nccl_reduction *self, nccl_ending *ending)
+{
+    if (nccl_ending_wait(ending, GRACE_SECONDS))
+        return true;
+    comm_leave_thread(self->ranks);
+    return false;
+}
+
 /* A communicator that has met an error is of no use any more, and this one has met it in what it can do without. As
  * long as it has not ended it may write to the window. */
 static int replace_communicator(nccl_reduction *self)
@@ -328,7 +336,7 @@ static int replace_communicator(nccl_reduction *self)
     nccl_ending *ending = nccl_ending_start(self->nccl->ncclCommAbort, self->communicator);
     int code = 0;
     self->communicator = NULL;
-    if (nccl_ending_wait(ending, GRACE_SECONDS))
+    if (has_ended(self, ending))
         free_window(self);
     else
         code = error_set(ERROR_COMM,
@@ -453,10 +461,8 @@ static void close_reduction(reduction *base)
         return;
     snprintf(message, sizeof message, "%s", error_message());
     end_communicator(self);
-    if (!self->communicator || nccl_ending_wait(self->ending, GRACE_SECONDS))
+    if (!self->communicator || has_ended(self, self->ending))
         destroy(self);
-    else
-        comm_leave_thread(self->ranks);
     free(self);
     error_set(0, "%s", message);
 }

@@ -3,10 +3,10 @@
  * call, refuses calls while one is under way, and never notices by itself that a peer is gone.
  *
  * FAKE_NCCL in the environment, when a communicator is made, says what goes wrong, several at once: init_hangs,
- * init_fails (on the last rank), launch_hangs, sum_hangs, link_lost (in the second sum), finalize_hangs, abort_hangs;
- * and with windows: no_memory (on the last rank), no_windows, one_without_window (the last rank), register_fails (on
- * the last rank), register_hangs, release_fails. With FAKE_NCCL_OLD defined it is a version without windows. One
- * thread, but for ncclCommAbort and ncclCommDestroy. */
+ * init_fails (on the last rank), launch_hangs, sum_hangs, link_lost (in the second sum), finalize_hangs, destroy_hangs,
+ * abort_hangs; and with windows: no_memory (on the last rank), no_windows, one_without_window (the last rank),
+ * register_fails (on the last rank), register_hangs, release_fails. With FAKE_NCCL_OLD defined it is a version without
+ * windows. One thread, but for ncclCommAbort and ncclCommDestroy. */
 #include "base/sixteen_bit.h"
 #include "emulated.h"
 
@@ -347,6 +347,8 @@ ncclResult_t ncclCommFinalize(ncclComm_t c)
 
 ncclResult_t ncclCommDestroy(ncclComm_t c)
 {
+    while (wants(c, "destroy_hangs"))
+        pause();
     c->window = NULL;
     note('d');
     return ncclSuccess;

@@ -468,6 +468,18 @@ static void an_end_that_hangs(void **state)
     assert_true(now() - begin < 15);
 }
 
+/* The process has to know, so that it ends without exit handlers. The last test of the communicator. */
+static void a_destruction_that_hangs(void **state)
+{
+    (void)state;
+    double begin = now();
+    reduction *sums = open_sums("destroy_hangs", 600);
+    assert_false(comm_has_left_thread(ranks));
+    close_sums(sums, 'f');
+    assert_true(comm_has_left_thread(ranks));
+    assert_true(now() - begin < 15);
+}
+
 static int sum_in(reduction *sums, void *data, size_t count)
 {
     TRY(sums->ops->start(sums, data, count, COMM_F32));
@@ -518,15 +530,25 @@ static void calls_of_the_runtime_fail(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(every_type_and_size),   cmocka_unit_test(many_started),
-        cmocka_unit_test(only_enqueued),         cmocka_unit_test(waited_for_unfinished),
-        cmocka_unit_test(recorded_without_sums), cmocka_unit_test(recorded),
-        cmocka_unit_test(environment),           cmocka_unit_test(distinct_gpus),
-        cmocka_unit_test(opening_never_ends),    cmocka_unit_test(opening_fails_on_one_rank),
-        cmocka_unit_test(library_is_missing),    cmocka_unit_test(launching_never_ends),
-        cmocka_unit_test(a_sum_never_ends),      cmocka_unit_test(an_error_while_summing),
-        cmocka_unit_test(different_sums),        cmocka_unit_test(an_end_with_sums_under_way),
-        cmocka_unit_test(an_end_that_hangs),     cmocka_unit_test(calls_of_the_runtime_fail),
+        cmocka_unit_test(every_type_and_size),
+        cmocka_unit_test(many_started),
+        cmocka_unit_test(only_enqueued),
+        cmocka_unit_test(waited_for_unfinished),
+        cmocka_unit_test(recorded_without_sums),
+        cmocka_unit_test(recorded),
+        cmocka_unit_test(environment),
+        cmocka_unit_test(distinct_gpus),
+        cmocka_unit_test(opening_never_ends),
+        cmocka_unit_test(opening_fails_on_one_rank),
+        cmocka_unit_test(library_is_missing),
+        cmocka_unit_test(launching_never_ends),
+        cmocka_unit_test(a_sum_never_ends),
+        cmocka_unit_test(an_error_while_summing),
+        cmocka_unit_test(different_sums),
+        cmocka_unit_test(an_end_with_sums_under_way),
+        cmocka_unit_test(an_end_that_hangs),
+        cmocka_unit_test(calls_of_the_runtime_fail),
+        cmocka_unit_test(a_destruction_that_hangs),
     };
     return cmocka_run_group_tests(tests, fixture_open, fixture_close);
 }
