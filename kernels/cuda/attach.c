@@ -26,12 +26,14 @@ static int open_parts(cuda_backend *self, bool tune, const char *cache)
     TRY(cuda_libraries_open(&self->libraries));
     TRY(cuda_products_open(&self->products, self->libraries,
                            &(cuda_products_options){.stream = self->stream,
+                                                    .timer = &self->timer,
                                                     .tf32 = self->tf32,
                                                     .tune = tune && !self->deterministic,
                                                     .cache = cache,
                                                     .model = model}));
     return cuda_convolutions_open(&self->convolutions, self->libraries,
                                   &(cuda_convolutions_options){.stream = self->stream,
+                                                               .timer = &self->timer,
                                                                .tf32 = self->tf32,
                                                                .deterministic = self->deterministic,
                                                                .tune = tune,

@@ -7,7 +7,6 @@
 #include "cudnn_plan.h"
 #include "graph/node.h"
 #include "plan_cache.h"
-#include "timing.h"
 
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -22,6 +21,7 @@ static const size_t workspace_limit = (size_t)1 << 30;
 struct cuda_convolutions {
     const cuda_libraries *api;
     cudaStream_t stream;
+    cuda_timer *timer;
     bool tf32, deterministic, tune;
     cudnnHandle_t handle; /* NULL without a GPU */
     cudnn_scope scope;    /* of the device description */
@@ -71,6 +71,7 @@ int cuda_convolutions_open(cuda_convolutions **out, const cuda_libraries *librar
     CHECK(c, ERROR_MEMORY, "no memory for the convolutions");
     c->api = libraries;
     c->stream = options->stream;
+    c->timer = options->timer;
     c->tf32 = options->tf32;
     c->deterministic = options->deterministic;
     c->tune = options->tune && !options->deterministic && !options->device;
@@ -213,7 +214,7 @@ static int try_plans(const cuda_convolution *v, const cudnn_plan *plans, int cou
         const timed_plan timed = {v, &plans[i], args};
         if (!v->owner->tune && cuda_work_works(stream, run_plan, &timed))
             return i;
-        float time = v->owner->tune ? cuda_time_work(stream, run_plan, &timed, best_time) : INFINITY;
+        float time = v->owner->tune ? cuda_time_work(v->owner->timer, run_plan, &timed, best_time) : INFINITY;
         if (time < best_time) {
             best = i;
             best_time = time;
@@ -222,8 +223,19 @@ static int try_plans(const cuda_convolution *v, const cudnn_plan *plans, int cou
     return best;
 }
 
-/* The first one where nothing can be run. */
-static int choose_among(cuda_convolution *v, const cudnn_plan *plans, int count, int *best)
+/* try_plans, and once more with plans made from their text where none works. */
+static int try_all_ways(const cuda_convolution *v, cudnn_scope *s, cudnn_plan *plans, int count,
+                        const cuda_convolution_args *args)
+{
+    const cudnn_rules rules = rules_of(v->owner, &v->desc);
+    int best = try_plans(v, plans, count, args), remade = 0;
+    for (int i = 0; i < count && best < 0; i++)
+        remade += cudnn_plan_remake(s, &rules, &plans[i]) == 0;
+    return remade > 0 ? try_plans(v, plans, count, args) : best;
+}
+
+/* The first one where nothing can be run. `s` owns the plans. */
+static int choose_among(cuda_convolution *v, cudnn_scope *s, cudnn_plan *plans, int count, int *best)
 {
     cuda_convolution_args args;
     size_t workspace = 0;
@@ -235,7 +247,7 @@ static int choose_among(cuda_convolution *v, const cudnn_plan *plans, int count,
         return 0;
     }
     v->tried = true;
-    *best = try_plans(v, plans, count, &args);
+    *best = try_all_ways(v, s, plans, count, &args);
     cudaFree(args.x);
     CHECK(*best >= 0, ERROR_KERNEL, "none of %d plans of cuDNN works on this GPU", count);
     return 0;
@@ -272,7 +284,7 @@ static int choose_plan(cuda_convolution *v)
     TRY(cudnn_scope_status(&v->scope));
     cudnn_scope_init(&others, v->owner->api);
     int count = cudnn_plan_find(&others, graph, &rules, v->owner->tune ? MAX_PLANS : UNTUNED_PLANS, plans);
-    int code = count < 0 ? count : choose_among(v, plans, count, &best);
+    int code = count < 0 ? count : choose_among(v, &others, plans, count, &best);
     if (code == 0) {
         v->plan = plans[best];
         cudnn_scope_move(&others, &v->scope, v->plan.config);

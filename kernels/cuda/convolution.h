@@ -4,9 +4,11 @@
 
 #include "convolutions.h"
 #include "libraries.h"
+#include "timing.h"
 
 typedef struct {
     cudaStream_t stream;
+    cuda_timer *timer;  /* where `tune` is set */
     bool tf32;          /* float32 convolutions may use TF32 tensor cores */
     bool deterministic; /* the same bits every time: no choice by time, no plan that is known to vary */
     bool tune;          /* times the most promising plans at the first use of a shape */

@@ -10,6 +10,7 @@
 #define TESKD_KERNELS_CUDA_BACKEND_H
 
 #include "kernels/backend.h"
+#include "timing.h"
 
 #include <cuda_runtime_api.h>
 
@@ -43,6 +44,7 @@ typedef struct {
     int device;         /* CUDA's number of the GPU */
     char gpu_id[32];    /* "0000:1b:00.0": the same for whoever sees this GPU of this host */
     cudaStream_t stream, copy_stream;
+    cuda_timer timer;
     int multiprocessors;
     bool recording;
     cuda_staging staging;
@@ -186,7 +188,7 @@ int cuda_conv2d_sums_prepare(cuda_backend *self, kernel *k, const struct cuda_co
 
 /* Milliseconds of a launch of a prepared kernel, on memory taken for it; infinite when it fails, not a number when
  * there is no memory to measure it on. kernel_time.c. */
-float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace);
+float cuda_kernel_time(cuda_backend *self, const kernel *k, size_t workspace);
 
 #ifdef __cplusplus
 }

@@ -239,3 +239,16 @@ int cudnn_plan_load(cudnn_scope *s, const cudnn_rules *rules, const char *text, 
               text);
     return finish_plan(s, rules, plan);
 }
+
+int cudnn_plan_remake(cudnn_scope *s, const cudnn_rules *rules, cudnn_plan *plan)
+{
+    char *text;
+    size_t bytes;
+    cudnn_plan remade;
+    TRY(cudnn_plan_save(s, plan, &text, &bytes));
+    int code = cudnn_plan_load(s, rules, text, bytes, &remade);
+    free(text);
+    if (code == 0)
+        plan->descriptor = remade.descriptor;
+    return code;
+}

@@ -1,6 +1,5 @@
 /* Owns the measurement of a prepared kernel, on memory that is taken for it. One thread. */
 #include "cuda_backend.h"
-#include "timing.h"
 
 #include <math.h>
 
@@ -36,7 +35,7 @@ static size_t place_operands(const kernel_request *r, size_t workspace, char *me
     return used;
 }
 
-float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace)
+float cuda_kernel_time(cuda_backend *self, const kernel *k, size_t workspace)
 {
     timed_kernel t = {.device = self, .k = k};
     void *memory = NULL;
@@ -44,7 +43,7 @@ float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspa
     if (!cuda_timing_memory(self->stream, 1, &bytes, &memory))
         return NAN;
     place_operands(&k->request, workspace, memory, &t.args);
-    float time = cuda_time_work(self->stream, launch, &t, INFINITY);
+    float time = cuda_time_work(&self->timer, launch, &t, INFINITY);
     cudaFree(memory);
     return time;
 }

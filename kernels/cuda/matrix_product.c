@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "graph/node.h"
 #include "plan_cache.h"
-#include "timing.h"
 
 #include <cuda_runtime_api.h>
 #include <math.h>
@@ -21,6 +20,7 @@ struct cuda_products {
     const cuda_libraries *api;
     cublasLtHandle_t handle;
     cudaStream_t stream;
+    cuda_timer *timer;
     bool tf32, tune;
     plan_cache *cache; /* NULL for none */
 };
@@ -57,6 +57,7 @@ int cuda_products_open(cuda_products **out, const cuda_libraries *libraries, con
     CHECK(self, ERROR_MEMORY, "no memory for the matrix products");
     self->api = libraries;
     self->stream = options->stream;
+    self->timer = options->timer;
     self->tf32 = options->tf32;
     self->tune = options->tune;
     int code = check(libraries, libraries->cublasLtCreate(&self->handle), "cuBLASLt");
@@ -218,7 +219,7 @@ static int fastest(const cuda_product *p, const cublasLtMatmulHeuristicResult_t 
         cuda_product candidate = *p;
         use(&candidate, &results[i]);
         timed.product = &candidate;
-        float time = cuda_time_work(p->owner->stream, run_timed, &timed, best_time);
+        float time = cuda_time_work(p->owner->timer, run_timed, &timed, best_time);
         if (time < best_time) {
             best = i;
             best_time = time;

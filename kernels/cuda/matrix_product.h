@@ -4,11 +4,13 @@
 
 #include "libraries.h"
 #include "products.h"
+#include "timing.h"
 
 #include <stdbool.h>
 
 typedef struct {
     cudaStream_t stream;
+    cuda_timer *timer; /* where `tune` is set */
     bool tf32;         /* float32 products may use TF32 tensor cores */
     bool tune;         /* times the most promising algorithms at the first use of a shape */
     const char *cache; /* folder of the plan cache; empty for the user's, NULL for none */

@@ -10,6 +10,7 @@ int cuda_streams_open(cuda_backend *self)
     cudaStream_t *streams[] = {&self->stream, &self->copy_stream};
     for (int i = 0; i < 2; i++)
         TRY(cuda_check(cudaStreamCreateWithFlags(streams[i], cudaStreamNonBlocking), "a stream of the GPU"));
+    self->timer.stream = self->stream;
     for (int i = 0; i < UPLOAD_LANES; i++) {
         cuda_lane *lane = &self->lanes[i];
         TRY(cuda_check(cudaEventCreateWithFlags(&lane->uploaded, cudaEventDisableTiming), "an event"));

@@ -8,8 +8,6 @@ enum { MOST_RUNS = 16, LAUNCHES = 3, MOST_WARMING = 10000 };
 /* Long enough for the resolution of events; long enough for the clocks to rise; how many times the best is too slow. */
 static const float measured_ms = 1, warming_ms = 200, hopeless = 4;
 
-static bool is_warm; /* the GPU's clocks have risen: once a process */
-
 typedef struct {
     cudaStream_t stream;
     cudaEvent_t begin, end;
@@ -72,17 +70,17 @@ static void warm_up(const stopwatch *w, const recorded_work *recorded)
     float spent = 0;
     for (int i = 0; i < MOST_WARMING && spent < warming_ms; i++)
         spent += time_once(w, replay, recorded);
-    is_warm = true;
 }
 
-static float time_recorded(const stopwatch *w, timed_work *work, const void *what, int runs)
+static float time_recorded(cuda_timer *timer, const stopwatch *w, timed_work *work, const void *what, int runs)
 {
     float best = INFINITY;
     const recorded_work recorded = {record(w->stream, work, what, runs), w->stream};
     if (!recorded.graph)
         return INFINITY;
-    if (!is_warm)
+    if (!timer->is_warm)
         warm_up(w, &recorded);
+    timer->is_warm = true;
     for (int i = 0; i < LAUNCHES; i++)
         best = fminf(best, time_once(w, replay, &recorded));
     cudaGraphExecDestroy(recorded.graph);
@@ -90,7 +88,7 @@ static float time_recorded(const stopwatch *w, timed_work *work, const void *wha
 }
 
 /* The first time loads the kernels, which cannot be recorded. The second says how many fill a measurement. */
-static float measure(const stopwatch *w, timed_work *work, const void *what, float best)
+static float measure(cuda_timer *timer, const stopwatch *w, timed_work *work, const void *what, float best)
 {
     float time = time_once(w, work, what);
     if (isfinite(time))
@@ -98,13 +96,13 @@ static float measure(const stopwatch *w, timed_work *work, const void *what, flo
     if (!isfinite(time) || time > hopeless * best + measured_ms)
         return time;
     float runs = measured_ms / fmaxf(time, measured_ms / MOST_RUNS);
-    return time_recorded(w, work, what, runs > 1 ? (int)runs : 1);
+    return time_recorded(timer, w, work, what, runs > 1 ? (int)runs : 1);
 }
 
-float cuda_time_work(cudaStream_t stream, timed_work *work, const void *what, float best)
+float cuda_time_work(cuda_timer *timer, timed_work *work, const void *what, float best)
 {
-    stopwatch w = {.stream = stream};
-    float time = open_stopwatch(&w) ? measure(&w, work, what, best) : INFINITY;
+    stopwatch w = {.stream = timer->stream};
+    float time = open_stopwatch(&w) ? measure(timer, &w, work, what, best) : INFINITY;
     close_stopwatch(&w);
     cudaGetLastError();
     return time;

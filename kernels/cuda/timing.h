@@ -6,6 +6,12 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+/* Where work is measured. A backend has one, which warms the GPU up once. */
+typedef struct {
+    cudaStream_t stream;
+    bool is_warm; /* the GPU's clocks have risen */
+} cuda_timer;
+
 /* Starts the work on the stream; a failure is an answer. */
 typedef int timed_work(const void *what);
 
@@ -15,7 +21,7 @@ bool cuda_work_works(cudaStream_t stream, timed_work *work, const void *what);
 /* Milliseconds that the GPU takes for it once, replayed from a recording as in a step, so that the host's part does not
  * count; infinite when it fails. What takes several times `best` is not measured closely. Waits. The runtime's last
  * error is as if nothing had been tried. */
-float cuda_time_work(cudaStream_t stream, timed_work *work, const void *what, float best);
+float cuda_time_work(cuda_timer *timer, timed_work *work, const void *what, float best);
 
 /* Memory for it, full of zeros: a piece for each of the sizes, aligned to 256. False when there is not enough.
  * cudaFree of the first frees all. */

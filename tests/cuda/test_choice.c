@@ -47,9 +47,9 @@ bool cuda_work_works(cudaStream_t stream, timed_work *work, const void *what)
     return work(what) == 0;
 }
 
-float cuda_time_work(cudaStream_t stream, timed_work *work, const void *what, float best)
+float cuda_time_work(cuda_timer *timer, timed_work *work, const void *what, float best)
 {
-    (void)stream, (void)best;
+    (void)timer, (void)best;
     bool is_fastest = gpu.asked++ == gpu.fastest;
     return work(what) < 0 ? INFINITY : is_fastest ? 1.0F : 2.0F;
 }
@@ -289,6 +289,20 @@ static void plans_that_fail(void **state)
     assert_ptr_equal(tuned.ran, gpu.ran[2]);
 }
 
+/* Where none works, each is made again from its text. */
+static void plans_from_their_text(void **state)
+{
+    const fixture *f = *state;
+    need(f, CUDA_CUDNN);
+    convolution_choice c = {.statistics = true};
+    gpu.failing = 4;
+    choose_convolution(f, &c);
+    assert_true(c.code == 0 && !c.from_cache && gpu.runs == 5);
+    assert_ptr_equal(c.ran, gpu.ran[4]);
+    for (int i = 0; i < 4; i++)
+        assert_ptr_not_equal(c.ran, gpu.ran[i]);
+}
+
 /* Layers are alike: each shape is measured once also where nothing can be kept on disk. */
 static void without_a_folder(void **state)
 {
@@ -363,7 +377,7 @@ static void products_by_time(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {TEST(plans_by_time), TEST(plans_that_fail), TEST(without_a_folder),
-                                       TEST(products_by_time)};
+    const struct CMUnitTest tests[] = {TEST(plans_by_time), TEST(plans_that_fail), TEST(plans_from_their_text),
+                                       TEST(without_a_folder), TEST(products_by_time)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

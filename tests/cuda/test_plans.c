@@ -51,7 +51,7 @@ int cuda_widen_sums(const cuda_backend *self, const float *sum, const float *squ
     return error_set(ERROR_INTERNAL, "nothing is launched here");
 }
 
-float cuda_kernel_time(const cuda_backend *self, const kernel *k, size_t workspace)
+float cuda_kernel_time(cuda_backend *self, const kernel *k, size_t workspace)
 {
     (void)self, (void)k, (void)workspace;
     return 1;

@@ -60,7 +60,7 @@ static void works(void **state)
 {
     backend *device = *state;
     work_state w = {.stream = stream_of(device)};
-    float time = cuda_time_work(w.stream, work, &w, INFINITY);
+    float time = cuda_time_work(&((cuda_backend *)device)->timer, work, &w, INFINITY);
     assert_true(isfinite(time) && time >= 0);
     assert_true(w.calls >= 3 && done > w.calls); /* twice, then recorded; and replayed more often than that */
     assert_true(cuda_work_works(w.stream, work, &w));
@@ -72,7 +72,7 @@ static void fails(void **state)
     backend *device = *state;
     for (int at = 1; at <= 4; at++) {
         work_state w = {.stream = stream_of(device), .fails_at = at};
-        assert_true(isinf(cuda_time_work(w.stream, work, &w, INFINITY)));
+        assert_true(isinf(cuda_time_work(&((cuda_backend *)device)->timer, work, &w, INFINITY)));
         w = (work_state){.stream = stream_of(device), .fails_at = 1};
         assert_false(cuda_work_works(w.stream, work, &w));
         expect_usable(device);
@@ -84,7 +84,7 @@ static void cannot_be_recorded(void **state)
 {
     backend *device = *state;
     work_state w = {.stream = stream_of(device), .waits = true};
-    assert_true(isinf(cuda_time_work(w.stream, work, &w, INFINITY)));
+    assert_true(isinf(cuda_time_work(&((cuda_backend *)device)->timer, work, &w, INFINITY)));
     assert_true(w.calls == 3);
     expect_usable(device);
 }
@@ -96,7 +96,7 @@ static void every_failure(void **state)
     for (int nth = 1; nth < FAILING_CALLS; nth++) {
         work_state w = {.stream = stream_of(device)};
         emulated_fail(nth, cudaErrorMemoryAllocation);
-        cuda_time_work(w.stream, work, &w, INFINITY);
+        cuda_time_work(&((cuda_backend *)device)->timer, work, &w, INFINITY);
         bool pending = emulated_failure_pending();
         emulated_fail(0, cudaSuccess);
         if (pending)

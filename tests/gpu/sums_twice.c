@@ -124,7 +124,8 @@ static void run_twice(void **state)
     cuda_convolutions *convolutions;
     cuda_convolution *convolution;
     size_t workspace = 0;
-    const cuda_convolutions_options options = {.stream = cuda_backend_stream(t->device), .tune = t->tune};
+    cuda_timer timer = {.stream = cuda_backend_stream(t->device)};
+    const cuda_convolutions_options options = {.stream = timer.stream, .timer = &timer, .tune = t->tune};
     if (cuda_convolutions_open(&convolutions, cuda_backend_libraries(t->device), &options) < 0)
         fail_msg("%s", error_message());
     if (cuda_convolution_prepare(convolutions, &t->desc, &convolution, &workspace) < 0) {
