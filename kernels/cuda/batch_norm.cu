@@ -12,7 +12,7 @@ template <typename T, int V, bool SQUARES> struct sums_of {
     enum { KINDS = SQUARES ? 2 : 1, ROWS = 4 };
     struct state {
     };
-    using loaded = pack<T, V>;
+    using loaded = packed_words<T, V>;
     const T *x;
 
     __device__ void begin(state &, int) const
@@ -21,7 +21,7 @@ template <typename T, int V, bool SQUARES> struct sums_of {
 
     __device__ loaded read(int64_t, int64_t at) const
     {
-        return load_raw<V>(x + at);
+        return load_words<V>(x + at);
     }
 
     __device__ void add(const state &, int64_t, int64_t, const loaded &elements, float (&run)[KINDS][V]) const
@@ -139,13 +139,13 @@ __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
     float scale[V], shift[V];
     take_table(table, 0, scale);
     take_table(table, 1, shift);
-    pack<T, V> of_x[ROWS], of_residual[ROWS] = {};
+    packed_words<T, V> of_x[ROWS], of_residual[ROWS] = {};
     walk_back<ROWS>(
         rows,
         [&](int j, int64_t row) {
-            of_x[j] = load_raw<V>(x + row * channels + column);
+            of_x[j] = load_words<V>(x + row * channels + column);
             if (RESIDUAL)
-                of_residual[j] = load_raw<V>(residual + row * channels + column);
+                of_residual[j] = load_words<V>(residual + row * channels + column);
         },
         [&](int j, int64_t row) {
             float value[V], added[V];
@@ -218,12 +218,16 @@ template <typename T> struct gradient_arguments {
 /* Adds g and g * (x - mean); multiplied by 1/std at the end, the second is the sum of g * xhat. DENSE gradients, none
  * of them in patches; with 0 as many as there are, wherever they lie. */
 template <typename T, int V, mask_source MASK, int DENSE> struct gradient_sums {
-    enum { KINDS = 2, ROWS = DENSE ? 2 : 1, FIRST = DENSE ? DENSE : 3 }; /* FIRST gradients are loaded at once */
+    enum {
+        KINDS = 2,
+        ROWS = DENSE == 1 || (DENSE == 2 && MASK == NO_MASK) ? 2 : 1,
+        FIRST = DENSE ? DENSE : 3 /* gradients that are loaded at once */
+    };
     struct state {
         float scale[V], shift[V], mean[V];
     };
     struct loaded {
-        pack<T, V> x, y, dy[FIRST];
+        packed_words<T, V> x, y, dy[FIRST];
     };
     gradient_arguments<T> a;
 
@@ -244,13 +248,13 @@ template <typename T, int V, mask_source MASK, int DENSE> struct gradient_sums {
         for (int i = 0; i < FIRST; i++)
             from[i] = begin_of(i, row);
         loaded l = {};
-        l.x = load_raw<V>(a.x + at);
+        l.x = load_words<V>(a.x + at);
         if (MASK == MASK_OF_Y)
-            l.y = load_raw<V>(a.y + at);
+            l.y = load_words<V>(a.y + at);
 #pragma unroll
         for (int i = 0; i < FIRST; i++)
             if (DENSE || i < a.gradients)
-                l.dy[i] = load_raw<V>(a.dy[i] + from[i]);
+                l.dy[i] = load_words<V>(a.dy[i] + from[i]);
         return l;
     }
 
@@ -265,10 +269,10 @@ template <typename T, int V, mask_source MASK, int DENSE> struct gradient_sums {
 #pragma unroll
         for (int i = 1; i < (DENSE ? DENSE : MAX_GRADIENTS); i++)
             if (DENSE || i < a.gradients) {
-                const pack<T, V> more = i < FIRST ? l.dy[i % FIRST] : load_raw<V>(a.dy[i] + begin_of(i, row));
+                const packed_words<T, V> more = i < FIRST ? l.dy[i % FIRST] : load_words<V>(a.dy[i] + begin_of(i, row));
 #pragma unroll
                 for (int v = 0; v < V; v++)
-                    sum[v] += to_float(more.element[v]);
+                    sum[v] += more.at(v);
             }
     }
 
@@ -279,7 +283,7 @@ template <typename T, int V, mask_source MASK, int DENSE> struct gradient_sums {
         add_gradients(row, l, sum);
 #pragma unroll
         for (int v = 0; v < V; v++) {
-            const float y = MASK == MASK_OF_Y ? to_float(l.y.element[v]) : affine(value[v], s.scale[v], s.shift[v]);
+            const float y = MASK == MASK_OF_Y ? l.y.at(v) : affine(value[v], s.scale[v], s.shift[v]);
             sum[v] = MASK == NO_MASK || y > 0 ? sum[v] : 0;
             run[0][v] += sum[v];
             run[1][v] = fmaf(sum[v], value[v] - s.mean[v], run[1][v]);
@@ -359,12 +363,12 @@ __global__ void __launch_bounds__(THREADS, RESIDENT_BLOCKS)
     take_table(table, 2, from_g);
     take_table(table, 3, from_x);
     take_table(table, 4, constant);
-    pack<T, V> of_x[2], of_g[2];
+    packed_words<T, V> of_x[2], of_g[2];
     walk_back<2>(
         rows,
         [&](int j, int64_t row) {
-            of_x[j] = load_raw<V>(x + row * channels + column);
-            of_g[j] = load_raw<V>(dy + row_begin(of_dy, row) + column);
+            of_x[j] = load_words<V>(x + row * channels + column);
+            of_g[j] = load_words<V>(dy + row_begin(of_dy, row) + column);
         },
         [&](int j, int64_t row) {
             float value[V], g[V];

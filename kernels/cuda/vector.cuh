@@ -5,6 +5,8 @@
 
 #include "launch.cuh"
 
+#include <type_traits>
+
 template <typename T, int V> struct alignas(sizeof(T) * V) pack {
     T element[V];
 };
@@ -79,6 +81,34 @@ template <typename T, int V> __device__ inline void to_floats(const pack<T, V> &
 #pragma unroll
     for (int v = 0; v < V; v++)
         to[v] = to_float(from.element[v]);
+}
+
+/* The same as words, which at() takes apart: for kernels that hold many elements, where a pack of 16-bit ones would be
+ * taken apart, and so take twice the registers, when it is loaded. */
+template <typename T, int V> struct alignas(sizeof(T) * V) packed_words {
+    using word = typename std::conditional<(sizeof(T) * V < sizeof(uint32_t)), uint16_t, uint32_t>::type;
+    word words[sizeof(T) * V / sizeof(word)];
+
+    __device__ float at(int v) const
+    {
+        constexpr int IN_WORD = (int)(sizeof(word) / sizeof(T));
+        const word bits = (word)(words[v / IN_WORD] >> v % IN_WORD * 16);
+        T element;
+        memcpy(&element, &bits, sizeof element);
+        return to_float(element);
+    }
+};
+
+template <int V, typename T> __device__ inline packed_words<T, V> load_words(const T *from)
+{
+    return *reinterpret_cast<const packed_words<T, V> *>(from);
+}
+
+template <typename T, int V> __device__ inline void to_floats(const packed_words<T, V> &from, float (&to)[V])
+{
+#pragma unroll
+    for (int v = 0; v < V; v++)
+        to[v] = from.at(v);
 }
 
 template <typename T, int V> __device__ inline void copy(const T *from, T *to)
