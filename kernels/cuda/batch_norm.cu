@@ -306,9 +306,10 @@ static int launch_gradient_sums(const cuda_backend *self, const kernel *k, const
 /* Calls function(width_is<N>()) with what DENSE shall be: a kernel of its own for the layers that there are most of. */
 template <int V, typename T, typename F> static int with_gradients(const gradient_arguments<T> &a, F function)
 {
-    const bool dense = V > 1 && a.of_dy[0].log_patch == 0 && a.of_dy[1].log_patch == 0;
-    return dense && a.gradients == 1   ? function(width_is < V == 1 ? 0 : 1 > ())
-           : dense && a.gradients == 2 ? function(width_is < V == 1 ? 0 : 2 > ())
+    constexpr int ONE = V == 1 ? 0 : 1, TWO = V == 1 ? 0 : 2;
+    const bool dense = a.of_dy[0].log_patch == 0 && a.of_dy[1].log_patch == 0;
+    return dense && a.gradients == 1   ? function(width_is<ONE>())
+           : dense && a.gradients == 2 ? function(width_is<TWO>())
                                        : function(width_is<0>());
 }
 
