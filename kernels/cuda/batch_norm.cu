@@ -220,7 +220,7 @@ template <typename T> struct gradient_arguments {
 template <typename T, int V, mask_source MASK, int DENSE> struct gradient_sums {
     enum {
         KINDS = 2,
-        ROWS = DENSE == 1 || (DENSE == 2 && MASK == NO_MASK) ? 2 : 1,
+        ROWS = DENSE == 1 ? 2 : 1,
         FIRST = DENSE ? DENSE : 3 /* gradients that are loaded at once */
     };
     struct state {
