@@ -173,6 +173,7 @@ fiber *new_fiber()
     f->here.context.uc_stack.ss_size = STACK_BYTES;
     f->here.context.uc_link = nullptr;
     makecontext(&f->here.context, run_threads, 0);
+    f->here.context.uc_stack.ss_size = 0; /* else the address sanitizer allows the whole stack at each change, slowly */
     gpu.fibers.push_back(std::move(f));
     return gpu.fibers.back().get();
 }
