@@ -7,7 +7,6 @@
 #include "cuda_runtime.h"
 #include "runtime.h"
 
-#include <csetjmp>
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
@@ -42,27 +41,29 @@ struct thread_state {
     struct fiber *on = nullptr;
 };
 
-/* A place to go on at. */
+/* A place to go on at: a context at first, then where it was left. */
 struct place {
     ucontext_t context;
-    jmp_buf jump;
+    void *jump[5]; /* of __builtin_setjmp */
     bool has_run = false;
 };
 
-/* Leaves `from`, to be gone on with later, for `to`. A jump is much faster than a change of contexts, which asks the
- * kernel about signals; but it makes the address sanitizer forget what is off limits on the stack. */
-void change(place &from, place &to)
+/* The compiler's own jumps: a change of contexts asks the kernel about signals each time, and the address sanitizer
+ * forgets at each longjmp what is off limits on the stack. */
+__attribute__((noinline, noreturn, no_sanitize("address"))) void go_on(place &at)
 {
-#if defined(__SANITIZE_ADDRESS__)
-    swapcontext(&from.context, &to.context);
-#else
+    if (at.has_run)
+        __builtin_longjmp(at.jump, 1);
+    setcontext(&at.context);
+    std::abort();
+}
+
+/* Leaves `from`, to be gone on with later, for `to`. */
+__attribute__((noinline, no_sanitize("address"))) void change(place &from, place &to)
+{
     from.has_run = true;
-    if (_setjmp(from.jump) != 0)
-        return;
-    if (to.has_run)
-        _longjmp(to.jump, 1);
-    setcontext(&to.context);
-#endif
+    if (__builtin_setjmp(from.jump) == 0)
+        go_on(to);
 }
 
 /* Stack of a place, and what the address sanitizer keeps of it while another runs. */
