@@ -12,6 +12,7 @@
 #include "graph/node.h"
 #include "matrix_product.h"
 #include "timing.h"
+#include "usual_layer.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -208,23 +209,9 @@ typedef struct {
     const void *ran; /* the plan of a run afterwards */
 } convolution_choice;
 
-static const cuda_convolution_desc layer = {.kind = CUDA_CONVOLUTION_FORWARD,
-                                            .batch = 128,
-                                            .height = 32,
-                                            .width = 32,
-                                            .channels = 64,
-                                            .out_height = 32,
-                                            .out_width = 32,
-                                            .out_channels = 64,
-                                            .kernel = 3,
-                                            .stride = 1,
-                                            .pad = 1,
-                                            .groups = 1,
-                                            .type = DTYPE_F16};
-
 static void choose_convolution(const fixture *f, convolution_choice *c)
 {
-    cuda_convolution_desc desc = layer;
+    cuda_convolution_desc desc = usual_layer;
     desc.statistics = c->statistics;
     cuda_convolutions *convolutions;
     cuda_convolution *convolution;
@@ -315,7 +302,7 @@ static void without_a_folder(void **state)
     for (int i = 0; i < 2; i++) {
         cuda_convolution *convolution;
         size_t workspace;
-        assert_int_equal(cuda_convolution_prepare(convolutions, &layer, &convolution, &workspace), 0);
+        assert_int_equal(cuda_convolution_prepare(convolutions, &usual_layer, &convolution, &workspace), 0);
         assert_int_equal(cuda_convolution_chosen(convolution).from_cache, i == 1);
         cuda_convolution_release(convolution);
     }

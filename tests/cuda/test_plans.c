@@ -14,6 +14,7 @@
 #include "cudnn_plan.h"
 #include "devices.h"
 #include "model/step.h"
+#include "usual_layer.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -140,7 +141,7 @@ static int add_network(layer_list *list, const network_row *row)
                                             .teacher_weight = 1,
                                             .student_weights = {1, 1, 1},
                                             .students_on = {true, true, true}},
-                                  .rewrites = {true, true, true, true, true},
+                                  .rewrites = {true, true, true, true, true, true},
                                   .sgd = {.momentum = 0.9}};
     const step_shape shape = {
         .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};
@@ -438,19 +439,8 @@ static void plans_to_time(void **state)
 
 static cuda_convolution_choice choose(cuda_convolutions *convolutions, cuda_convolution_kind kind)
 {
-    const cuda_convolution_desc desc = {.kind = kind,
-                                        .batch = 128,
-                                        .height = 32,
-                                        .width = 32,
-                                        .channels = 64,
-                                        .out_height = 32,
-                                        .out_width = 32,
-                                        .out_channels = 64,
-                                        .kernel = 3,
-                                        .stride = 1,
-                                        .pad = 1,
-                                        .groups = 1,
-                                        .type = DTYPE_F16};
+    cuda_convolution_desc desc = usual_layer;
+    desc.kind = kind;
     cuda_convolution *convolution = NULL;
     size_t workspace = 0;
     if (cuda_convolution_prepare(convolutions, &desc, &convolution, &workspace) < 0)
