@@ -117,7 +117,7 @@ static int choose(const cpu_backend *self, const geometry *g, const dnnl_convolu
 {
     dnnl_primitive_desc_iterator_t iterator = NULL;
     dnnl_primitive_attr_t attribute;
-    TRY(onednn_attribute(&attribute, 0));
+    TRY(onednn_attribute(&attribute, false, false));
     int code = onednn_check(dnnl_primitive_desc_iterator_create(&iterator, desc, attribute, self->engine, hint),
                             "convolution");
     dnnl_primitive_attr_destroy(attribute);

@@ -26,17 +26,19 @@ int onednn_any(dnnl_memory_desc_t *out, int rank, const int64_t *dim)
     return onednn_check(dnnl_memory_desc_init_by_tag(out, rank, dim, dnnl_f32, dnnl_format_tag_any), "any layout");
 }
 
-int onednn_attribute(dnnl_primitive_attr_t *out, int accumulate)
+int onednn_attribute(dnnl_primitive_attr_t *out, bool accumulate, bool relu)
 {
     dnnl_post_ops_t post = NULL;
     dnnl_status_t status = dnnl_primitive_attr_create(out);
     if (status != dnnl_success)
         return onednn_check(status, "attribute");
     status = dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user);
-    if (status == dnnl_success && accumulate) {
+    if (status == dnnl_success && (accumulate || relu)) {
         status = dnnl_post_ops_create(&post);
-        if (status == dnnl_success)
+        if (status == dnnl_success && accumulate)
             status = dnnl_post_ops_append_sum(post, 1.0F);
+        if (status == dnnl_success && relu)
+            status = dnnl_post_ops_append_eltwise(post, 1.0F, dnnl_eltwise_relu, 0.0F, 0.0F);
         if (status == dnnl_success)
             status = dnnl_primitive_attr_set_post_ops(*out, post);
         dnnl_post_ops_destroy(post);
@@ -83,7 +85,7 @@ int onednn_reorder_create(onednn_call *out, dnnl_engine_t engine, const dnnl_mem
     memset(out, 0, sizeof *out);
     if (dnnl_memory_desc_equal(from, to))
         return 0;
-    TRY(onednn_attribute(&attribute, 0));
+    TRY(onednn_attribute(&attribute, false, false));
     int code = onednn_check(dnnl_reorder_primitive_desc_create(&desc, from, engine, to, engine, attribute), "reorder");
     if (code == 0)
         code = onednn_call_create(out, engine, desc, 2, id);

@@ -6,6 +6,7 @@
 #define TESKD_KERNELS_CPU_ONEDNN_H
 
 #include <dnnl.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -28,8 +29,9 @@ int onednn_strided(dnnl_memory_desc_t *out, int rank, const int64_t *dim, const 
 /* float32 in the layout that the primitive likes best. */
 int onednn_any(dnnl_memory_desc_t *out, int rank, const int64_t *dim);
 
-/* An attribute with the scratchpad in the caller's hands and, if asked, the result added to what is there. */
-int onednn_attribute(dnnl_primitive_attr_t *out, int accumulate);
+/* An attribute with the scratchpad in the caller's hands and, if asked, the result added to what is there, and then a
+ * ReLU. */
+int onednn_attribute(dnnl_primitive_attr_t *out, bool accumulate, bool relu);
 
 /* Makes the primitive of `desc` (which stays the caller's) with the arguments `id[0..count)`. */
 int onednn_call_create(onednn_call *out, dnnl_engine_t engine, const_dnnl_primitive_desc_t desc, int count,

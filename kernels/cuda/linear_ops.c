@@ -1,98 +1,20 @@
-/* Owns the way from linear, concat_linear, their gradients and 1x1 convolutions to matrix products (products.h).
- * Invariant: what a product cannot do on the way (adding a bias, summing its gradient) is done by an own kernel, so
- * that the op is the same on every GPU. One thread. */
+/* Owns the way from linear, concat_linear, their gradients and 1x1 convolutions to matrix products. One thread. */
 #include "base/error.h"
-#include "cuda_backend.h"
-#include "products.h"
+#include "product_plan.h"
 
-#include <stdlib.h>
-
-enum { OFFSET_PRODUCT, OFFSET_SECOND, OFFSET_SUMS, OFFSET_BIAS };
-
-/* Pointers of a tensor are aligned to it. */
-enum { TENSOR_ALIGNMENT = 64 };
-
-typedef struct {
-    cuda_product *product[2]; /* NULL where not wanted */
-    bool extra_after;         /* bias or its gradient by an own kernel */
-    int64_t first_columns;    /* concat_linear: columns of the weight that belong to a */
-} linear_plan;
-
-static void release(void *plan)
-{
-    linear_plan *p = plan;
-    for (int i = 0; i < 2; i++)
-        if (p->product[i])
-            cuda_product_release(p->product[i]);
-    free(p);
-}
-
-static int new_plan(kernel *k, cuda_launch *launch, linear_plan **out)
-{
-    linear_plan *p = calloc(1, sizeof *p);
-    CHECK(p, ERROR_MEMORY, "no memory for a matrix product");
-    k->plan = p;
-    k->release_plan = release;
-    k->launch = launch;
-    *out = p;
-    return 0;
-}
-
-/* Makes product `index` of the plan and takes its workspace. */
-static int add_product(cuda_backend *self, kernel *k, int index, const cuda_product_desc *desc, size_t *workspace)
-{
-    linear_plan *p = k->plan;
-    size_t bytes = 0;
-    TRY(cuda_product_prepare(self->products, desc, &p->product[index], &bytes));
-    k->offset[index] = cuda_workspace_take(workspace, bytes);
-    return 0;
-}
-
-/* The same with an extra, which is left to an own kernel where the product cannot do it. */
-static int add_product_with(cuda_backend *self, kernel *k, cuda_product_desc desc, cuda_product_extra extra,
-                            size_t *workspace)
-{
-    linear_plan *p = k->plan;
-    desc.extra = extra;
-    if (extra != CUDA_PRODUCT_PLAIN && add_product(self, k, 0, &desc, workspace) == 0)
-        return 0;
-    desc.extra = CUDA_PRODUCT_PLAIN;
-    p->extra_after = extra != CUDA_PRODUCT_PLAIN;
-    return add_product(self, k, 0, &desc, workspace);
-}
-
-static int run(const kernel *k, const kernel_args *args, int index, const void *a, const void *b, void *c, void *vector)
-{
-    const linear_plan *p = k->plan;
-    return cuda_product_run(p->product[index], a, b, c, vector, cuda_workspace_at(args, k->offset[index]));
-}
-
-/* Where a column of a matrix begins. */
-static void *at_column(const void *matrix, int64_t column, uint8_t type)
-{
-    return (char *)(uintptr_t)matrix + (size_t)column * dtype_bytes(type);
-}
-
-/* The largest power of two that divides the place of a column, as far as it matters. */
-static uint32_t alignment_at(int64_t column, uint8_t type)
-{
-    uint32_t alignment = TENSOR_ALIGNMENT;
-    while ((size_t)column * dtype_bytes(type) % alignment != 0)
-        alignment /= 2;
-    return alignment;
-}
+enum { OFFSET_SUMS = OFFSET_OWN, OFFSET_BIAS };
 
 /* y[rows, o] = x[rows, i] w[o, i]^T. A product wants its bias in the dtype of y. */
 static int linear_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
-    const linear_plan *p = k->plan;
+    const product_plan *p = k->plan;
     const tensor_desc *y = &k->request.out[0];
     void *bias = kernel_in_out(args, 2), *given = p->extra_after ? NULL : bias;
     if (given && y->dtype != DTYPE_F32) {
         given = cuda_workspace_at(args, k->offset[OFFSET_BIAS]);
         TRY(cuda_convert(self, args->in[2], y->dtype, y->dim[3], given));
     }
-    TRY(run(k, args, 0, args->in[0], args->in[1], args->out[0], given));
+    TRY(product_plan_run(k, args, 0, args->in[0], args->in[1], args->out[0], given));
     return p->extra_after ? cuda_add_bias(self, args->out[0], y->dtype, tensor_rows(y), y->dim[3], bias) : 0;
 }
 
@@ -101,24 +23,24 @@ int cuda_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const kernel_request *r = &k->request;
     const tensor_desc *x = &r->in[0], *w = &r->in[1], *y = &r->out[0];
     int64_t rows = tensor_rows(x), i = x->dim[3], o = w->dim[0];
-    linear_plan *p = NULL;
+    product_plan *p = NULL;
     CHECK(tensor_count(w) == o * i && tensor_count(y) == rows * o, ERROR_SHAPE,
           "linear: weight or output does not fit %lld columns", (long long)i);
     cuda_product_desc desc = {.m = rows, .n = o, .k = i, .lda = i, .ldb = i, .ldc = o, .transpose_b = true};
     desc.type = desc.result = x->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
-    TRY(new_plan(k, linear_launch, &p));
+    TRY(product_plan_new(k, linear_launch, &p));
     bool bias = tensor_count(&r->in[2]) > 0;
     if (bias && y->dtype != DTYPE_F32)
         k->offset[OFFSET_BIAS] = cuda_workspace_take(workspace, (size_t)o * dtype_bytes(y->dtype));
-    return add_product_with(self, k, desc, bias ? CUDA_PRODUCT_BIAS : CUDA_PRODUCT_PLAIN, workspace);
+    return product_plan_add_with(self, k, desc, bias ? CUDA_PRODUCT_BIAS : CUDA_PRODUCT_PLAIN, workspace);
 }
 
 /* dx[rows, i] = dy[rows, o] w[o, i]. */
 static int linear_dgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
-    return run(k, args, 0, args->in[0], args->in[1], args->out[0], NULL);
+    return product_plan_run(k, args, 0, args->in[0], args->in[1], args->out[0], NULL);
 }
 
 int cuda_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
@@ -126,23 +48,23 @@ int cuda_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const kernel_request *r = &k->request;
     const tensor_desc *dy = &r->in[0], *w = &r->in[1], *dx = &r->out[0];
     int64_t rows = tensor_rows(dy), o = dy->dim[3], i = dx->dim[3];
-    linear_plan *p = NULL;
+    product_plan *p = NULL;
     CHECK(tensor_count(w) == o * i && tensor_count(dx) == rows * i, ERROR_SHAPE,
           "linear_dgrad: weight or output does not fit %lld columns", (long long)o);
     cuda_product_desc desc = {.m = rows, .n = i, .k = o, .lda = o, .ldb = i, .ldc = i};
     desc.type = desc.result = dy->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
-    TRY(new_plan(k, linear_dgrad_launch, &p));
-    return add_product(self, k, 0, &desc, workspace);
+    TRY(product_plan_new(k, linear_dgrad_launch, &p));
+    return product_plan_add(self, k, 0, &desc, workspace);
 }
 
 /* dw[o, i] = dy[rows, o]^T x[rows, i]; dbias = the sums of dy's columns. */
 static int linear_wgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
-    const linear_plan *p = k->plan;
+    const product_plan *p = k->plan;
     const tensor_desc *dy = &k->request.in[1];
     if (p->product[0])
-        TRY(run(k, args, 0, args->in[1], args->in[0], args->out[0], p->extra_after ? NULL : args->out[1]));
+        TRY(product_plan_run(k, args, 0, args->in[1], args->in[0], args->out[0], p->extra_after ? NULL : args->out[1]));
     if (!p->extra_after)
         return 0;
     return cuda_column_sums(self, args->in[1], dy->dtype, tensor_rows(dy), dy->dim[3], args->out[1],
@@ -155,15 +77,15 @@ int cuda_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const tensor_desc *x = &r->in[0], *dy = &r->in[1], *dw = &r->out[0];
     int64_t rows = tensor_rows(x), i = x->dim[3], o = dy->dim[3];
     bool dbias = tensor_count(&r->out[1]) > 0;
-    linear_plan *p = NULL;
+    product_plan *p = NULL;
     CHECK(rows == tensor_rows(dy), ERROR_SHAPE, "linear_wgrad: x and dy have different rows");
     cuda_product_desc desc = {.m = o, .n = i, .k = rows, .lda = o, .ldb = i, .ldc = i, .transpose_a = true};
     desc.type = x->dtype;
     desc.result = dw->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
-    TRY(new_plan(k, linear_wgrad_launch, &p));
+    TRY(product_plan_new(k, linear_wgrad_launch, &p));
     if (tensor_count(dw) > 0)
-        TRY(add_product_with(self, k, desc, dbias ? CUDA_PRODUCT_ROW_SUMS : CUDA_PRODUCT_PLAIN, workspace));
+        TRY(product_plan_add_with(self, k, desc, dbias ? CUDA_PRODUCT_ROW_SUMS : CUDA_PRODUCT_PLAIN, workspace));
     else
         p->extra_after = dbias;
     if (p->extra_after)
@@ -179,9 +101,9 @@ static bool side_by_side(const tensor_desc *a, const tensor_desc *b)
     return a->row_stride > 0 && a->row_stride == a->dim[3] + b->dim[3] && b->row_stride == a->row_stride;
 }
 
-static int check_beside(const linear_plan *p, const void *a, const void *b, uint8_t type)
+static int check_beside(const product_plan *p, const void *a, const void *b, uint8_t type)
 {
-    CHECK(p->product[1] || b == at_column(a, p->first_columns, type), ERROR_INTERNAL,
+    CHECK(p->product[1] || b == product_column(a, p->first_columns, type), ERROR_INTERNAL,
           "operands that are said to lie side by side do not");
     return 0;
 }
@@ -190,13 +112,14 @@ static int check_beside(const linear_plan *p, const void *a, const void *b, uint
 static int concat_linear_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
-    const linear_plan *p = k->plan;
+    const product_plan *p = k->plan;
     uint8_t type = k->request.in[0].dtype;
     TRY(check_beside(p, args->in[0], args->in[1], type));
-    TRY(run(k, args, 0, args->in[0], args->in[2], args->out[0], NULL));
+    TRY(product_plan_run(k, args, 0, args->in[0], args->in[2], args->out[0], NULL));
     if (!p->product[1])
         return 0;
-    return run(k, args, 1, args->in[1], at_column(args->in[2], p->first_columns, type), args->out[0], NULL);
+    return product_plan_run(k, args, 1, args->in[1], product_column(args->in[2], p->first_columns, type), args->out[0],
+                            NULL);
 }
 
 int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
@@ -205,7 +128,7 @@ int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *w = &r->in[2];
     int64_t rows = tensor_rows(a), ka = a->dim[3], kb = b->dim[3], o = w->dim[0];
     bool one = side_by_side(a, b);
-    linear_plan *p = NULL;
+    product_plan *p = NULL;
     CHECK(tensor_count(w) == o * (ka + kb) && rows == tensor_rows(b), ERROR_SHAPE,
           "concat_linear: a, b and the weight do not fit");
     cuda_product_desc desc = {
@@ -213,31 +136,32 @@ int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     desc.type = desc.result = a->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
     desc.k += one ? kb : 0;
-    TRY(new_plan(k, concat_linear_launch, &p));
+    TRY(product_plan_new(k, concat_linear_launch, &p));
     p->first_columns = ka;
-    TRY(add_product(self, k, 0, &desc, workspace));
+    TRY(product_plan_add(self, k, 0, &desc, workspace));
     if (one)
         return 0;
     desc.k = kb;
     desc.lda = tensor_row_stride(b);
     desc.accumulate = true;
-    desc.alignment = alignment_at(ka, desc.type);
-    return add_product(self, k, 1, &desc, workspace);
+    desc.alignment = product_column_alignment(ka, desc.type);
+    return product_plan_add(self, k, 1, &desc, workspace);
 }
 
 /* da = dy w[:, :Ka], db = dy w[:, Ka:]. */
 static int concat_linear_dgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
-    const linear_plan *p = k->plan;
+    const product_plan *p = k->plan;
     uint8_t type = k->request.in[0].dtype;
     if (args->out[0] && args->out[1])
         TRY(check_beside(p, args->out[0], args->out[1], type));
     if (p->product[0])
-        TRY(run(k, args, 0, args->in[0], args->in[1], args->out[0], NULL));
+        TRY(product_plan_run(k, args, 0, args->in[0], args->in[1], args->out[0], NULL));
     if (!p->product[1])
         return 0;
-    return run(k, args, 1, args->in[0], at_column(args->in[1], p->first_columns, type), args->out[1], NULL);
+    return product_plan_run(k, args, 1, args->in[0], product_column(args->in[1], p->first_columns, type), args->out[1],
+                            NULL);
 }
 
 int cuda_concat_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
@@ -247,34 +171,34 @@ int cuda_concat_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     int64_t rows = tensor_rows(dy), o = dy->dim[3], columns = tensor_count(&r->in[1]) / o;
     bool want_a = tensor_count(da) > 0, want_b = tensor_count(db) > 0, one = want_a && side_by_side(da, db);
     int64_t ka = want_a ? da->dim[3] : columns - db->dim[3];
-    linear_plan *p = NULL;
+    product_plan *p = NULL;
     CHECK(ka > 0 && ka < columns && (!want_b || columns - ka == db->dim[3]), ERROR_SHAPE,
           "concat_linear_dgrad: da, db and the weight do not fit");
     cuda_product_desc desc = {.m = rows, .n = one ? columns : ka, .k = o, .lda = o, .ldb = columns};
     desc.ldc = tensor_row_stride(da);
     desc.type = desc.result = dy->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
-    TRY(new_plan(k, concat_linear_dgrad_launch, &p));
+    TRY(product_plan_new(k, concat_linear_dgrad_launch, &p));
     p->first_columns = ka;
     if (want_a)
-        TRY(add_product(self, k, 0, &desc, workspace));
+        TRY(product_plan_add(self, k, 0, &desc, workspace));
     desc.n = columns - ka;
     desc.ldc = tensor_row_stride(db);
-    desc.alignment = alignment_at(ka, desc.type);
-    return want_b && !one ? add_product(self, k, 1, &desc, workspace) : 0;
+    desc.alignment = product_column_alignment(ka, desc.type);
+    return want_b && !one ? product_plan_add(self, k, 1, &desc, workspace) : 0;
 }
 
 /* dw[:, :Ka] = dy^T a, dw[:, Ka:] = dy^T b. */
 static int concat_linear_wgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
-    const linear_plan *p = k->plan;
+    const product_plan *p = k->plan;
     TRY(check_beside(p, args->in[0], args->in[1], k->request.in[0].dtype));
-    TRY(run(k, args, 0, args->in[2], args->in[0], args->out[0], NULL));
+    TRY(product_plan_run(k, args, 0, args->in[2], args->in[0], args->out[0], NULL));
     if (!p->product[1])
         return 0;
-    void *second = at_column(args->out[0], p->first_columns, k->request.out[0].dtype);
-    return run(k, args, 1, args->in[2], args->in[1], second, NULL);
+    void *second = product_column(args->out[0], p->first_columns, k->request.out[0].dtype);
+    return product_plan_run(k, args, 1, args->in[2], args->in[1], second, NULL);
 }
 
 int cuda_concat_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
@@ -283,7 +207,7 @@ int cuda_concat_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *dy = &r->in[2], *dw = &r->out[0];
     int64_t rows = tensor_rows(dy), ka = a->dim[3], kb = b->dim[3], o = dy->dim[3];
     bool one = side_by_side(a, b);
-    linear_plan *p = NULL;
+    product_plan *p = NULL;
     CHECK(tensor_rows(a) == rows && tensor_rows(b) == rows && tensor_count(dw) == o * (ka + kb), ERROR_SHAPE,
           "concat_linear_wgrad: a, b, dy and the gradient do not fit");
     cuda_product_desc desc = {
@@ -292,13 +216,13 @@ int cuda_concat_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     desc.type = dy->dtype;
     desc.result = dw->dtype;
     desc.alignment = TENSOR_ALIGNMENT;
-    TRY(new_plan(k, concat_linear_wgrad_launch, &p));
+    TRY(product_plan_new(k, concat_linear_wgrad_launch, &p));
     p->first_columns = ka;
-    TRY(add_product(self, k, 0, &desc, workspace));
+    TRY(product_plan_add(self, k, 0, &desc, workspace));
     if (one)
         return 0;
     desc.n = kb;
     desc.ldb = tensor_row_stride(b);
-    desc.alignment = alignment_at(ka, desc.result);
-    return add_product(self, k, 1, &desc, workspace);
+    desc.alignment = product_column_alignment(ka, desc.result);
+    return product_plan_add(self, k, 1, &desc, workspace);
 }
