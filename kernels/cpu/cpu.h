@@ -24,15 +24,15 @@ typedef struct {
 /* Below this many elements waking the threads costs more than they save. */
 enum { PARALLEL_ELEMENTS = 16384 };
 
-enum { CPU_MAX_CALLS = 4 };
+enum { CPU_MAX_CALLS = 4, CPU_MAX_OFFSETS = 8 };
 
 /* What prepare made. The meaning of the slots is the op's own matter. */
 struct kernel {
     kernel_request request;
     int (*launch)(const cpu_backend *self, const kernel *k, const kernel_args *args);
     onednn_call call[CPU_MAX_CALLS];
-    size_t offset[CPU_MAX_CALLS]; /* into the workspace */
-    int64_t chunk;                /* rows, or groups, taken at a time */
+    size_t offset[CPU_MAX_OFFSETS]; /* into the workspace */
+    int64_t chunk;                  /* rows, or groups, taken at a time */
 };
 
 typedef int cpu_prepare(const cpu_backend *self, kernel *k, size_t *workspace);
@@ -78,7 +78,10 @@ void upsample_readers(upsample_sources *source, int32_t n);
 cpu_prepare conv2d_prepare, conv2d_dgrad_prepare, conv2d_wgrad_prepare;                      /* convolution.c */
 cpu_prepare linear_prepare, linear_dgrad_prepare, linear_wgrad_prepare;                      /* linear.c */
 cpu_prepare concat_linear_prepare, concat_linear_dgrad_prepare, concat_linear_wgrad_prepare; /* linear.c */
-cpu_prepare bn_prepare;                                                                      /* batch_norm.c */
+cpu_prepare channel_moments_prepare, linear_bn_sums_prepare, linear_bn_prepare;              /* linear_bn.c */
+cpu_prepare linear_bn_wgrad_prepare, linear_bn_dgrad_prepare;
+cpu_launch linear_bn_grad_sums_launch;
+cpu_prepare bn_prepare; /* batch_norm.c */
 cpu_launch bn_sums_launch, bn_normalize_launch, bn_inference_launch, bn_running_launch, zero_launch;
 cpu_launch bn_grad_sums_launch, bn_grad_launch, bn_param_grad_launch;
 cpu_prepare upsample2x_prepare, pool_prepare; /* pointwise.c */

@@ -52,6 +52,20 @@ __device__ static inline bn_moments moments_of(const bn_statistics &s, int chann
     return bn_moments{mean, 1.0 / sqrt(variance + s.eps)};
 }
 
+/* Of a channel: dx = from_g * g + from_x * x + constant, the formula of ops.def with xhat = (x - mean)/std multiplied
+ * out. */
+struct bn_gradient {
+    double from_g, from_x, constant;
+};
+
+__device__ static inline bn_gradient gradient_of(const bn_statistics &s, const bn_moments &m, const double *gsums,
+                                                 int channels, int c)
+{
+    const double from_g = (double)s.gamma[c] * m.inverse_std;
+    const double from_x = -from_g * m.inverse_std * gsums[channels + c] / s.count;
+    return bn_gradient{from_g, from_x, -from_g * gsums[c] / s.count - from_x * m.mean};
+}
+
 __device__ static inline float affine(float x, float scale, float shift)
 {
     return fmaf(x, scale, shift);
@@ -133,17 +147,15 @@ template <int V> __device__ static inline void fill_affine_and_mean(const bn_sta
     });
 }
 
-/* Three rows of the table: dx = from_g * g + from_x * x + constant, the formula of ops.def with xhat = (x - mean)/std
- * multiplied out. */
+/* The three rows of the gradient in the table. */
 template <int V>
 __device__ static inline void put_gradient(const bn_statistics &s, const bn_moments &m, const double *gsums,
                                            int channels, int c, float *table)
 {
-    const double from_g = (double)s.gamma[c] * m.inverse_std;
-    const double from_x = -from_g * m.inverse_std * gsums[channels + c] / s.count;
-    table[0] = (float)from_g;
-    table[LANES * V] = (float)from_x;
-    table[2 * LANES * V] = (float)(-from_g * gsums[c] / s.count - from_x * m.mean);
+    const bn_gradient gradient = gradient_of(s, m, gsums, channels, c);
+    table[0] = (float)gradient.from_g;
+    table[LANES * V] = (float)gradient.from_x;
+    table[2 * LANES * V] = (float)gradient.constant;
 }
 
 /* Makes the second sum that of g * xhat, and of the sums the gradients of gamma and beta, which may be NULL. */

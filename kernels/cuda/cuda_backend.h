@@ -146,7 +146,8 @@ cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference,
     cuda_upsample_bn_grad, cuda_patchify, cuda_unpatchify, cuda_fold_fuse_weight, cuda_fold_fuse_weight_grad,
     cuda_global_average_pool, cuda_global_average_pool_grad, cuda_relu, cuda_relu_grad, cuda_max_pool,
     cuda_max_pool_grad, cuda_excite, cuda_excite_grad, cuda_loss, cuda_sum_squares, cuda_clip_factor, cuda_sgd_update,
-    cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_pictures, cuda_pad_channels, cuda_convert_op;
+    cuda_linear_bn_sums, cuda_linear_bn_grad_sums, cuda_linear_bn_wgrad, cuda_ema_update, cuda_loss_scale, cuda_scale,
+    cuda_metric_add, cuda_pictures, cuda_pad_channels, cuda_convert_op;
 
 /* kernels/backend.h: join. For sgd_update, ema_update, bn_running, sum_squares, metric_add, and losses. */
 int cuda_join(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
@@ -179,7 +180,8 @@ cuda_prepare cuda_conv2d_prepare, cuda_conv2d_dgrad_prepare, cuda_conv2d_wgrad_p
 
 /* cuBLASLt: linear, concat_linear, their gradients, and 1x1 convolutions. */
 cuda_prepare cuda_linear_prepare, cuda_linear_dgrad_prepare, cuda_linear_wgrad_prepare, cuda_concat_linear_prepare,
-    cuda_concat_linear_dgrad_prepare, cuda_concat_linear_wgrad_prepare;
+    cuda_concat_linear_dgrad_prepare, cuda_concat_linear_wgrad_prepare, cuda_channel_moments_prepare,
+    cuda_linear_bn_prepare, cuda_linear_bn_dgrad_prepare;
 
 /* conv2d with the sums of its result; `desc` asks for statistics. convolution_sums.c. */
 struct cuda_convolution_desc;

@@ -92,9 +92,10 @@ static int set(const cuda_product *p, cublasLtMatmulDescAttributes_t name, const
 
 static int describe_extra(const cuda_product *p, const cuda_product_desc *d)
 {
-    bool bias = d->extra == CUDA_PRODUCT_BIAS;
-    const cublasLtEpilogue_t epilogue = bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_BGRADB;
-    const int32_t type = bias ? (int32_t)data_type(d->result) : CUDA_R_32F;
+    static const cublasLtEpilogue_t epilogues[] = {CUBLASLT_EPILOGUE_DEFAULT, CUBLASLT_EPILOGUE_BIAS,
+                                                   CUBLASLT_EPILOGUE_RELU_BIAS, CUBLASLT_EPILOGUE_BGRADB};
+    const cublasLtEpilogue_t epilogue = epilogues[d->extra];
+    const int32_t type = d->extra == CUDA_PRODUCT_ROW_SUMS ? CUDA_R_32F : (int32_t)data_type(d->result);
     if (d->extra == CUDA_PRODUCT_PLAIN)
         return 0;
     TRY(set(p, CUBLASLT_MATMUL_DESC_EPILOGUE, &epilogue, sizeof epilogue));
@@ -238,7 +239,7 @@ static const char *type_name(uint8_t type)
 
 static int key_of(const cuda_product *p, char key[KEY_BYTES])
 {
-    static const char *const extras[] = {"", " bias", " row-sums"};
+    static const char *const extras[] = {"", " bias", " bias-relu", " row-sums"};
     const cuda_product_desc *d = &p->desc;
     int length = snprintf(key, KEY_BYTES, "product %lldx%lldx%lld rows of %lld%s %lld%s %lld %s to %s aligned %u%s%s%s",
                           (long long)d->m, (long long)d->n, (long long)d->k, (long long)d->lda,

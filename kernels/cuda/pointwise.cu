@@ -44,44 +44,64 @@ int cuda_add(const cuda_backend *self, const kernel *k, const kernel_args *args)
     });
 }
 
-/* y = x, or where x is not above zero, 0; with dy that takes the place of x after the comparison. */
-template <typename T, int V>
-__global__ void __launch_bounds__(THREADS) relu_kernel(const T *x, const T *dy, T *y, int64_t vectors)
+template <typename T, int V> __global__ void __launch_bounds__(THREADS) relu_kernel(const T *x, T *y, int64_t vectors)
 {
     for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
-        float value[V], passed[V];
+        float value[V];
         load(x + i * V, value);
-        if (dy)
-            load(dy + i * V, passed);
 #pragma unroll
         for (int v = 0; v < V; v++)
-            if (dy)
-                value[v] = value[v] > 0 ? passed[v] : 0;
-            else
-                value[v] = rectify(value[v]);
+            value[v] = rectify(value[v]);
         store(y + i * V, value);
     }
 }
 
-static int rectifier(const cuda_backend *self, const kernel *k, const kernel_args *args, const void *dy)
+int cuda_relu(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     int64_t count = tensor_count(&k->request.in[0]);
     return with_vectors(k->request.in[0].dtype, count, [&](auto t, auto width) {
         using T = typename decltype(t)::type;
         constexpr int V = decltype(width)::value;
         return launch(relu_kernel<T, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream,
-                      (const T *)args->in[0], (const T *)dy, (T *)args->out[0], count / V);
+                      (const T *)args->in[0], (T *)args->out[0], count / V);
     });
 }
 
-int cuda_relu(const cuda_backend *self, const kernel *k, const kernel_args *args)
+/* Rows of y and dy lie their strides apart, those of dx one after the other. */
+template <typename T, int V>
+__global__ void __launch_bounds__(THREADS)
+    relu_grad_kernel(const T *y, int y_stride, const T *dy, int dy_stride, T *dx, int64_t rows, int columns)
 {
-    return rectifier(self, k, args, NULL);
+    const int column = tile_column<V>();
+    if (column >= columns)
+        return;
+    for (int64_t row = (int64_t)blockIdx.y * blockDim.y + threadIdx.y; row < rows;
+         row += (int64_t)gridDim.y * blockDim.y) {
+        const pack<T, V> passed = load_raw<V>(dy + row * dy_stride + column);
+        float value[V], g[V];
+        load(y + row * y_stride + column, value);
+        to_floats(passed, g);
+#pragma unroll
+        for (int v = 0; v < V; v++)
+            g[v] = value[v] > 0 ? g[v] : 0;
+        store(dx + row * columns + column, g);
+    }
 }
 
 int cuda_relu_grad(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
-    return rectifier(self, k, args, args->in[1]);
+    const tensor_desc *y = &k->request.in[0];
+    int y_stride = (int)tensor_row_stride(y), dy_stride = (int)tensor_row_stride(&k->request.in[1]),
+        columns = y->dim[3];
+    int64_t fits = y_stride | dy_stride | columns, rows = tensor_rows(y); /* divisible by 4 or 8 if all are */
+    return with_vectors(y->dtype, fits, [&](auto t, auto width) {
+        using T = typename decltype(t)::type;
+        constexpr int V = decltype(width)::value;
+        tile_shape tile = tile_of(columns, V);
+        return launch(relu_grad_kernel<T, V>, tile_grid(self, tile, rows), tile_block(tile), 0, self->stream,
+                      (const T *)args->in[0], y_stride, (const T *)args->in[1], dy_stride, (T *)args->out[0], rows,
+                      columns);
+    });
 }
 
 /* ---- columns of a matrix ---- */

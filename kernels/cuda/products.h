@@ -15,8 +15,9 @@ typedef struct cuda_product cuda_product;
 /* What is done on the way besides the product. */
 typedef enum {
     CUDA_PRODUCT_PLAIN,
-    CUDA_PRODUCT_BIAS,    /* adds vector[n] of c's dtype to every row of c */
-    CUDA_PRODUCT_ROW_SUMS /* writes the sums over k of op(a) into float32 vector[m] */
+    CUDA_PRODUCT_BIAS,      /* adds vector[n] of c's dtype to every row of c */
+    CUDA_PRODUCT_BIAS_RELU, /* the same, then a ReLU */
+    CUDA_PRODUCT_ROW_SUMS   /* writes the sums over k of op(a) into float32 vector[m] */
 } cuda_product_extra;
 
 /* c[m, n] = op(a)[m, k] op(b)[k, n], + c where it accumulates. Row-major; ld* is the distance of rows in elements. */

@@ -19,6 +19,9 @@ static reference_op *const op_functions[OP_COUNT] = {
     [OP_CONCAT_LINEAR] = reference_concat_linear,
     [OP_BN_SUMS] = reference_bn_sums,
     [OP_BN_NORMALIZE] = reference_bn_normalize,
+    [OP_CHANNEL_MOMENTS] = reference_channel_moments,
+    [OP_LINEAR_BN_SUMS] = reference_linear_bn_sums,
+    [OP_LINEAR_BN] = reference_linear_bn,
     [OP_BN_RUNNING] = reference_bn_running,
     [OP_ZERO] = reference_zero,
     [OP_BN_INFERENCE] = reference_bn_inference,
@@ -47,6 +50,9 @@ static reference_op *const op_functions[OP_COUNT] = {
     [OP_BN_GRAD_SUMS] = reference_bn_grad_sums,
     [OP_BN_GRAD] = reference_bn_grad,
     [OP_BN_PARAM_GRAD] = reference_bn_param_grad,
+    [OP_LINEAR_BN_GRAD_SUMS] = reference_linear_bn_grad_sums,
+    [OP_LINEAR_BN_WGRAD] = reference_linear_bn_wgrad,
+    [OP_LINEAR_BN_DGRAD] = reference_linear_bn_dgrad,
     [OP_UPSAMPLE2X_GRAD] = reference_upsample2x_grad,
     [OP_UPSAMPLE_BN_GRAD_SUMS] = reference_upsample_bn_grad_sums,
     [OP_UPSAMPLE_BN_GRAD] = reference_upsample_bn_grad,
@@ -104,6 +110,8 @@ static size_t workspace_of(const kernel_request *request)
     case OP_UPSAMPLE_BN_GRAD_SUMS:
     case OP_UPSAMPLE_BN_GRAD:
         return reference_upsample_bn_workspace(request);
+    case OP_LINEAR_BN_DGRAD:
+        return reference_linear_bn_workspace(request);
     default:
         return 0;
     }

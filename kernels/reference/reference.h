@@ -19,6 +19,8 @@ reference_op reference_linear, reference_linear_dgrad, reference_linear_wgrad;
 reference_op reference_concat_linear, reference_concat_linear_dgrad, reference_concat_linear_wgrad;
 reference_op reference_bn_sums, reference_bn_normalize, reference_bn_running, reference_bn_inference, reference_zero;
 reference_op reference_bn_grad_sums, reference_bn_grad, reference_bn_param_grad;
+reference_op reference_channel_moments, reference_linear_bn_sums, reference_linear_bn;
+reference_op reference_linear_bn_grad_sums, reference_linear_bn_wgrad, reference_linear_bn_dgrad;
 reference_op reference_add, reference_concat, reference_channel_slice;
 reference_op reference_upsample2x, reference_upsample2x_grad;
 reference_op reference_upsample_bn_sums, reference_upsample_bn, reference_upsample_bn_inference;
@@ -41,6 +43,9 @@ size_t reference_conv2d_workspace(const kernel_request *request);
 
 /* Workspace of the upsample_bn ops: two maps of the large size. */
 size_t reference_upsample_bn_workspace(const kernel_request *request);
+
+/* Workspace of linear_bn_dgrad: the product. */
+size_t reference_linear_bn_workspace(const kernel_request *request);
 
 /* sums[0][c], sums[1][c]: of x[.., c] and of its square over the rows. */
 void reference_channel_sums(const tensor_desc *desc, const double *x, double *sums);

@@ -54,12 +54,17 @@ static void fuse_choice(graph *g, uint32_t index)
     gradient->n_in = 3;
 }
 
+static bool sums_gradient(unsigned op)
+{
+    return op == OP_BN_GRAD_SUMS || op == OP_UPSAMPLE_BN_GRAD_SUMS || op == OP_LINEAR_BN_GRAD_SUMS;
+}
+
 /* The node that writes those sums of a gradient and nothing of them yet; else NULL. */
 static graph_node *gradient_sums_of(graph *g, value_id sums, uint32_t before)
 {
     for (uint32_t i = 0; i < before; i++) {
         graph_node *node = &g->nodes[i];
-        if ((node->op == OP_BN_GRAD_SUMS || node->op == OP_UPSAMPLE_BN_GRAD_SUMS) && node->out[0] == sums)
+        if (sums_gradient(node->op) && node->out[0] == sums)
             return node->n_out <= 2 ? node : NULL;
     }
     return NULL;

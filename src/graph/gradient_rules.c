@@ -63,6 +63,16 @@ static value_id new_sums(graph *g, value_id sums)
     return graph_value_new(g, *graph_desc(g, sums), NULL);
 }
 
+/* The gradients of gamma and beta are this rank's own; what follows takes the sums of all ranks where they share
+ * their statistics. */
+static void give_affine(backward *b, value_id gsums, value_id gamma, value_id beta)
+{
+    value_id affine[2] = {backward_give_new(b, gamma), backward_give_new(b, beta)};
+    graph_emit(b->g, OP_BN_PARAM_GRAD, NULL, 1, &gsums, 2, affine);
+    if (b->sync_bn)
+        graph_emit(b->g, OP_ALL_REDUCE, NULL, 1, &gsums, 0, NULL);
+}
+
 void gradient_bn_normalize(backward *b, const graph_node *node)
 {
     graph *g = b->g;
@@ -83,11 +93,7 @@ void gradient_bn_normalize(backward *b, const graph_node *node)
     if (write_g)
         out[1] = graph_value_new(g, *graph_desc(g, parts[0]), NULL);
     graph_emit(g, OP_BN_GRAD_SUMS, &node->attr, FIXED + n_parts, in, write_g ? 2 : 1, out);
-
-    value_id affine[2] = {backward_give_new(b, gamma), backward_give_new(b, beta)};
-    graph_emit(g, OP_BN_PARAM_GRAD, NULL, 1, &out[0], 2, affine);
-    if (b->sync_bn)
-        graph_emit(g, OP_ALL_REDUCE, NULL, 1, &out[0], 0, NULL);
+    give_affine(b, out[0], gamma, beta);
 
     op_attr attr = node->attr;
     attr.relu = node->attr.relu && !write_g;
@@ -188,6 +194,31 @@ void gradient_feature_loss(backward *b, const graph_node *node)
     give_input(b, node->in[0], OP_FEATURE_LOSS_GRAD, &node->attr, 2, node->in);
 }
 
+/* What the batch's statistics add to the gradients comes from sums and small products: the large map is only read as
+ * the masked gradient, and never made without the ReLU. */
+void gradient_linear_bn(backward *b, const graph_node *node)
+{
+    graph *g = b->g;
+    value_id x = node->in[0], w = node->in[1], sums = node->in[2], gamma = node->in[3], beta = node->in[4];
+    value_id moments = node->in[5], y = node->out[0], dy = backward_take(b, y);
+    if (node->attr.relu) {
+        value_id masked = graph_value_new(g, *graph_desc(g, dy), NULL);
+        graph_emit(g, OP_RELU_GRAD, NULL, 2, (value_id[]){y, dy}, 1, &masked);
+        dy = masked;
+    }
+    tensor_desc of_weight = *graph_desc(g, w), of_bias = *graph_desc(g, beta);
+    of_weight.kind = of_bias.kind = KIND_ACTIVATION;
+    value_id product[2] = {graph_value_new(g, of_weight, NULL), graph_value_new(g, of_bias, NULL)};
+    graph_emit(g, OP_LINEAR_WGRAD, NULL, 2, (value_id[]){x, dy}, 2, product);
+    value_id gsums = new_sums(g, sums);
+    graph_emit(g, OP_LINEAR_BN_GRAD_SUMS, &node->attr, 4, (value_id[]){product[0], product[1], w, sums}, 1, &gsums);
+    give_affine(b, gsums, gamma, beta);
+
+    value_id dw = backward_give_new(b, w);
+    graph_emit(g, OP_LINEAR_BN_WGRAD, &node->attr, 6, (value_id[]){product[0], w, sums, gamma, gsums, moments}, 1, &dw);
+    give_input(b, x, OP_LINEAR_BN_DGRAD, &node->attr, 6, (value_id[]){dy, x, w, sums, gamma, gsums});
+}
+
 /* The large gradient is read once, by the node that gathers it to the small size; all after it is small. */
 void gradient_upsample_bn(backward *b, const graph_node *node)
 {
@@ -196,10 +227,6 @@ void gradient_upsample_bn(backward *b, const graph_node *node)
     value_id dy = backward_take(b, node->out[0]);
     value_id out[2] = {new_sums(g, sums), graph_value_new(g, *graph_desc(g, z), NULL)};
     graph_emit(g, OP_UPSAMPLE_BN_GRAD_SUMS, &node->attr, 5, (value_id[]){z, sums, gamma, beta, dy}, 2, out);
-
-    value_id affine[2] = {backward_give_new(b, gamma), backward_give_new(b, beta)};
-    graph_emit(g, OP_BN_PARAM_GRAD, NULL, 1, &out[0], 2, affine);
-    if (b->sync_bn)
-        graph_emit(g, OP_ALL_REDUCE, NULL, 1, &out[0], 0, NULL);
+    give_affine(b, out[0], gamma, beta);
     give_input(b, z, OP_UPSAMPLE_BN_GRAD, &node->attr, 5, (value_id[]){z, sums, gamma, out[0], out[1]});
 }

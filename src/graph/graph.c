@@ -201,7 +201,8 @@ double graph_node_macs(const graph *g, const graph_node *node)
     const tensor_desc *out = graph_desc(g, node->out[0]);
     switch ((op_id)node->op) {
     case OP_CONV2D:
-    case OP_LINEAR: /* each output element is a dot product with one row of the weight */
+    case OP_LINEAR:
+    case OP_LINEAR_BN: /* each output element is a dot product with one row of the weight */
         return (double)tensor_count(out) * (double)tensor_count(in1) / in1->dim[0];
     case OP_CONCAT_LINEAR:
         return (double)tensor_count(out) * graph_desc(g, node->in[2])->dim[3];
@@ -214,6 +215,10 @@ double graph_node_macs(const graph *g, const graph_node *node)
         return (double)tensor_count(in1) * (double)tensor_count(out) / out->dim[0];
     case OP_CONCAT_LINEAR_WGRAD:
         return (double)tensor_count(graph_desc(g, node->in[2])) * out->dim[3];
+    case OP_CHANNEL_MOMENTS:
+        return (double)tensor_count(in0) * in0->dim[3];
+    case OP_LINEAR_BN_DGRAD: /* from g and from x */
+        return (double)tensor_count(out) * (in0->dim[3] + in1->dim[3]);
     default:
         return 0;
     }

@@ -14,6 +14,7 @@ static bool writes_rows(unsigned op, int index)
     case OP_BN_INFERENCE:
     case OP_UPSAMPLE_BN:
     case OP_UPSAMPLE_BN_INFERENCE:
+    case OP_LINEAR_BN:
         return index == 0;
     default:
         return op == OP_CONCAT_LINEAR_DGRAD;
@@ -27,6 +28,7 @@ static bool reads_rows(unsigned op, int index)
     switch (op) {
     case OP_CONCAT_LINEAR:
     case OP_CONCAT_LINEAR_WGRAD:
+    case OP_RELU_GRAD:
         return index < 2;
     case OP_BN_GRAD_SUMS:
     case OP_BN_GRAD:

@@ -43,6 +43,7 @@ static bool keeps_real(const graph *g, const graph_node *node)
     case OP_CONV2D_WGRAD:
     case OP_LINEAR_WGRAD:
     case OP_CONCAT_LINEAR_WGRAD:
+    case OP_CHANNEL_MOMENTS:
     case OP_BN_PARAM_GRAD:
         return true;
     case OP_ADD:

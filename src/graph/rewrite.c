@@ -153,6 +153,42 @@ static graph_node *reader_of(graph *g, value_id value, op_id op)
     return NULL;
 }
 
+/* The moments of x cost its channels squared: they have to be few beside those of the result. */
+static bool is_widening(const graph *g, const graph_node *convolution)
+{
+    enum { LEAST_RATIO = 4 };
+    return is_pointwise(convolution) &&
+           graph_desc(g, convolution->out[0])->dim[3] >= LEAST_RATIO * graph_desc(g, convolution->in[0])->dim[3];
+}
+
+/* Only the sums and the normalisation may see the convolution's result, which is never made. */
+static void rewrite_linear_bn(graph *g, graph_node *normalize)
+{
+    if (normalize->op != OP_BN_NORMALIZE || normalize->n_in != 4)
+        return;
+    value_id y = normalize->in[0];
+    graph_node *convolution = writer_of(g, y), *sums = writer_of(g, normalize->in[1]);
+    bool hidden = !g->values[y].keep && graph_count_uses(g, y) == 2;
+    if (!hidden || !convolution || !is_widening(g, convolution) || !sums || sums->op != OP_BN_SUMS || sums->in[0] != y)
+        return;
+    value_id x = convolution->in[0], w = convolution->in[1], gamma = normalize->in[2], beta = normalize->in[3];
+    tensor_desc desc = *graph_desc(g, x);
+    const int32_t channels = desc.dim[3], dim[4] = {channels + 1, 1, 1, channels};
+    memcpy(desc.dim, dim, sizeof dim);
+    desc.layout = LAYOUT_OI;
+    value_id moments = graph_value_new(g, desc, NULL);
+
+    *convolution = (graph_node){.op = OP_CHANNEL_MOMENTS, .n_in = 1, .n_out = 1, .in = {x}, .out = {moments}};
+    sums->op = OP_LINEAR_BN_SUMS;
+    sums->in[0] = moments;
+    sums->in[1] = w;
+    sums->n_in = 2;
+    const value_id in[] = {x, w, normalize->in[1], gamma, beta, moments};
+    normalize->op = OP_LINEAR_BN;
+    memcpy(normalize->in, in, sizeof in);
+    normalize->n_in = 6;
+}
+
 /* Only the sums and the normalisation may see the layer's result, whose mean they take out again. */
 static void rewrite_bias(graph *g, graph_node *normalize)
 {
@@ -179,6 +215,8 @@ void graph_rewrite(graph *g, const rewrite_options *options)
             rewrite_upsample_bn(g, &g->nodes[i]);
             rewrite_upsample_bn_inference(g, &g->nodes[i]);
         }
+        if (options->linear_bn)
+            rewrite_linear_bn(g, &g->nodes[i]);
         if (options->bias)
             rewrite_bias(g, &g->nodes[i]);
         if (options->patch && rewrite_patch(g, i))

@@ -68,6 +68,36 @@ int shape_concat_linear(const graph *g, const graph_node *node, tensor_desc *out
     return 0;
 }
 
+int shape_channel_moments(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    int32_t channels = input(g, node, 0)->dim[3];
+    set_dim(out, channels + 1, 1, 1, channels);
+    out->layout = LAYOUT_OI;
+    return 0;
+}
+
+int shape_linear_bn_sums(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *moments = input(g, node, 0), *w = input(g, node, 1);
+    CHECK(moments->dim[3] == tensor_count(w) / w->dim[0], ERROR_SHAPE, "moments of %d channels for a layer of %lld",
+          moments->dim[3], (long long)(tensor_count(w) / w->dim[0]));
+    set_dim(out, 1, 1, 2, w->dim[0]);
+    out->dtype = DTYPE_F64;
+    return 0;
+}
+
+int shape_linear_bn(const graph *g, const graph_node *node, tensor_desc *out)
+{
+    const tensor_desc *x = input(g, node, 0), *w = input(g, node, 1);
+    CHECK(x->dim[3] == tensor_count(w) / w->dim[0], ERROR_SHAPE, "the layer takes %lld channels but its input has %d",
+          (long long)(tensor_count(w) / w->dim[0]), x->dim[3]);
+    set_dim(out, x->dim[0], x->dim[1], x->dim[2], w->dim[0]);
+    for (int k = 3; k < 5; k++)
+        CHECK(tensor_count(input(g, node, k)) == out->dim[3], ERROR_SHAPE, "a vector of %lld elements for %d channels",
+              (long long)tensor_count(input(g, node, k)), out->dim[3]);
+    return 0;
+}
+
 int shape_channel_sums(const graph *g, const graph_node *node, tensor_desc *out)
 {
     set_dim(out, 1, 1, 2, input(g, node, 0)->dim[3]);

@@ -14,7 +14,7 @@ static int run(const options *o, logger *log, comm *ranks)
     TRY(device_open(&device, &o->config, ranks, threads, log));
     const compare_options wanted = {.rewrites = {o->config.run.rewrite_upsample, o->config.run.rewrite_fuse,
                                                  o->config.run.rewrite_patch, o->config.run.rewrite_upsample_bn,
-                                                 o->config.run.rewrite_bias},
+                                                 o->config.run.rewrite_linear_bn, o->config.run.rewrite_bias},
                                     .capture = o->config.run.capture};
     int status = compare_with_reference(device, o->arguments[0], &wanted, stdout);
     device->ops->close(device);

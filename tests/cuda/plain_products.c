@@ -63,8 +63,10 @@ static void multiply(const void *args)
             for (int64_t i = 0; i < d->k; i++)
                 sum += plain_load(r->a, d->type, place(row, i, d->lda, d->transpose_a)) *
                        plain_load(r->b, d->type, place(i, column, d->ldb, d->transpose_b));
-            if (d->extra == CUDA_PRODUCT_BIAS)
+            if (d->extra == CUDA_PRODUCT_BIAS || d->extra == CUDA_PRODUCT_BIAS_RELU)
                 sum += plain_load(r->vector, d->result, column);
+            if (d->extra == CUDA_PRODUCT_BIAS_RELU && sum < 0)
+                sum = 0;
             plain_store(r->c, d->result, row * d->ldc + column, sum);
         }
     for (int64_t row = 0; row < d->m && d->extra == CUDA_PRODUCT_ROW_SUMS; row++) {

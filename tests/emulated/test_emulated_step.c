@@ -24,7 +24,7 @@ static void check(dtype activation, compare_options options)
 static void step_with_all_rewrites(void **state)
 {
     (void)state;
-    check(DTYPE_F32, (compare_options){.rewrites = {true, true, true, true, true}});
+    check(DTYPE_F32, (compare_options){.rewrites = {true, true, true, true, true, true}});
 }
 
 static void step_without_rewrites(void **state)

@@ -101,6 +101,7 @@ static void further_results(void **state)
         assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL_GRAD, bounds[types[type]]), 9);
         assert_true(op_check_fused(&tested->base, reference, OP_BN_GRAD_SUMS, bounds[types[type]]) >= 9);
         assert_true(op_check_fused(&tested->base, reference, OP_UPSAMPLE_BN_GRAD_SUMS, bounds[types[type]]) >= 5);
+        assert_true(op_check_fused(&tested->base, reference, OP_LINEAR_BN_GRAD_SUMS, bounds[types[type]]) >= 5);
         tested->base.ops->close(&tested->base);
     }
     reference->ops->close(reference);

@@ -24,7 +24,8 @@ import subprocess
 import sys
 
 SKIPPED = 77
-REWRITES = ("rewrite_upsample", "rewrite_fuse", "rewrite_patch", "rewrite_upsample_bn", "rewrite_bias")
+REWRITES = ("rewrite_upsample", "rewrite_fuse", "rewrite_patch", "rewrite_upsample_bn", "rewrite_linear_bn",
+            "rewrite_bias")
 WORST_RATIO = 1.5  # of the errors with and without a rewrite
 WORST_UPDATE = 0.02  # of what two ranks' updates are off from one rank's, relative
 STEPS = 20  # of a run; two epochs

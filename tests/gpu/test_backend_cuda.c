@@ -72,7 +72,7 @@ static bool is_product(unsigned op)
 {
     return op == OP_CONV2D || op == OP_CONV2D_DGRAD || op == OP_CONV2D_WGRAD || op == OP_LINEAR ||
            op == OP_LINEAR_DGRAD || op == OP_LINEAR_WGRAD || op == OP_CONCAT_LINEAR || op == OP_CONCAT_LINEAR_DGRAD ||
-           op == OP_CONCAT_LINEAR_WGRAD;
+           op == OP_CONCAT_LINEAR_WGRAD || op == OP_CHANNEL_MOMENTS || op == OP_LINEAR_BN || op == OP_LINEAR_BN_DGRAD;
 }
 
 static int add_check(check_list *list, const kernel_request *tested, const kernel_request *reference, int in_place,
@@ -191,7 +191,7 @@ static int add_network(check_list *list, int index)
                                             .student_weights = {1, 1, 1},
                                             .students_on = {true, true, true}},
                                   .precision = {list->activation, list->activation == DTYPE_F16},
-                                  .rewrites = {rewritten, rewritten, rewritten, rewritten},
+                                  .rewrites = {rewritten, rewritten, rewritten, rewritten, rewritten, rewritten},
                                   .sgd = {.momentum = 0.9}};
     const step_shape shape = {
         .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};

@@ -23,7 +23,7 @@ static void build(graph *g, const char *network, int32_t size)
                                             .kd_weight = 0.8,
                                             .teacher_weight = 1,
                                             .student_weights = {1, 1, 1}},
-                                  .rewrites = {true, true, true, true, true}};
+                                  .rewrites = {true, true, true, true, true, true}};
     const step_shape shape = {.training = true, .batch = 4, .global_batch = 8, .loss_batch = 8, .sync_bn = true};
     graph_init(g, DTYPE_F32);
     assert_int_equal(step_build_training(g, &m, &options, &shape), 0);
@@ -51,7 +51,9 @@ static void convolutions_give_sums(void **state)
     for (uint32_t i = 0; i < after.n_nodes; i++) {
         const graph_node *node = &after.nodes[i], *writer;
         given += node->op == OP_CONV2D && node->n_out == 2;
-        with_gradients += (node->op == OP_BN_GRAD_SUMS || node->op == OP_UPSAMPLE_BN_GRAD_SUMS) && node->n_out == 4;
+        bool gradient_sums =
+            node->op == OP_BN_GRAD_SUMS || node->op == OP_UPSAMPLE_BN_GRAD_SUMS || node->op == OP_LINEAR_BN_GRAD_SUMS;
+        with_gradients += gradient_sums && node->n_out == 4;
         assert_int_not_equal(node->op, OP_BN_PARAM_GRAD);
         for (int k = 0; k < node->n_in; k++) /* still written before it is read */
             if (writer_of(&before, node->in[k], before.n_nodes))

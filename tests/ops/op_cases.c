@@ -53,6 +53,12 @@ const layer_case layer_cases[] = {
     {LAYER_CONCAT_LINEAR, 1, 1, 1, 1, 3, 0, 0, 0, 0, 0, 0},
     {LAYER_CONCAT_LINEAR, 2, 3, 5, 16, 17, 0, 0, 0, 0, 0, 0},
     {LAYER_CONCAT_LINEAR, 3, 4, 2, 100, 64, 0, 0, 0, 0, 0, 0},
+    {LAYER_LINEAR_BN, 1, 2, 3, 1, 5, 0, 0, 0, 0, 0, 0},
+    {LAYER_LINEAR_BN, 3, 4, 5, 5, 17, 0, 0, 0, 0, 0, RELU},
+    {LAYER_LINEAR_BN, 2, 3, 5, 16, 64, 0, 0, 0, 0, 0, RELU},
+    {LAYER_LINEAR_BN, 2, 7, 6, 24, 100, 0, 0, 0, 0, 0, 0},
+    {LAYER_LINEAR_BN, 1, 8, 9, 40, 264, 0, 0, 0, 0, 0, RELU},
+    {LAYER_LINEAR_BN, 1, 3, 4, 300, 7, 0, 0, 0, 0, 0, RELU},
     {LAYER_BATCH_NORM, 2, 3, 5, 1, 0, 0, 0, 0, 0, 1, 0},
     {LAYER_BATCH_NORM, 1, 4, 3, 3, 0, 0, 0, 0, 0, 1, RELU | BIAS},
     {LAYER_BATCH_NORM, 7, 1, 1, 17, 0, 0, 0, 0, 0, 2, 0},
@@ -261,6 +267,25 @@ static int concat_linear_requests(const layer_case *row, dtype real, kernel_requ
 }
 
 /* attr.count is not the local number of rows, as on several ranks. */
+static int linear_bn_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    dtype wide = parameter_type(real);
+    tensor_desc x = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->c);
+    tensor_desc y = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->o);
+    tensor_desc w = desc(LAYOUT_OHWI, wide, row->o, 1, 1, row->c), c = vector(wide, row->o);
+    tensor_desc moments = desc(LAYOUT_OI, wide, row->c + 1, 1, 1, row->c), sums = channel_sums(row->o);
+    op_attr attr = {.relu = (row->options & RELU) != 0, .eps = 1e-5};
+    attr.count = 2 * (double)tensor_rows(&x);
+    request_init(&r[0], OP_CHANNEL_MOMENTS, &attr, 1, &x, 1, &moments);
+    request_init(&r[1], OP_LINEAR_BN_SUMS, &attr, 2, (tensor_desc[]){moments, w}, 1, &sums);
+    request_init(&r[2], OP_LINEAR_BN, &attr, 6, (tensor_desc[]){x, w, sums, c, c, moments}, 1, &y);
+    request_init(&r[3], OP_LINEAR_BN_GRAD_SUMS, &attr, 4, (tensor_desc[]){w, c, w, sums}, 1, &sums);
+    request_init(&r[4], OP_LINEAR_BN_WGRAD, &attr, 6, (tensor_desc[]){w, w, sums, c, sums, moments}, 1, &w);
+    request_init(&r[5], OP_LINEAR_BN_DGRAD, &attr, 6, (tensor_desc[]){y, x, w, sums, c, sums}, 1, &x);
+    return 6;
+}
+
+/* attr.count as of two ranks again. */
 static int batch_norm_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     tensor_desc x = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, row->c);
@@ -482,6 +507,8 @@ int layer_requests(const layer_case *row, dtype real, kernel_request requests[LA
         return weighted_requests(row, real, requests);
     case LAYER_CONCAT_LINEAR:
         return concat_linear_requests(row, real, requests);
+    case LAYER_LINEAR_BN:
+        return linear_bn_requests(row, real, requests);
     case LAYER_BATCH_NORM:
         return batch_norm_requests(row, real, requests);
     case LAYER_UPSAMPLE_BN:

@@ -10,6 +10,8 @@ typedef enum {
     LAYER_CONV2D,        /* conv2d, conv2d_dgrad, conv2d_wgrad */
     LAYER_LINEAR,        /* linear, linear_dgrad, linear_wgrad */
     LAYER_CONCAT_LINEAR, /* concat_linear, concat_linear_dgrad, concat_linear_wgrad */
+    LAYER_LINEAR_BN,     /* channel_moments, linear_bn_sums, linear_bn, linear_bn_grad_sums, linear_bn_wgrad,
+                            linear_bn_dgrad */
     LAYER_BATCH_NORM,    /* bn_sums, bn_normalize, bn_grad_sums, bn_grad, bn_param_grad, bn_running, bn_inference,
                             zero */
     LAYER_ADD,           /* add */
@@ -36,7 +38,7 @@ typedef enum {
 
 enum {
     BIAS = 1,             /* conv2d, linear: with a bias and its gradient; batch norm: which it takes out */
-    RELU = 2,             /* batch norm, upsample_bn */
+    RELU = 2,             /* batch norm, upsample_bn, linear_bn */
     RESIDUAL = 4,         /* batch norm: a residual is added before the ReLU */
     KEPT_Y = 8,           /* batch norm: the backward is given y, and is asked for g */
     OHWI_WEIGHT = 16,     /* linear: the weight is a convolution's, read as a matrix */

@@ -52,6 +52,12 @@ static bool is_sums(const kernel_request *r, int index)
     case OP_UPSAMPLE_BN_GRAD_SUMS:
     case OP_UPSAMPLE_BN_GRAD:
         return index == 1;
+    case OP_LINEAR_BN:
+    case OP_LINEAR_BN_WGRAD:
+        return index == 2;
+    case OP_LINEAR_BN_GRAD_SUMS:
+    case OP_LINEAR_BN_DGRAD:
+        return index == 3;
     case OP_BN_RUNNING:
         return index == 0;
     default:
@@ -143,6 +149,12 @@ static bool is_rectified(const kernel_request *r, int index)
            (r->node.op == OP_EXCITE_GRAD && index == 2);
 }
 
+static bool is_gradient_sums(unsigned op, int index)
+{
+    return ((op == OP_BN_GRAD || op == OP_LINEAR_BN_WGRAD) && index == 4) ||
+           (op == OP_UPSAMPLE_BN_GRAD && index == 3) || (op == OP_LINEAR_BN_DGRAD && index == 5);
+}
+
 static void fill_input(test_tensor *t, const kernel_request *r, int index, uint64_t seed)
 {
     int64_t count = tensor_count(&t->desc);
@@ -151,7 +163,7 @@ static void fill_input(test_tensor *t, const kernel_request *r, int index, uint6
         t->real[i] = 0.5 + uniform(seed, (uint64_t)i);
     if (is_sums(r, index))
         fill_sums(t, r->node.attr.count, seed + 1);
-    bool gradient_sums = (r->node.op == OP_BN_GRAD && index == 4) || (r->node.op == OP_UPSAMPLE_BN_GRAD && index == 3);
+    bool gradient_sums = is_gradient_sums(r->node.op, index);
     bool ties = r->node.op == OP_TOP_K || (r->node.op == OP_MAX_POOL_GRAD && index == 0);
     for (int64_t i = 0; i < count && gradient_sums; i++)
         t->real[i] *= 0.1 * r->node.attr.count;
@@ -538,6 +550,10 @@ bool op_fused(kernel_request *r)
     case OP_UPSAMPLE_BN_GRAD_SUMS:
         set_output(r, 2, r->in[2]);
         set_output(r, 3, r->in[3]);
+        return true;
+    case OP_LINEAR_BN_GRAD_SUMS:
+        set_output(r, 2, r->in[1]);
+        set_output(r, 3, r->in[1]);
         return true;
     case OP_MAX_POOL_GRAD:
         r->in[0] = (tensor_desc){0};

@@ -51,10 +51,10 @@ static bool has_sums(const layer *l)
     return l->row->kind == LAYER_BATCH_NORM || l->row->kind == LAYER_UPSAMPLE_BN;
 }
 
-/* The request whose inputs and output are the layer's: what follows the sums, or the first. */
+/* The request whose inputs and output are the layer's: what follows the sums and moments, or the first. */
 static const kernel_request *forward_request(const layer *l)
 {
-    return &l->r[has_sums(l) ? 1 : 0];
+    return &l->r[l->row->kind == LAYER_LINEAR_BN ? 2 : has_sums(l) ? 1 : 0];
 }
 
 static bool is_loss(const layer *l)
@@ -71,6 +71,10 @@ static double forward(layer *l)
     if (has_sums(l)) {
         apply(l, &l->r[0], in, (void *[]){l->sums});
         in[1] = l->sums;
+    }
+    if (l->row->kind == LAYER_LINEAR_BN) {
+        apply(l, &l->r[0], in, (void *[]){l->in[5].real});
+        apply(l, &l->r[1], (const void *[]){in[5], in[1]}, (void *[]){l->in[2].real});
     }
     apply(l, r, in, (void *[]){l->y});
     if (is_loss(l))
@@ -138,6 +142,34 @@ static void upsample_bn_backward(layer *l)
     free(dg);
 }
 
+/* What relu_grad and linear_wgrad make of dy comes from plain loops. */
+static void linear_bn_backward(layer *l)
+{
+    const kernel_request *r = forward_request(l);
+    int outputs = r->in[1].dim[0], channels = r->in[0].dim[3];
+    double *g = test_alloc(bytes(&r->out[0])), *g_sum = test_alloc(bytes(&r->in[3])),
+           *dw = test_alloc(bytes(&r->in[1]));
+    double *gsums = test_alloc(bytes(&r->in[2])), *x = l->in[0].real, *w = l->in[1].real, *gamma = l->in[3].real;
+    const double *sums = l->in[2].real, *moments = l->in[5].real;
+    for (int64_t i = 0; i < tensor_count(&r->out[0]); i++) {
+        int64_t o = i % outputs, row = i / outputs;
+        g[i] = r->node.attr.relu && !(l->y[i] > 0) ? 0 : l->dy[i];
+        g_sum[o] += g[i];
+        for (int c = 0; c < channels; c++)
+            dw[o * channels + c] += g[i] * x[row * channels + c];
+    }
+    want(l, 0), want(l, 1), want(l, 3), want(l, 4);
+    apply(l, &l->r[3], (const void *[]){dw, g_sum, w, sums}, (void *[]){gsums});
+    apply(l, &l->r[4], (const void *[]){dw, w, sums, gamma, gsums, moments}, (void *[]){l->gradient[1]});
+    apply(l, &l->r[5], (const void *[]){g, x, w, sums, gamma, gsums}, (void *[]){l->gradient[0]});
+    memcpy(l->gradient[3], gsums + outputs, bytes(&r->in[3]));
+    memcpy(l->gradient[4], gsums, bytes(&r->in[4]));
+    free(g);
+    free(g_sum);
+    free(dw);
+    free(gsums);
+}
+
 /* The loss scale of a gradient that is one of the loss itself. */
 static const double unscaled[4] = {1};
 
@@ -166,6 +198,9 @@ static bool backward(layer *l)
         return true;
     case LAYER_UPSAMPLE_BN:
         upsample_bn_backward(l);
+        return true;
+    case LAYER_LINEAR_BN:
+        linear_bn_backward(l);
         return true;
     case LAYER_CONCAT:
         want(l, 0), want(l, 1);

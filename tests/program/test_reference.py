@@ -13,7 +13,7 @@ from program import SOURCE, ProgramTest
 
 SMALL = SOURCE / "tests/data/cifarresnet8.h5"
 REWRITES = ("run.rewrite_upsample", "run.rewrite_fuse", "run.rewrite_patch", "run.rewrite_upsample_bn",
-            "run.rewrite_bias")
+            "run.rewrite_linear_bn", "run.rewrite_bias")
 ISAS = {"auto": [], "baseline": [], "avx2": ["avx2", "fma"], "avx512": ["avx512f", "avx512bw", "avx512dq", "avx512vl"]}
 
 

@@ -256,7 +256,7 @@ static void teskd_without_rewrites(void **state)
 static void teskd_with_rewrites(void **state)
 {
     (void)state;
-    check_gradient(&(small_settings){.teskd = true, .feature_weight = 0.02, .rewrites = {true, true, true, true, true}},
+    check_gradient(&(small_settings){.teskd = true, .feature_weight = 0.02, .rewrites = {true, true, true, true, true, true}},
                    true);
 }
 
@@ -266,6 +266,7 @@ static void each_rewrite_alone(void **state)
     check_gradient(&(small_settings){.teskd = true, .rewrites = {.upsample = true}}, false);
     check_gradient(&(small_settings){.teskd = true, .rewrites = {.fuse = true}}, false);
     check_gradient(&(small_settings){.teskd = true, .rewrites = {.patch = true}}, false);
+    check_gradient(&(small_settings){.teskd = true, .rewrites = {.linear_bn = true}}, true);
     check_gradient(&(small_settings){.teskd = true, .rewrites = {.bias = true}}, false);
 }
 
@@ -280,7 +281,7 @@ static void detached_teacher(void **state)
     (void)state;
     small_settings settings = {.teskd = true, .kd_detach_teacher = true, .feature_weight = 0.02};
     check_gradient(&settings, false);
-    settings.rewrites = (rewrite_options){true, true, true, true, true};
+    settings.rewrites = (rewrite_options){true, true, true, true, true, true};
     check_gradient(&settings, true);
 }
 

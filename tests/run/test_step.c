@@ -10,7 +10,7 @@
 
 #include <cmocka.h>
 
-static const rewrite_options all_rewrites = {true, true, true, true, true};
+static const rewrite_options all_rewrites = {true, true, true, true, true, true};
 
 static void run_once(small_step *s, const small_settings *settings, open_backend *open)
 {
@@ -37,6 +37,7 @@ static void rewrites_change_nothing(void **state)
     check_rewrites((rewrite_options){.fuse = true}, open_reference, 1e-12, 1e-12);
     check_rewrites((rewrite_options){.patch = true}, open_reference, 1e-12, 1e-12);
     check_rewrites((rewrite_options){.upsample = true, .upsample_bn = true}, open_reference, 1e-12, 1e-12);
+    check_rewrites((rewrite_options){.linear_bn = true}, open_reference, 1e-12, 1e-12);
     check_rewrites((rewrite_options){.bias = true}, open_reference, 1e-12, 1e-12);
     check_rewrites(all_rewrites, open_reference, 1e-12, 1e-12);
 }
@@ -226,7 +227,7 @@ static void nothing_is_read_before_it_is_written(void **state)
 static void programs_take_turns(void **state)
 {
     (void)state;
-    const small_settings settings = {.teskd = true, .rewrites = {true, true, true, true, true}};
+    const small_settings settings = {.teskd = true, .rewrites = {true, true, true, true, true, true}};
     small_step alone, turns;
     run_once(&alone, &settings, open_reference);
     small_step_open(&turns, &settings, open_reference);
