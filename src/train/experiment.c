@@ -119,9 +119,8 @@ static int fill_step(experiment *e)
 {
     const settings *c = &e->config;
     TRY(fill_model(e));
-    e->step.rewrites = (rewrite_options){c->run.rewrite_upsample, c->run.rewrite_fuse, c->run.rewrite_patch,
-                                         c->run.rewrite_upsample_bn, c->run.rewrite_linear_bn,
-                                         c->run.rewrite_bias};
+    e->step.rewrites = (rewrite_options){c->run.rewrite_upsample,    c->run.rewrite_fuse,      c->run.rewrite_patch,
+                                         c->run.rewrite_upsample_bn, c->run.rewrite_linear_bn, c->run.rewrite_bias};
     e->step.sgd = (sgd_options){.momentum = c->train.momentum,
                                 .weight_decay = c->train.weight_decay,
                                 .clip_norm = c->train.clip_norm,

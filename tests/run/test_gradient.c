@@ -256,8 +256,9 @@ static void teskd_without_rewrites(void **state)
 static void teskd_with_rewrites(void **state)
 {
     (void)state;
-    check_gradient(&(small_settings){.teskd = true, .feature_weight = 0.02, .rewrites = {true, true, true, true, true, true}},
-                   true);
+    check_gradient(
+        &(small_settings){.teskd = true, .feature_weight = 0.02, .rewrites = {true, true, true, true, true, true}},
+        true);
 }
 
 static void each_rewrite_alone(void **state)
