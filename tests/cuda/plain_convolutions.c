@@ -1,4 +1,4 @@
-/* Convolutions in plain C: one loop over the taps for all three kinds, into float64 sums. */
+/* Convolutions in plain C: one loop over the taps for all three kinds, in float64. */
 #include "base/error.h"
 #include "graph/node.h"
 #include "plain_device.h"
@@ -40,41 +40,37 @@ void cuda_sums_way_keep(cuda_convolutions *self, const cuda_convolution_desc *de
     self->sums = way;
 }
 
-/* Adds one product of a tap to the sum it belongs to. */
-static void add_tap(const cuda_convolution_desc *d, const cuda_convolution_args *args, double *sums, int64_t x,
-                    int64_t w, int64_t y)
-{
-    if (d->kind == CUDA_CONVOLUTION_FORWARD)
-        sums[y] += plain_load(args->x, d->type, x) * plain_load(args->w, d->type, w);
-    else if (d->kind == CUDA_CONVOLUTION_DGRAD)
-        sums[x] += plain_load(args->y, d->type, y) * plain_load(args->w, d->type, w);
-    else
-        sums[w] += plain_load(args->x, d->type, x) * plain_load(args->y, d->type, y);
-}
+/* x, w and y in float64; the result as sums, 0 at first. */
+typedef struct {
+    double *x, *w, *y;
+} wide_arrays;
 
 /* All taps of output channel `o` at one place of y. */
-static void add_taps(const cuda_convolution_desc *d, const cuda_convolution_args *args, double *sums, int32_t n,
-                     int32_t row, int32_t column, int32_t o)
+static void add_taps(const cuda_convolution_desc *d, wide_arrays t, int32_t n, int32_t row, int32_t column, int32_t o)
 {
     int32_t inner = d->channels / d->groups, group = o / (d->out_channels / d->groups);
-    int64_t y = (((int64_t)n * d->out_height + row) * d->out_width + column) * d->out_channels + o;
+    double *y = t.y + (((int64_t)n * d->out_height + row) * d->out_width + column) * d->out_channels + o;
     for (int32_t kh = 0; kh < d->kernel; kh++)
         for (int32_t kw = 0; kw < d->kernel; kw++) {
             int32_t h = row * d->stride - d->pad + kh, width = column * d->stride - d->pad + kw;
             if (h < 0 || h >= d->height || width < 0 || width >= d->width)
                 continue;
-            int64_t x = (((int64_t)n * d->height + h) * d->width + width) * d->channels + (int64_t)group * inner;
-            int64_t w = (((int64_t)o * d->kernel + kh) * d->kernel + kw) * inner;
-            for (int32_t i = 0; i < inner; i++)
-                add_tap(d, args, sums, x + i, w + i, y);
+            double *x = t.x + (((int64_t)n * d->height + h) * d->width + width) * d->channels + (int64_t)group * inner;
+            double *w = t.w + (((int64_t)o * d->kernel + kh) * d->kernel + kw) * inner;
+            for (int32_t i = 0; i < inner && d->kind == CUDA_CONVOLUTION_FORWARD; i++)
+                *y += x[i] * w[i];
+            for (int32_t i = 0; i < inner && d->kind == CUDA_CONVOLUTION_DGRAD; i++)
+                x[i] += *y * w[i];
+            for (int32_t i = 0; i < inner && d->kind == CUDA_CONVOLUTION_WGRAD; i++)
+                w[i] += x[i] * *y;
         }
 }
 
-static int64_t result_count(const cuda_convolution_desc *d)
+static int64_t count_of(const cuda_convolution_desc *d, cuda_convolution_kind result)
 {
-    if (d->kind == CUDA_CONVOLUTION_FORWARD)
+    if (result == CUDA_CONVOLUTION_FORWARD)
         return (int64_t)d->batch * d->out_height * d->out_width * d->out_channels;
-    if (d->kind == CUDA_CONVOLUTION_DGRAD)
+    if (result == CUDA_CONVOLUTION_DGRAD)
         return (int64_t)d->batch * d->height * d->width * d->channels;
     return (int64_t)d->out_channels * d->kernel * d->kernel * (d->channels / d->groups);
 }
@@ -84,7 +80,7 @@ static void add_up_statistics(const cuda_convolution_desc *d, const cuda_convolu
 {
     for (int32_t o = 0; o < d->out_channels; o++) {
         double sum = 0, square_sum = 0;
-        for (int64_t i = o; i < result_count(d); i += d->out_channels) {
+        for (int64_t i = o; i < count_of(d, CUDA_CONVOLUTION_FORWARD); i += d->out_channels) {
             double y = plain_load(args->y, d->type, i);
             sum += y;
             square_sum += y * y;
@@ -94,25 +90,39 @@ static void add_up_statistics(const cuda_convolution_desc *d, const cuda_convolu
     }
 }
 
+/* An operand's values, or zeros for the array of that result. */
+static double *operand(const cuda_convolution_desc *d, const void *array, cuda_convolution_kind result)
+{
+    int64_t count = count_of(d, result);
+    double *wide = calloc((size_t)count, sizeof *wide);
+    if (!wide)
+        abort();
+    for (int64_t i = 0; i < count && d->kind != result; i++)
+        wide[i] = plain_load(array, d->type, i);
+    return wide;
+}
+
 static void convolve(const void *run)
 {
     const cuda_convolution_desc *d = &((const convolution_run *)run)->desc;
     const cuda_convolution_args *args = &((const convolution_run *)run)->args;
-    int64_t count = result_count(d);
+    const wide_arrays t = {operand(d, args->x, CUDA_CONVOLUTION_DGRAD), operand(d, args->w, CUDA_CONVOLUTION_WGRAD),
+                           operand(d, args->y, CUDA_CONVOLUTION_FORWARD)};
+    double *const sums[] = {
+        [CUDA_CONVOLUTION_FORWARD] = t.y, [CUDA_CONVOLUTION_DGRAD] = t.x, [CUDA_CONVOLUTION_WGRAD] = t.w};
     void *const result[] = {
         [CUDA_CONVOLUTION_FORWARD] = args->y, [CUDA_CONVOLUTION_DGRAD] = args->x, [CUDA_CONVOLUTION_WGRAD] = args->w};
-    double *sums = calloc((size_t)count, sizeof *sums);
-    if (!sums)
-        abort();
     for (int32_t n = 0; n < d->batch; n++)
         for (int32_t row = 0; row < d->out_height; row++)
             for (int32_t column = 0; column < d->out_width; column++)
                 for (int32_t o = 0; o < d->out_channels; o++)
-                    add_taps(d, args, sums, n, row, column, o);
-    for (int64_t i = 0; i < count; i++)
+                    add_taps(d, t, n, row, column, o);
+    for (int64_t i = 0; i < count_of(d, d->kind); i++)
         plain_store(result[d->kind], d->type, i,
-                    sums[i] + (d->bias ? plain_load(args->bias, d->type, i % d->out_channels) : 0));
-    free(sums);
+                    sums[d->kind][i] + (d->bias ? plain_load(args->bias, d->type, i % d->out_channels) : 0));
+    free(t.x);
+    free(t.w);
+    free(t.y);
     if (d->statistics)
         add_up_statistics(d, args);
 }

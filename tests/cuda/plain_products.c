@@ -53,16 +53,29 @@ static int64_t place(int64_t row, int64_t column, int64_t ld, bool transposed)
     return transposed ? column * ld + row : row * ld + column;
 }
 
+/* The matrix [rows, columns] in float64, dense. */
+static double *widened(const void *matrix, uint8_t type, int64_t rows, int64_t columns, int64_t ld, bool transposed)
+{
+    double *wide = malloc((size_t)(rows * columns) * sizeof *wide);
+    if (!wide)
+        abort();
+    for (int64_t row = 0; row < rows; row++)
+        for (int64_t column = 0; column < columns; column++)
+            wide[row * columns + column] = plain_load(matrix, type, place(row, column, ld, transposed));
+    return wide;
+}
+
 static void multiply(const void *args)
 {
     const product_run *r = args;
     const cuda_product_desc *d = &r->desc;
+    double *a = widened(r->a, d->type, d->m, d->k, d->lda, d->transpose_a);
+    double *b = widened(r->b, d->type, d->n, d->k, d->ldb, !d->transpose_b); /* a row for each column of c */
     for (int64_t row = 0; row < d->m; row++)
         for (int64_t column = 0; column < d->n; column++) {
             double sum = d->accumulate ? plain_load(r->c, d->result, row * d->ldc + column) : 0;
             for (int64_t i = 0; i < d->k; i++)
-                sum += plain_load(r->a, d->type, place(row, i, d->lda, d->transpose_a)) *
-                       plain_load(r->b, d->type, place(i, column, d->ldb, d->transpose_b));
+                sum += a[row * d->k + i] * b[column * d->k + i];
             if (d->extra == CUDA_PRODUCT_BIAS || d->extra == CUDA_PRODUCT_BIAS_RELU)
                 sum += plain_load(r->vector, d->result, column);
             if (d->extra == CUDA_PRODUCT_BIAS_RELU && sum < 0)
@@ -72,9 +85,11 @@ static void multiply(const void *args)
     for (int64_t row = 0; row < d->m && d->extra == CUDA_PRODUCT_ROW_SUMS; row++) {
         double sum = 0;
         for (int64_t i = 0; i < d->k; i++)
-            sum += plain_load(r->a, d->type, place(row, i, d->lda, d->transpose_a));
+            sum += a[row * d->k + i];
         ((float *)r->vector)[row] = (float)sum;
     }
+    free(a);
+    free(b);
 }
 
 int cuda_product_run(const cuda_product *p, const void *a, const void *b, void *c, void *vector, void *workspace)

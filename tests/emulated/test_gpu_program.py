@@ -10,7 +10,7 @@ from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "program"))
 
-from program import ProgramTest, events, relative_l2  # noqa: E402
+from program import ProgramTest, enough_under_sanitizers, events, relative_l2  # noqa: E402
 
 # Two epochs of three steps: the first runs as it is, the second is recorded, the others are replayed.
 FEW = {"model.student_width": 16, "data.train_images": 30, "data.test_images": 20, "train.batch": 10, "train.lr": 5e-4}
@@ -85,13 +85,7 @@ class Reports(ProgramTest):
         self.refused(result, "the device has no", "pictures a rank would fit", "The largest values")
 
 
-SANITIZED = [Training("test_float16"), Training("test_ranks_share_a_gpu"), Reports("test_info"),
-             Reports("test_out_of_memory_is_told")]
-
-
-def load_tests(loader, tests, pattern):
-    """Sanitizers make a training ten times as long: there one precision, late and on two ranks, is enough."""
-    return unittest.TestSuite(SANITIZED) if os.environ.get("TESKD_SANITIZED") else tests
+load_tests = enough_under_sanitizers("Training.test_float16", "Training.test_ranks_share_a_gpu", "Reports")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 import unittest
@@ -43,6 +44,15 @@ class Result:
 
     def __str__(self):
         return f"exit code {self.code} after {self.seconds:.1f} s\n{self.out[-4000:]}\n{self.err[-4000:]}"
+
+
+def enough_under_sanitizers(*names):
+    """A script's load_tests: sanitizers, which make a training ten times as long, get these classes and tests alone.
+    They hold the memory and the arithmetic of each path; what is right and wrong is the other build's matter."""
+    def load_tests(loader, tests, pattern):
+        script = sys.modules["__main__"]
+        return loader.loadTestsFromNames(names, script) if os.environ.get("TESKD_SANITIZED") else tests
+    return load_tests
 
 
 def environment():

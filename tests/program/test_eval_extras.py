@@ -8,7 +8,7 @@ import unittest
 import h5py
 import numpy
 
-from program import ProgramTest, events, settings
+from program import ProgramTest, enough_under_sanitizers, events, settings
 from test_training import HEADS, tables
 
 PICTURES = 60  # of the test set; picture i has class i % 10
@@ -247,6 +247,10 @@ class Data(EvalTest):
         self.assertEqual((names[-1], len(table)), ("logit_12", 60))
         result = self.evaluate(checkpoint=self.path("more", "last.h5"), code=2, **{"data.kind": "cifar100"})
         self.refused(result, "13 classes", "100")
+
+
+load_tests = enough_under_sanitizers("Predictions.test_columns_and_figures", "Predictions.test_refusals",
+                                     "Flip.test_during_training", "Average.test_average_is_evaluated", "Data")
 
 
 if __name__ == "__main__":

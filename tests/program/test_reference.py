@@ -9,7 +9,7 @@ import unittest
 
 import h5py
 
-from program import SOURCE, ProgramTest
+from program import SOURCE, ProgramTest, enough_under_sanitizers
 
 SMALL = SOURCE / "tests/data/cifarresnet8.h5"
 REWRITES = ("run.rewrite_upsample", "run.rewrite_fuse", "run.rewrite_patch", "run.rewrite_upsample_bn",
@@ -167,6 +167,12 @@ class Altered(Comparison):
 # The altered files are compared by the tests above only.
 for name in [name for name in dir(Comparison) if name.startswith("test_")]:
     setattr(Altered, name, None)
+
+
+load_tests = enough_under_sanitizers("Comparison.test_reference_device", "Comparison.test_cpu_auto",
+                                     "Comparison.test_cpu_baseline", "Altered.test_input",
+                                     "Altered.test_missing_dataset", "Altered.test_surplus_tensor",
+                                     "Altered.test_no_reference_file")
 
 
 if __name__ == "__main__":

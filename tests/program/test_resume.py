@@ -6,7 +6,7 @@ import unittest
 
 import h5py
 
-from program import SMALL, ProgramTest, events, relative_l2, run, settings
+from program import SMALL, ProgramTest, enough_under_sanitizers, events, relative_l2, run, settings
 
 # Two epochs of 9 steps, the last one incomplete; the learning rate depends on the step.
 STRAIGHT = {"train.batch": 24, "train.schedule": "cosine", "train.warmup_epochs": 0.5}
@@ -214,6 +214,10 @@ class Files(ProgramTest):
         with h5py.File(self.path("run", "previous.h5")) as file:
             self.assertEqual(file.attrs["steps_done"], 16)
             self.assertEqual(int(file.attrs["epoch"]), 1)
+
+
+load_tests = enough_under_sanitizers("Bitwise.test_2_ranks_synchronised_bn", "Bitwise.test_recipe_options",
+                                     "Bitwise.test_path", "Bitwise.test_nothing_to_resume", "Refused", "Files")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import math
 import re
 import unittest
 
-from program import ProgramTest, events, relative_l2, settings
+from program import ProgramTest, enough_under_sanitizers, events, relative_l2, settings
 
 HEADS = ("teacher", "student3", "student2", "student1")
 LOSS_GROUPS = {"cross_entropy": 4, "kd": 3, "feature": 3, "top1": 4, "top5": 4}
@@ -253,6 +253,12 @@ class Evaluation(ProgramTest):
     def test_refusals(self):
         result = self.run_code(1, "eval", "--checkpoint", self.path("none.h5"), ranks=2)
         self.refused(result, self.path("none.h5"))
+
+
+load_tests = enough_under_sanitizers("Ranks.test_float32_first_step", "Ranks.test_batch_must_divide", "Threads",
+                                     "Steps.test_last_batch_kept", "Steps.test_smaller_set_than_a_batch",
+                                     "Metrics.test_groups_and_joint_loss", "Metrics.test_epoch_table",
+                                     "Metrics.test_loss_that_is_no_number", "Plain", "Evaluation")
 
 
 if __name__ == "__main__":

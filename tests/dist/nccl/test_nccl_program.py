@@ -9,7 +9,7 @@ from unittest import mock
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "program"))
 
-from program import HOST, ProgramTest, relative_l2, run  # noqa: E402
+from program import HOST, ProgramTest, enough_under_sanitizers, relative_l2, run  # noqa: E402
 
 RUN = {"model.student_width": 16, "data.train_images": 30, "data.test_images": 20, "train.batch": 10, "train.lr": 5e-4,
        "run.device": "cuda", "run.precision": "fp32", "run.sync_bn": "yes"}
@@ -47,9 +47,7 @@ class Nccl(ProgramTest):
         self.fails(["rank 0 on ", "the link to 10.0.0.7 is down"], "nccl", 2, "link_lost,abort_hangs")
 
 
-def load_tests(loader, tests, pattern):
-    """Sanitizers make a training ten times as long."""
-    return unittest.TestSuite([Nccl("test_a_lost_link")]) if os.environ.get("TESKD_SANITIZED") else tests
+load_tests = enough_under_sanitizers("Nccl.test_a_lost_link")
 
 
 if __name__ == "__main__":
