@@ -266,6 +266,100 @@ static void batch_norm_matches_hand_values(void **state)
     assert_close(running_variance, (double[]){0.9 + 0.1 * 4.25 * 4 / 3, 0.9 + 0.1 * 2.25 * 4 / 3}, 2, "running var");
 }
 
+/* What is compared in linear_bn_is_a_layer_and_its_normalisation, each in float64. */
+typedef struct {
+    double *sums, *y, *gsums, *dw, *dx;
+} linear_bn_results;
+
+static linear_bn_results results_alloc(const kernel_request *forward)
+{
+    return (linear_bn_results){test_alloc(tensor_bytes(&forward->in[2])), test_alloc(tensor_bytes(&forward->out[0])),
+                               test_alloc(tensor_bytes(&forward->in[2])), test_alloc(tensor_bytes(&forward->in[1])),
+                               test_alloc(tensor_bytes(&forward->in[0]))};
+}
+
+static void results_free(linear_bn_results *v)
+{
+    free(v->sums);
+    free(v->y);
+    free(v->gsums);
+    free(v->dw);
+    free(v->dx);
+}
+
+/* By the layer's product, which is made, and batch normalisation's own ops. */
+static void two_layers(backend *b, const layer_case *row, const double *const in[4], const double *dy,
+                       const linear_bn_results *v)
+{
+    const layer_case layer = {LAYER_LINEAR, row->n, row->h, row->w, row->c, row->o, 0, 0, 0, 0, 0, 0};
+    const layer_case norm = {LAYER_BATCH_NORM, row->n, row->h, row->w, row->o, 0, 0, 0, 0, 0, 1, row->options};
+    kernel_request l[LAYER_MAX_OPS], n[LAYER_MAX_OPS];
+    layer_requests(&layer, DTYPE_F64, l);
+    layer_requests(&norm, DTYPE_F64, n);
+    double *product = test_alloc(tensor_bytes(&l[0].out[0])), *gradient = test_alloc(tensor_bytes(&l[0].out[0]));
+    apply(b, &l[0], (const void *[]){in[0], in[1]}, (void *[]){product});
+    apply(b, &n[0], (const void *[]){product}, (void *[]){v->sums});
+    apply(b, &n[1], (const void *[]){product, v->sums, in[2], in[3], NULL}, (void *[]){v->y});
+    apply(b, &n[2], (const void *[]){product, v->sums, in[2], in[3], NULL, dy}, (void *[]){v->gsums});
+    apply(b, &n[3], (const void *[]){product, v->sums, in[2], in[3], v->gsums, dy}, (void *[]){gradient});
+    apply(b, &l[1], (const void *[]){gradient, in[1]}, (void *[]){v->dx});
+    apply(b, &l[2], (const void *[]){in[0], gradient}, (void *[]){v->dw});
+    free(product);
+    free(gradient);
+}
+
+static void one_layer(backend *b, const layer_case *row, const double *const in[4], const double *dy,
+                      const linear_bn_results *v)
+{
+    const layer_case layer = {LAYER_LINEAR, row->n, row->h, row->w, row->c, row->o, 0, 0, 0, 0, 0, BIAS};
+    kernel_request l[LAYER_MAX_OPS], r[LAYER_MAX_OPS];
+    layer_requests(&layer, DTYPE_F64, l);
+    layer_requests(row, DTYPE_F64, r);
+    double *moments = test_alloc(tensor_bytes(&r[0].out[0])), *g = test_alloc(tensor_bytes(&r[2].out[0]));
+    double *product = test_alloc(tensor_bytes(&r[2].in[1])), *g_sum = test_alloc(tensor_bytes(&r[2].in[3]));
+    apply(b, &r[0], (const void *[]){in[0]}, (void *[]){moments});
+    apply(b, &r[1], (const void *[]){moments, in[1]}, (void *[]){v->sums});
+    apply(b, &r[2], (const void *[]){in[0], in[1], v->sums, in[2], in[3], moments}, (void *[]){v->y});
+    for (int64_t i = 0; i < tensor_count(&r[2].out[0]); i++)
+        g[i] = row->options & RELU && !(v->y[i] > 0) ? 0 : dy[i];
+    apply(b, &l[2], (const void *[]){in[0], g}, (void *[]){product, g_sum});
+    apply(b, &r[3], (const void *[]){product, g_sum, in[1], v->sums}, (void *[]){v->gsums});
+    apply(b, &r[4], (const void *[]){product, in[1], v->sums, in[2], v->gsums, moments}, (void *[]){v->dw});
+    apply(b, &r[5], (const void *[]){g, in[0], in[1], v->sums, in[2], v->gsums}, (void *[]){v->dx});
+    free(moments);
+    free(g);
+    free(product);
+    free(g_sum);
+}
+
+static void linear_bn_is_a_layer_and_its_normalisation(void **state)
+{
+    for (int i = 0; i < layer_case_count; i++) {
+        const layer_case *row = &layer_cases[i];
+        kernel_request r[LAYER_MAX_OPS];
+        test_tensor in[NODE_MAX_IN];
+        if (row->kind != LAYER_LINEAR_BN)
+            continue;
+        layer_requests(row, DTYPE_F64, r);
+        op_inputs_init(in, &r[2], 5);
+        const double *const given[] = {in[0].real, in[1].real, in[3].real, in[4].real};
+        double *dy = test_alloc(tensor_bytes(&r[2].out[0]));
+        fill_random(dy, tensor_count(&r[2].out[0]), 6);
+        linear_bn_results one = results_alloc(&r[2]), two = results_alloc(&r[2]);
+        one_layer(*state, row, given, dy, &one);
+        two_layers(*state, row, given, dy, &two);
+        assert_close(one.sums, two.sums, tensor_count(&r[2].in[2]), "sums of linear_bn");
+        assert_close(one.y, two.y, tensor_count(&r[2].out[0]), "linear_bn");
+        assert_close(one.gsums, two.gsums, tensor_count(&r[2].in[2]), "sums of linear_bn's gradient");
+        assert_close(one.dw, two.dw, tensor_count(&r[2].in[1]), "linear_bn_wgrad");
+        assert_close(one.dx, two.dx, tensor_count(&r[2].in[0]), "linear_bn_dgrad");
+        results_free(&one);
+        results_free(&two);
+        free(dy);
+        op_inputs_free(in);
+    }
+}
+
 static void moves_match_hand_values(void **state)
 {
     kernel_request r[LAYER_MAX_OPS];
@@ -420,6 +514,7 @@ int main(void)
         cmocka_unit_test(top_k_counts_ties_and_nan_against_the_picture),
         cmocka_unit_test(a_class_out_of_range_is_an_error),
         cmocka_unit_test(batch_norm_matches_hand_values),
+        cmocka_unit_test(linear_bn_is_a_layer_and_its_normalisation),
         cmocka_unit_test(moves_match_hand_values),
         cmocka_unit_test(max_pool_gives_its_gradient_to_the_first_of_the_largest),
         cmocka_unit_test(clip_and_average_match_hand_values),
