@@ -48,7 +48,7 @@ typedef struct {
     /* Batch normalisation and concat_linear heed the row_stride and the patch of a tensor (graph/placement.h). */
     bool placed_rows;
 
-    /* conv2d can give the sums of its result, bn_grad_sums and upsample_bn_grad_sums the parameters' gradients,
+    /* conv2d and concat_linear can give the sums of their result, bn_grad_sums and its like the parameters' gradients,
      * max_pool the choices that its gradient reads (graph/fusion.h). */
     bool fuses;
 

@@ -104,7 +104,7 @@ int cuda_conv2d_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     TRY(describe(k, CUDA_CONVOLUTION_FORWARD, &r->in[0], &r->in[1], &r->out[0], &desc));
     if (tensor_count(&r->out[1]) > 0) {
         desc.statistics = true;
-        return cuda_conv2d_sums_prepare(self, k, &desc, workspace);
+        return cuda_layer_sums_prepare(self, k, &desc, workspace);
     }
     if (is_matrix_product(&r->node.attr))
         return cuda_linear_prepare(self, k, workspace);

@@ -1,9 +1,10 @@
-/* Owns convolutions that also give the sums for batch normalisation: by a plan of cuDNN that adds up what it writes, or
- * by a convolution and a kernel that reads it again, whichever is faster on this GPU. Invariant: what was chosen once
- * for a shape is chosen again. One thread. */
+/* Owns convolutions and products that also give the sums for batch normalisation: by a plan of cuDNN that adds up what
+ * it writes, or by the layer alone and a kernel that reads it again, whichever is faster on this GPU. Invariant: what
+ * was chosen once for a shape is chosen again. One thread. */
 #include "base/error.h"
 #include "convolutions.h"
 #include "cuda_backend.h"
+#include "product_plan.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,12 +13,25 @@ enum { OFFSET_CONVOLUTION, OFFSET_SUM, OFFSET_SQUARE_SUM };
 
 /* ---- in one ---- */
 
+/* Two operands beside each other are the one that the convolution knows. */
+static int weight_index(const kernel *k, const kernel_args *args)
+{
+    const tensor_desc *first = &k->request.in[0];
+    if (k->request.node.op != OP_CONCAT_LINEAR)
+        return 1;
+    CHECK(args->in[1] == product_column(args->in[0], first->dim[3], first->dtype), ERROR_INTERNAL,
+          "operands that are said to lie side by side do not");
+    return 2;
+}
+
 static int fused_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
+    int weight = weight_index(k, args);
+    TRY(weight);
     float *sum = cuda_workspace_at(args, k->offset[OFFSET_SUM]),
           *square_sum = cuda_workspace_at(args, k->offset[OFFSET_SQUARE_SUM]);
     TRY(cuda_convolution_run(k->plan, &(cuda_convolution_args){.x = kernel_in_out(args, 0),
-                                                               .w = kernel_in_out(args, 1),
+                                                               .w = kernel_in_out(args, weight),
                                                                .y = args->out[0],
                                                                .sum = sum,
                                                                .square_sum = square_sum,
@@ -48,33 +62,34 @@ static int prepare_fused(cuda_backend *self, kernel *k, const cuda_convolution_d
 
 static int apart_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
-    const kernel *convolution = k->plan;
+    const kernel *layer = k->plan;
     const tensor_desc *y = &k->request.out[0];
-    TRY(convolution->launch(self, convolution, args));
+    TRY(layer->launch(self, layer, args));
     return cuda_channel_sums(self, args->out[0], y->dtype, tensor_rows(y), y->dim[3], args->out[1],
                              cuda_workspace_at(args, k->offset[OFFSET_SUM]));
 }
 
 static void release_apart(void *plan)
 {
-    kernel *convolution = plan;
-    if (convolution->plan)
-        convolution->release_plan(convolution->plan);
-    free(convolution);
+    kernel *layer = plan;
+    if (layer->plan)
+        layer->release_plan(layer->plan);
+    free(layer);
 }
 
-/* The convolution comes first in the workspace, and so finds its own where it expects it. */
+/* The layer comes first in the workspace, and so finds its own where it expects it. */
 static int prepare_apart(cuda_backend *self, kernel *k, size_t *workspace)
 {
     const tensor_desc *y = &k->request.out[0];
-    kernel *convolution = calloc(1, sizeof *convolution);
-    CHECK(convolution, ERROR_MEMORY, "no memory for a convolution");
-    k->plan = convolution;
+    kernel *layer = calloc(1, sizeof *layer);
+    CHECK(layer, ERROR_MEMORY, "no memory for a layer");
+    k->plan = layer;
     k->release_plan = release_apart;
     k->launch = apart_launch;
-    convolution->request = k->request;
-    convolution->request.out[1] = (tensor_desc){0};
-    TRY(cuda_conv2d_prepare(self, convolution, workspace));
+    layer->request = k->request;
+    layer->request.out[1] = (tensor_desc){0};
+    TRY(k->request.node.op == OP_CONCAT_LINEAR ? cuda_concat_linear_prepare(self, layer, workspace)
+                                               : cuda_conv2d_prepare(self, layer, workspace));
     k->offset[OFFSET_SUM] = cuda_workspace_take(workspace, cuda_channel_sums_bytes(tensor_rows(y), y->dim[3]));
     return 0;
 }
@@ -110,9 +125,9 @@ static int measure(cuda_backend *self, const kernel *k, const cuda_convolution_d
     return code;
 }
 
-int cuda_conv2d_sums_prepare(cuda_backend *self, kernel *k, const cuda_convolution_desc *desc, size_t *workspace)
+int cuda_layer_sums_prepare(cuda_backend *self, kernel *k, const cuda_convolution_desc *desc, size_t *workspace)
 {
-    cuda_sums_way way = cuda_sums_way_known(self->convolutions, desc);
+    cuda_sums_way way = desc ? cuda_sums_way_known(self->convolutions, desc) : CUDA_SUMS_APART;
     if (way == CUDA_SUMS_UNKNOWN) {
         TRY(measure(self, k, desc, &way));
         if (way != CUDA_SUMS_UNKNOWN)

@@ -183,10 +183,10 @@ cuda_prepare cuda_linear_prepare, cuda_linear_dgrad_prepare, cuda_linear_wgrad_p
     cuda_concat_linear_dgrad_prepare, cuda_concat_linear_wgrad_prepare, cuda_channel_moments_prepare,
     cuda_linear_bn_prepare, cuda_linear_bn_dgrad_prepare;
 
-/* conv2d with the sums of its result; `desc` asks for statistics. convolution_sums.c. */
+/* conv2d, or concat_linear, with the sums of its result; `desc` is the layer as a convolution that asks for statistics,
+ * NULL where it is none. convolution_sums.c. */
 struct cuda_convolution_desc;
-int cuda_conv2d_sums_prepare(cuda_backend *self, kernel *k, const struct cuda_convolution_desc *desc,
-                             size_t *workspace);
+int cuda_layer_sums_prepare(cuda_backend *self, kernel *k, const struct cuda_convolution_desc *desc, size_t *workspace);
 
 /* Milliseconds of a launch of a prepared kernel, on memory taken for it; infinite when it fails, not a number when
  * there is no memory to measure it on. kernel_time.c. */

@@ -21,13 +21,31 @@ static char *place(char *memory, size_t *used, size_t bytes)
     return memory ? memory + offset : NULL;
 }
 
+/* Does it lie in the rows of the one before (graph/placement.h)? */
+static bool is_beside(const tensor_desc *second, const tensor_desc *first)
+{
+    return second != first && second->row_stride > 0 && first->row_stride == second->row_stride &&
+           second->row_stride == first->dim[3] + second->dim[3];
+}
+
+/* Of a tensor and what lies in its rows. */
+static size_t bytes_of_rows(const tensor_desc *t)
+{
+    return (size_t)(tensor_rows(t) * tensor_row_stride(t)) * dtype_bytes(t->dtype);
+}
+
 /* Lays the operands out from `memory` on; returns the bytes they take. */
 static size_t place_operands(const kernel_request *r, size_t workspace, char *memory, kernel_args *args)
 {
     size_t used = 0;
-    for (int i = 0; i < NODE_MAX_IN; i++)
-        if (tensor_count(&r->in[i]) > 0)
-            args->in[i] = place(memory, &used, tensor_bytes(&r->in[i]));
+    for (int i = 0; i < NODE_MAX_IN; i++) {
+        const tensor_desc *in = &r->in[i], *before = i > 0 ? &r->in[i - 1] : in;
+        if (is_beside(in, before))
+            args->in[i] =
+                memory ? (const char *)args->in[i - 1] + (size_t)before->dim[3] * dtype_bytes(in->dtype) : NULL;
+        else if (tensor_count(in) > 0)
+            args->in[i] = place(memory, &used, bytes_of_rows(in));
+    }
     for (int i = 0; i < NODE_MAX_OUT; i++)
         if (tensor_count(&r->out[i]) > 0)
             args->out[i] = place(memory, &used, tensor_bytes(&r->out[i]));

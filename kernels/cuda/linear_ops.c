@@ -1,5 +1,6 @@
 /* Owns the way from linear, concat_linear, their gradients and 1x1 convolutions to matrix products. One thread. */
 #include "base/error.h"
+#include "convolutions.h"
 #include "product_plan.h"
 
 enum { OFFSET_SUMS = OFFSET_OWN, OFFSET_BIAS };
@@ -122,12 +123,34 @@ static int concat_linear_launch(const cuda_backend *self, const kernel *k, const
                             NULL);
 }
 
+/* With the sums of y. Operands beside each other are one map, of which this is a 1x1 convolution. */
+static int concat_linear_sums_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const tensor_desc *a = &k->request.in[0], *b = &k->request.in[1], *y = &k->request.out[0];
+    const cuda_convolution_desc desc = {.kind = CUDA_CONVOLUTION_FORWARD,
+                                        .batch = a->dim[0],
+                                        .height = a->dim[1],
+                                        .width = a->dim[2],
+                                        .channels = a->dim[3] + b->dim[3],
+                                        .out_height = y->dim[1],
+                                        .out_width = y->dim[2],
+                                        .out_channels = y->dim[3],
+                                        .kernel = 1,
+                                        .stride = 1,
+                                        .groups = 1,
+                                        .type = a->dtype,
+                                        .statistics = true};
+    return cuda_layer_sums_prepare(self, k, side_by_side(a, b) ? &desc : NULL, workspace);
+}
+
 int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
 {
     const kernel_request *r = &k->request;
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *w = &r->in[2];
     int64_t rows = tensor_rows(a), ka = a->dim[3], kb = b->dim[3], o = w->dim[0];
     bool one = side_by_side(a, b);
+    if (tensor_count(&r->out[1]) > 0)
+        return concat_linear_sums_prepare(self, k, workspace);
     product_plan *p = NULL;
     CHECK(tensor_count(w) == o * (ka + kb) && rows == tensor_rows(b), ERROR_SHAPE,
           "concat_linear: a, b and the weight do not fit");

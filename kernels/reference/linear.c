@@ -70,6 +70,8 @@ int reference_concat_linear(const reference *self, const kernel_request *request
     int m = rows(&request->in[0]), o = channels(&request->out[0]);
     blas_multiply(&self->blas, m, o, ka, plain(a, ka), transposed(w, k), 0.0, y, o);
     blas_multiply(&self->blas, m, o, kb, plain(b, kb), transposed(w + ka, k), 1.0, y, o);
+    if (args->out[1])
+        reference_channel_sums(&request->out[0], y, args->out[1]);
     return 0;
 }
 

@@ -4,23 +4,26 @@
 
 #include <string.h>
 
-/* The convolution without bias that writes the value and no sums yet; else NULL. */
-static graph_node *convolution_of(graph *g, value_id value, uint32_t before)
+static bool gives_sums(const graph_node *node)
 {
-    for (uint32_t i = 0; i < before; i++) {
-        graph_node *node = &g->nodes[i];
-        if (node->op == OP_CONV2D && node->out[0] == value)
-            return node->n_in == 2 && node->n_out == 1 ? node : NULL;
-    }
+    return (node->op == OP_CONV2D && node->n_in == 2) || node->op == OP_CONCAT_LINEAR;
+}
+
+/* The convolution without bias, or product of two operands, that writes the value and no sums yet; else NULL. */
+static graph_node *product_of(graph *g, value_id value, uint32_t before)
+{
+    for (uint32_t i = 0; i < before; i++)
+        if (g->nodes[i].n_out > 0 && g->nodes[i].out[0] == value)
+            return gives_sums(&g->nodes[i]) && g->nodes[i].n_out == 1 ? &g->nodes[i] : NULL;
     return NULL;
 }
 
 static bool fuse_sums(graph *g, const graph_node *node, uint32_t before)
 {
-    graph_node *convolution = node->op == OP_BN_SUMS ? convolution_of(g, node->in[0], before) : NULL;
-    if (!convolution)
+    graph_node *product = node->op == OP_BN_SUMS ? product_of(g, node->in[0], before) : NULL;
+    if (!product)
         return false;
-    convolution->out[convolution->n_out++] = node->out[0];
+    product->out[product->n_out++] = node->out[0];
     return true;
 }
 

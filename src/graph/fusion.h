@@ -4,9 +4,10 @@
 
 #include "graph/graph.h"
 
-/* Lets a convolution without bias give the sums that batch normalisation takes of its result, in the place of a
- * bn_sums; the sums of batch normalisation's gradient the gradients of its parameters, in the place of a bn_param_grad;
- * and a max_pool the choices that its gradient then reads, in the place of the map. After the backward is derived. */
+/* Lets a convolution without bias, or a concat_linear, give the sums that batch normalisation takes of its result, in
+ * the place of a bn_sums; the sums of batch normalisation's gradient the gradients of its parameters, in the place of a
+ * bn_param_grad; and a max_pool the choices that its gradient then reads, in the place of the map. After the backward
+ * is derived. */
 void graph_fuse(graph *g);
 
 #endif

@@ -97,6 +97,24 @@ static bool is_convolution(const graph_node *node)
     return (node->op == OP_CONV2D || node->op == OP_CONV2D_DGRAD || node->op == OP_CONV2D_WGRAD) && !product;
 }
 
+/* Without sums a fusion is a product. */
+static bool is_fusion(const kernel_request *r)
+{
+    return r->node.op == OP_CONV2D && r->node.attr.kernel == 1 && r->node.attr.stride == 1;
+}
+
+/* A fusion whose operands lie side by side is a 1x1 convolution of both, where it gives sums. */
+static void as_convolution(kernel_request *r)
+{
+    if (r->node.op != OP_CONCAT_LINEAR)
+        return;
+    r->node.op = OP_CONV2D;
+    r->node.attr = (op_attr){.kernel = 1, .stride = 1, .groups = 1};
+    r->in[0].dim[3] += r->in[1].dim[3];
+    r->in[1] = r->in[2];
+    r->in[2] = (tensor_desc){0};
+}
+
 static bool same_shape(const kernel_request *a, const kernel_request *b)
 {
     for (int i = 0; i < 2; i++)
@@ -116,6 +134,7 @@ static int add_layer(layer_list *list, const graph *g, const graph_node *node, c
     for (int i = 0; i < node->n_out; i++)
         if (node->out[i])
             new.request.out[i] = *graph_desc(g, node->out[i]);
+    as_convolution(&new.request);
     snprintf(new.label, sizeof new.label, "%s %s", network, g->labels[node - g->nodes]);
     for (int i = 0; i < list->count; i++)
         if (same_shape(&list->layers[i].request, &new.request))
@@ -150,7 +169,7 @@ static int add_network(layer_list *list, const network_row *row)
     graph_init(&g, DTYPE_F32);
     int code = step_build_training(&g, &m, &options, &shape);
     for (uint32_t i = 0; i < g.n_nodes && code == 0; i++)
-        if (is_convolution(&g.nodes[i]))
+        if (is_convolution(&g.nodes[i]) || g.nodes[i].op == OP_CONCAT_LINEAR)
             code = add_layer(list, &g, &g.nodes[i], row->name);
     model_free(&m);
     graph_free(&g);
@@ -250,7 +269,8 @@ static int try_gpu(const cuda_libraries *libraries, const described_gpu *gpu, ui
     int lacking = 0;
     cuda_backend self = {.real = (dtype)type, .convolutions = open_for(libraries, gpu, (cuda_convolutions_options){0})};
     for (int i = 0; i < list->count; i++)
-        lacking += try_layer(&self, &list->layers[i], type, &sums[list->layers[i].request.node.op]);
+        if (!is_fusion(&list->layers[i].request))
+            lacking += try_layer(&self, &list->layers[i], type, &sums[list->layers[i].request.node.op]);
     print_message("sm_%-4d %-9s", gpu->sm, dtype_name(type));
     for (int i = 0; i < 3; i++)
         print_message(" %12s %3d of %3d, %4.0f MiB", op_name(ops[i]), sums[ops[i]].tensor_cores, sums[ops[i]].layers,
@@ -287,8 +307,11 @@ static void float32_plans(void **state)
         cuda_backend self = {.real = DTYPE_F32, .tf32 = tf32};
         self.convolutions = open_for(libraries, s->gpu, (cuda_convolutions_options){.tf32 = tf32});
         int tensor_cores = 0, layers = 0;
-        for (int i = 0; i < s->list.count; i += 7, layers++) {
+        for (int i = 0; i < s->list.count; i += 7) {
             kernel k = {.request = s->list.layers[i].request};
+            if (is_fusion(&k.request))
+                continue;
+            layers++;
             size_t workspace = 0;
             if (prepare(&self, &k, &workspace) < 0)
                 fail_msg("%s: %s", s->list.layers[i].label, error_message());
@@ -309,8 +332,9 @@ static void float32_plans(void **state)
 
 static bool has_sums(const kernel_request *r)
 {
-    bool first_layer = r->in[0].dim[3] == 8; /* cuDNN 9.19 has none there, nor for groups */
-    return r->node.op == OP_CONV2D && tensor_count(&r->in[2]) == 0 && r->node.attr.groups == 1 && !first_layer;
+    bool first_layer = r->in[0].dim[3] == 8; /* cuDNN 9.19 has none there, nor for groups or on sm_90 larger maps */
+    return r->node.op == OP_CONV2D && tensor_count(&r->in[2]) == 0 && r->node.attr.groups == 1 && !first_layer &&
+           tensor_count(&r->in[0]) <= INT32_MAX;
 }
 
 /* Generations for which cuDNN 9.19 has precompiled plans of a convolution in float16 that adds up what it writes. */
@@ -359,8 +383,11 @@ static void plans_with_sums(void **state)
             continue;
         layers++;
         assert_int_equal(cuda_sums_way_known(self.convolutions, &desc), CUDA_SUMS_APART); /* nothing can be measured */
-        if (cuda_convolution_prepare(self.convolutions, &desc, &convolution, &workspace) < 0)
+        if (cuda_convolution_prepare(self.convolutions, &desc, &convolution, &workspace) < 0) {
+            if (adds_up(s->gpu))
+                print_message("  %s: %s\n", s->list.layers[i].label, error_message());
             continue;
+        }
         found++;
         cuda_convolution_release(convolution);
     }

@@ -118,10 +118,34 @@ static void convolutions_with_sums(void **state)
         cuda_backend *tested = open_backend(DTYPE_F16, 1);
         tested->convolutions->sums = ways[i];
         assert_true(op_check_fused(&tested->base, reference, OP_CONV2D, 2e-3) >= 10);
+        assert_true(op_check_fused(&tested->base, reference, OP_CONCAT_LINEAR, 2e-3) >= 3);
         assert_int_not_equal(tested->convolutions->sums, CUDA_SUMS_UNKNOWN);
         tested->base.ops->close(&tested->base);
     }
     reference->ops->close(reference);
+}
+
+/* A product of operands that lie side by side is measured on memory where they do. */
+static void products_with_sums_side_by_side(void **state)
+{
+    (void)state;
+    enum { A = 16, B = 8, OUT = 13 };
+    const tensor_desc a = {{2, 3, 5, A}, DTYPE_F16, LAYOUT_NHWC, KIND_ACTIVATION, .row_stride = A + B};
+    const tensor_desc b = {{2, 3, 5, B}, DTYPE_F16, LAYOUT_NHWC, KIND_ACTIVATION, .row_stride = A + B};
+    const kernel_request r = {.node = {.op = OP_CONCAT_LINEAR, .n_in = 3, .n_out = 2},
+                              .in = {a, b, {{OUT, 1, 1, A + B}, DTYPE_F16, LAYOUT_OI, KIND_ACTIVATION}},
+                              .out = {{{2, 3, 5, OUT}, DTYPE_F16, LAYOUT_NHWC, KIND_ACTIVATION},
+                                      {{1, 1, 2, OUT}, DTYPE_F64, LAYOUT_C, KIND_ACTIVATION}},
+                              .label = "test"};
+    cuda_backend *tested = open_backend(DTYPE_F16, 1);
+    kernel *k = NULL;
+    size_t bytes = 0;
+    tested->convolutions->sums = CUDA_SUMS_UNKNOWN;
+    if (tested->base.ops->prepare(&tested->base, &r, &k, &bytes) < 0)
+        fail_msg("%s", error_message());
+    assert_int_not_equal(tested->convolutions->sums, CUDA_SUMS_UNKNOWN);
+    tested->base.ops->release(&tested->base, k);
+    tested->base.ops->close(&tested->base);
 }
 
 static uint16_t bits_of(float x, dtype type)
@@ -333,6 +357,7 @@ int main(void)
         cmocka_unit_test(maps_in_patches),
         cmocka_unit_test(further_results),
         cmocka_unit_test(convolutions_with_sums),
+        cmocka_unit_test(products_with_sums_side_by_side),
         cmocka_unit_test(column_sums),
         cmocka_unit_test(class_out_of_range),
         cmocka_unit_test(conversions),

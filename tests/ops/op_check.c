@@ -543,6 +543,9 @@ bool op_fused(kernel_request *r)
             return false;
         set_output(r, 1, sums);
         return true;
+    case OP_CONCAT_LINEAR:
+        set_output(r, 1, sums);
+        return true;
     case OP_MAX_POOL:
         set_output(r, 1, choice);
         return true;
