@@ -72,6 +72,28 @@ static void bfloat16(void **state)
     check_type(DTYPE_BF16, 1e-2);
 }
 
+static bool is_linear_bn(unsigned op)
+{
+    return op == OP_CHANNEL_MOMENTS || op == OP_LINEAR_BN || op == OP_LINEAR_BN_DGRAD;
+}
+
+/* What products cannot do on the way, own kernels do. */
+static void products_without_extras(void **state)
+{
+    static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
+    static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
+    (void)state;
+    backend *reference = NULL;
+    assert_int_equal(backend_reference_open(&reference, 1), 0);
+    for (int i = 0; i < 3; i++) {
+        cuda_backend *tested = open_backend(types[i], 1);
+        tested->products->extras = false;
+        op_check_some(&tested->base, reference, bounds[types[i]], is_linear_bn);
+        tested->base.ops->close(&tested->base);
+    }
+    reference->ops->close(reference);
+}
+
 static void maps_in_patches(void **state)
 {
     static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
@@ -354,6 +376,7 @@ int main(void)
         cmocka_unit_test(float32),
         cmocka_unit_test(float16),
         cmocka_unit_test(bfloat16),
+        cmocka_unit_test(products_without_extras),
         cmocka_unit_test(maps_in_patches),
         cmocka_unit_test(further_results),
         cmocka_unit_test(convolutions_with_sums),
