@@ -19,8 +19,7 @@ static int weight_index(const kernel *k, const kernel_args *args)
     const tensor_desc *first = &k->request.in[0];
     if (k->request.node.op != OP_CONCAT_LINEAR)
         return 1;
-    CHECK(args->in[1] == product_column(args->in[0], first->dim[3], first->dtype), ERROR_INTERNAL,
-          "operands that are said to lie side by side do not");
+    TRY(product_check_beside(args->in[0], args->in[1], first->dim[3], first->dtype));
     return 2;
 }
 

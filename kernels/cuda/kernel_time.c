@@ -1,5 +1,6 @@
 /* Owns the measurement of a prepared kernel, on memory that is taken for it. One thread. */
 #include "cuda_backend.h"
+#include "product_plan.h"
 
 #include <math.h>
 
@@ -21,13 +22,6 @@ static char *place(char *memory, size_t *used, size_t bytes)
     return memory ? memory + offset : NULL;
 }
 
-/* Does it lie in the rows of the one before (graph/placement.h)? */
-static bool is_beside(const tensor_desc *second, const tensor_desc *first)
-{
-    return second != first && second->row_stride > 0 && first->row_stride == second->row_stride &&
-           second->row_stride == first->dim[3] + second->dim[3];
-}
-
 /* Of a tensor and what lies in its rows. */
 static size_t bytes_of_rows(const tensor_desc *t)
 {
@@ -39,8 +33,8 @@ static size_t place_operands(const kernel_request *r, size_t workspace, char *me
 {
     size_t used = 0;
     for (int i = 0; i < NODE_MAX_IN; i++) {
-        const tensor_desc *in = &r->in[i], *before = i > 0 ? &r->in[i - 1] : in;
-        if (is_beside(in, before))
+        const tensor_desc *in = &r->in[i], *before = i > 0 ? &r->in[i - 1] : NULL;
+        if (before && product_is_beside(before, in))
             args->in[i] =
                 memory ? (const char *)args->in[i - 1] + (size_t)before->dim[3] * dtype_bytes(in->dtype) : NULL;
         else if (tensor_count(in) > 0)

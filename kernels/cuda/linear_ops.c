@@ -96,17 +96,10 @@ int cuda_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *workspace)
 
 /* ---- two operands ---- */
 
-/* Do the two lie row by row beside each other (graph/placement.h)? One product then takes or makes both. */
-static bool side_by_side(const tensor_desc *a, const tensor_desc *b)
-{
-    return a->row_stride > 0 && a->row_stride == a->dim[3] + b->dim[3] && b->row_stride == a->row_stride;
-}
-
+/* With one product for both they have to lie beside each other. */
 static int check_beside(const product_plan *p, const void *a, const void *b, uint8_t type)
 {
-    CHECK(p->product[1] || b == product_column(a, p->first_columns, type), ERROR_INTERNAL,
-          "operands that are said to lie side by side do not");
-    return 0;
+    return p->product[1] ? 0 : product_check_beside(a, b, p->first_columns, type);
 }
 
 /* y = a w[:, :Ka]^T, then + b w[:, Ka:]^T. */
@@ -140,7 +133,7 @@ static int concat_linear_sums_prepare(cuda_backend *self, kernel *k, size_t *wor
                                         .groups = 1,
                                         .type = a->dtype,
                                         .statistics = true};
-    return cuda_layer_sums_prepare(self, k, side_by_side(a, b) ? &desc : NULL, workspace);
+    return cuda_layer_sums_prepare(self, k, product_is_beside(a, b) ? &desc : NULL, workspace);
 }
 
 int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
@@ -148,7 +141,7 @@ int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     const kernel_request *r = &k->request;
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *w = &r->in[2];
     int64_t rows = tensor_rows(a), ka = a->dim[3], kb = b->dim[3], o = w->dim[0];
-    bool one = side_by_side(a, b);
+    bool one = product_is_beside(a, b);
     if (tensor_count(&r->out[1]) > 0)
         return concat_linear_sums_prepare(self, k, workspace);
     product_plan *p = NULL;
@@ -192,7 +185,7 @@ int cuda_concat_linear_dgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     const kernel_request *r = &k->request;
     const tensor_desc *dy = &r->in[0], *da = &r->out[0], *db = &r->out[1];
     int64_t rows = tensor_rows(dy), o = dy->dim[3], columns = tensor_count(&r->in[1]) / o;
-    bool want_a = tensor_count(da) > 0, want_b = tensor_count(db) > 0, one = want_a && side_by_side(da, db);
+    bool want_a = tensor_count(da) > 0, want_b = tensor_count(db) > 0, one = want_a && product_is_beside(da, db);
     int64_t ka = want_a ? da->dim[3] : columns - db->dim[3];
     product_plan *p = NULL;
     CHECK(ka > 0 && ka < columns && (!want_b || columns - ka == db->dim[3]), ERROR_SHAPE,
@@ -229,7 +222,7 @@ int cuda_concat_linear_wgrad_prepare(cuda_backend *self, kernel *k, size_t *work
     const kernel_request *r = &k->request;
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *dy = &r->in[2], *dw = &r->out[0];
     int64_t rows = tensor_rows(dy), ka = a->dim[3], kb = b->dim[3], o = dy->dim[3];
-    bool one = side_by_side(a, b);
+    bool one = product_is_beside(a, b);
     product_plan *p = NULL;
     CHECK(tensor_rows(a) == rows && tensor_rows(b) == rows && tensor_count(dw) == o * (ka + kb), ERROR_SHAPE,
           "concat_linear_wgrad: a, b, dy and the gradient do not fit");

@@ -65,3 +65,16 @@ uint32_t product_column_alignment(int64_t column, uint8_t type)
         alignment /= 2;
     return alignment;
 }
+
+bool product_is_beside(const tensor_desc *first, const tensor_desc *second)
+{
+    return first->row_stride > 0 && first->row_stride == first->dim[3] + second->dim[3] &&
+           second->row_stride == first->row_stride;
+}
+
+int product_check_beside(const void *first, const void *second, int64_t first_columns, uint8_t type)
+{
+    CHECK(second == product_column(first, first_columns, type), ERROR_INTERNAL,
+          "operands that are said to lie side by side do not");
+    return 0;
+}

@@ -30,6 +30,12 @@ int product_plan_add_with(cuda_backend *self, kernel *k, cuda_product_desc desc,
 int product_plan_run(const kernel *k, const kernel_args *args, int index, const void *a, const void *b, void *c,
                      void *vector);
 
+/* Does the second lie row by row beside the first (graph/placement.h)? One product then takes or makes both. */
+bool product_is_beside(const tensor_desc *first, const tensor_desc *second);
+
+/* Holds the pointers of two such to it; ERROR_INTERNAL. */
+int product_check_beside(const void *first, const void *second, int64_t first_columns, uint8_t type);
+
 /* Where a column of a matrix begins, and the largest power of two that divides that place, as far as it matters. */
 void *product_column(const void *matrix, int64_t column, uint8_t type);
 uint32_t product_column_alignment(int64_t column, uint8_t type);

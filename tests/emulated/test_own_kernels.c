@@ -77,56 +77,60 @@ static bool is_linear_bn(unsigned op)
     return op == OP_CHANNEL_MOMENTS || op == OP_LINEAR_BN || op == OP_LINEAR_BN_DGRAD;
 }
 
-/* What products cannot do on the way, own kernels do. */
-static void products_without_extras(void **state)
+static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
+
+/* Opens a backend of each dtype and the reference, and has them checked. */
+static void in_each_type(int multiprocessors, void check(cuda_backend *tested, backend *reference, double bound))
 {
-    static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
     static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
-    (void)state;
     backend *reference = NULL;
     assert_int_equal(backend_reference_open(&reference, 1), 0);
     for (int i = 0; i < 3; i++) {
-        cuda_backend *tested = open_backend(types[i], 1);
-        tested->products->extras = false;
-        op_check_some(&tested->base, reference, bounds[types[i]], is_linear_bn);
+        cuda_backend *tested = open_backend(types[i], multiprocessors);
+        check(tested, reference, bounds[types[i]]);
         tested->base.ops->close(&tested->base);
     }
     reference->ops->close(reference);
+}
+
+/* What products cannot do on the way, own kernels do. */
+static void check_without_extras(cuda_backend *tested, backend *reference, double bound)
+{
+    tested->products->extras = false;
+    op_check_some(&tested->base, reference, bound, is_linear_bn);
+}
+
+static void products_without_extras(void **state)
+{
+    (void)state;
+    in_each_type(1, check_without_extras);
+}
+
+static void check_patches(cuda_backend *tested, backend *reference, double bound)
+{
+    assert_true(op_check_patches(&tested->base, reference, bound) >= 20);
 }
 
 static void maps_in_patches(void **state)
 {
-    static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
-    static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     (void)state;
-    backend *reference = NULL;
-    assert_int_equal(backend_reference_open(&reference, 1), 0);
-    for (int i = 0; i < 3; i++) {
-        cuda_backend *tested = open_backend(types[i], 2);
-        assert_true(op_check_patches(&tested->base, reference, bounds[types[i]]) >= 20);
-        tested->base.ops->close(&tested->base);
-    }
-    reference->ops->close(reference);
+    in_each_type(2, check_patches);
 }
 
 /* Pools with their choices, and gradients of parameters with their sums. */
+static void check_further_results(cuda_backend *tested, backend *reference, double bound)
+{
+    assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL, bound), 9);
+    assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL_GRAD, bound), 9);
+    assert_true(op_check_fused(&tested->base, reference, OP_BN_GRAD_SUMS, bound) >= 9);
+    assert_true(op_check_fused(&tested->base, reference, OP_UPSAMPLE_BN_GRAD_SUMS, bound) >= 5);
+    assert_true(op_check_fused(&tested->base, reference, OP_LINEAR_BN_GRAD_SUMS, bound) >= 5);
+}
+
 static void further_results(void **state)
 {
-    static const double bounds[] = {[DTYPE_F32] = 1e-5, [DTYPE_F16] = 2e-3, [DTYPE_BF16] = 1e-2};
     (void)state;
-    backend *reference = NULL;
-    assert_int_equal(backend_reference_open(&reference, 1), 0);
-    for (int type = 0; type < 3; type++) {
-        static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
-        cuda_backend *tested = open_backend(types[type], 1);
-        assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL, bounds[types[type]]), 9);
-        assert_int_equal(op_check_fused(&tested->base, reference, OP_MAX_POOL_GRAD, bounds[types[type]]), 9);
-        assert_true(op_check_fused(&tested->base, reference, OP_BN_GRAD_SUMS, bounds[types[type]]) >= 9);
-        assert_true(op_check_fused(&tested->base, reference, OP_UPSAMPLE_BN_GRAD_SUMS, bounds[types[type]]) >= 5);
-        assert_true(op_check_fused(&tested->base, reference, OP_LINEAR_BN_GRAD_SUMS, bounds[types[type]]) >= 5);
-        tested->base.ops->close(&tested->base);
-    }
-    reference->ops->close(reference);
+    in_each_type(1, check_further_results);
 }
 
 /* In one, apart, and by measuring on this device. */
