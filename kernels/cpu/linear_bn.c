@@ -81,16 +81,6 @@ int linear_bn_sums_prepare(const cpu_backend *self, kernel *k, size_t *workspace
 
 /* ---- the normalised map ---- */
 
-typedef struct {
-    double mean, inverse_std, scale; /* scale: gamma/std */
-} channel_affine;
-
-static channel_affine affine_of(const double *sums, const float *gamma, int64_t outputs, int64_t o, const op_attr *attr)
-{
-    double inverse_std = bn_batch_inverse_std(sums, outputs, o, attr);
-    return (channel_affine){sums[o] / attr->count, inverse_std, gamma ? (double)gamma[o] * inverse_std : inverse_std};
-}
-
 static void scale_row(const float *from, double scale, int64_t count, float *to)
 {
     for (int64_t i = 0; i < count; i++)
@@ -103,11 +93,13 @@ static int linear_bn_launch(const cpu_backend *self, const kernel *k, const kern
 {
     weight_shape s = shape_of(&k->request.in[1]);
     const float *w = args->in[1], *gamma = args->in[3], *beta = args->in[4], *packed;
+    const double *sums = args->in[2];
+    const op_attr *attr = &k->request.node.attr;
     float *folded = workspace_at(args, k->offset[FOLDED_WEIGHT]), *bias = workspace_at(args, k->offset[FOLDED_BIAS]);
     for (int64_t o = 0; o < s.outputs; o++) {
-        channel_affine a = affine_of(args->in[2], gamma, s.outputs, o, &k->request.node.attr);
-        scale_row(w + o * s.channels, a.scale, s.channels, folded + o * s.channels);
-        bias[o] = (float)((double)beta[o] - a.scale * a.mean);
+        double scale = (double)gamma[o] * bn_batch_inverse_std(sums, s.outputs, o, attr);
+        scale_row(w + o * s.channels, scale, s.channels, folded + o * s.channels);
+        bias[o] = (float)((double)beta[o] - scale * sums[o] / attr->count);
     }
     TRY(product_pack(self, k, 0, args, folded, &packed));
     return product_run(self, k, 0, args, args->in[0], packed, bias, args->out[0]);
@@ -134,31 +126,42 @@ int linear_bn_grad_sums_launch(const cpu_backend *self, const kernel *k, const k
     (void)self;
     weight_shape s = shape_of(&k->request.in[2]);
     const float *of_g = args->in[0], *g_sum = args->in[1], *w = args->in[2];
+    const double *sums = args->in[3];
+    const op_attr *attr = &k->request.node.attr;
     double *gsums = args->out[0];
     for (int64_t o = 0; o < s.outputs; o++) {
-        channel_affine a = affine_of(args->in[3], NULL, s.outputs, o, &k->request.node.attr);
         double of_y = row_product(of_g + o * s.channels, w + o * s.channels, s.channels);
+        double mean = sums[o] / attr->count;
         gsums[o] = (double)g_sum[o];
-        gsums[s.outputs + o] = (of_y - a.mean * (double)g_sum[o]) * a.inverse_std;
+        gsums[s.outputs + o] = (of_y - mean * (double)g_sum[o]) * bn_batch_inverse_std(sums, s.outputs, o, attr);
     }
     return 0;
+}
+
+/* Of an output: dy = from_g * g + from_y * y + constant, the dx of bn_grad with xhat multiplied out. */
+typedef struct {
+    double from_g, from_y, constant;
+} gradient_terms;
+
+static gradient_terms gradient_of(const double *sums, const float *gamma, const double *gsums, int64_t outputs,
+                                  int64_t o, const op_attr *attr)
+{
+    double inverse_std = bn_batch_inverse_std(sums, outputs, o, attr), from_g = (double)gamma[o] * inverse_std;
+    double from_y = -from_g * inverse_std * gsums[outputs + o] / attr->count;
+    return (gradient_terms){from_g, from_y, -from_g * gsums[o] / attr->count - from_y * sums[o] / attr->count};
 }
 
 static int wgrad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
-    const op_attr *attr = &k->request.node.attr;
     weight_shape s = shape_of(&k->request.in[1]);
     const float *of_g = args->in[0], *gram = args->in[5], *x_sum = gram + s.channels * s.channels;
-    const double *gsums = args->in[4];
     float *w_gram = workspace_at(args, k->offset[0]), *dw = args->out[0];
     TRY(times_gram(args->in[1], gram, s, w_gram));
     for (int64_t o = 0; o < s.outputs; o++) {
-        channel_affine a = affine_of(args->in[2], args->in[3], s.outputs, o, attr);
-        double from_xhat = gsums[s.outputs + o] / attr->count * a.inverse_std;
-        double from_x = gsums[o] / attr->count - from_xhat * a.mean;
+        gradient_terms a = gradient_of(args->in[2], args->in[3], args->in[4], s.outputs, o, &k->request.node.attr);
         for (int64_t i = o * s.channels, c = 0; c < s.channels; i++, c++)
-            dw[i] = (float)(a.scale * ((double)of_g[i] - from_x * (double)x_sum[c] - from_xhat * (double)w_gram[i]));
+            dw[i] = (float)(a.from_g * (double)of_g[i] + a.from_y * (double)w_gram[i] + a.constant * (double)x_sum[c]);
     }
     return 0;
 }
@@ -171,8 +174,7 @@ int linear_bn_wgrad_prepare(const cpu_backend *self, kernel *k, size_t *workspac
     return 0;
 }
 
-/* Of dx = x B + constant, then + g A (here with the sign in B and the constant): A[O, C] is the weight scaled by
- * gamma/std, B is C x C. */
+/* Of dx = x from_x [C, C] + constant, then + g from_g [O, C]. */
 enum { FROM_G = PRODUCT_CALLS, FROM_X, CONSTANT, SCALED };
 
 typedef struct {
@@ -181,20 +183,17 @@ typedef struct {
 
 static int fold_dgrad(const kernel *k, const kernel_args *args, dgrad_weights f)
 {
-    const op_attr *attr = &k->request.node.attr;
     weight_shape s = shape_of(&k->request.in[2]);
     const float *w = args->in[2];
-    const double *gsums = args->in[5];
     float *scaled = workspace_at(args, k->offset[SCALED]);
     for (int64_t c = 0; c < s.channels; c++)
         f.constant[c] = 0;
     for (int64_t o = 0; o < s.outputs; o++) {
-        channel_affine a = affine_of(args->in[3], args->in[4], s.outputs, o, attr);
-        double from_xhat = gsums[s.outputs + o] / attr->count * a.inverse_std;
-        scale_row(w + o * s.channels, a.scale, s.channels, f.from_g + o * s.channels);
-        scale_row(w + o * s.channels, -a.scale * from_xhat, s.channels, scaled + o * s.channels);
+        gradient_terms a = gradient_of(args->in[3], args->in[4], args->in[5], s.outputs, o, &k->request.node.attr);
+        scale_row(w + o * s.channels, a.from_g, s.channels, f.from_g + o * s.channels);
+        scale_row(w + o * s.channels, a.from_y, s.channels, scaled + o * s.channels);
         for (int64_t c = 0; c < s.channels; c++)
-            f.constant[c] -= (float)(a.scale * (gsums[o] / attr->count - from_xhat * a.mean)) * w[o * s.channels + c];
+            f.constant[c] += (float)a.constant * w[o * s.channels + c];
     }
     return onednn_check(dnnl_sgemm('T', 'N', s.channels, s.channels, s.outputs, 1.0F, w, s.channels, scaled, s.channels,
                                    0.0F, f.from_x, s.channels),
