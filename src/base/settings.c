@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/text.h"
 
+#include <ctype.h>
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +56,52 @@ bool setting_section_exists(const char *section)
     return false;
 }
 
+/* A name that people know from elsewhere, and what it is here. */
+typedef struct {
+    const char *name, *meant, *advice;
+} alias_row;
+
+static const alias_row aliases[] = {
+#define ALIAS(name, meant) {#name, meant, NULL},
+#define ADVICE(name, words) {#name, NULL, words},
+#include "settings_aliases.def"
+#undef ALIAS
+#undef ADVICE
+};
+
+/* Letters of any case are alike, and so are '-' and '_'. */
+static bool same_name(const char *a, const char *b)
+{
+    for (; *a != '\0' && *b != '\0'; a++, b++) {
+        const int left = *a == '-' ? '_' : tolower((unsigned char)*a);
+        if (left != (*b == '-' ? '_' : tolower((unsigned char)*b)))
+            return false;
+    }
+    return *a == *b;
+}
+
+static bool alias_advice(const char *key, const char *prefix, char advice[SETTING_ADVICE_BYTES])
+{
+    for (size_t i = 0; i < sizeof aliases / sizeof aliases[0]; i++) {
+        if (!same_name(aliases[i].name, key))
+            continue;
+        if (aliases[i].meant != NULL)
+            snprintf(advice, SETTING_ADVICE_BYTES, "did you mean %s%s?", prefix, aliases[i].meant);
+        else
+            snprintf(advice, SETTING_ADVICE_BYTES, "%s", aliases[i].advice);
+        return true;
+    }
+    return false;
+}
+
+static const setting_row *row_of_key(const char *key)
+{
+    for (int i = 0; i < SETTING_COUNT; i++)
+        if (same_name(setting_table[i].key, key))
+            return &setting_table[i];
+    return NULL;
+}
+
 /* The key counts double and the section is bounded: a right key in the wrong section is nearer than a similar key. */
 static int name_distance(const setting_row *row, const char *section, const char *key)
 {
@@ -63,7 +110,7 @@ static int name_distance(const setting_row *row, const char *section, const char
     return 2 * text_distance(row->key, key) + (by_section < SECTION_MOST ? by_section : SECTION_MOST);
 }
 
-const setting_row *setting_nearest(const char *section, const char *key)
+static const setting_row *nearest_row(const char *section, const char *key)
 {
     const setting_row *nearest = setting_table;
     int least = INT_MAX;
@@ -75,6 +122,22 @@ const setting_row *setting_nearest(const char *section, const char *key)
         }
     }
     return nearest;
+}
+
+bool setting_option_advice(const char *name, char advice[SETTING_ADVICE_BYTES])
+{
+    const char *dot = strrchr(name, '.'), *key = dot != NULL ? dot + 1 : name;
+    const setting_row *row = row_of_key(key);
+    if (row != NULL)
+        snprintf(advice, SETTING_ADVICE_BYTES, "did you mean --set %s.%s?", row->section, row->key);
+    return row != NULL || alias_advice(key, "--set ", advice);
+}
+
+void setting_advice(const char *section, const char *key, char advice[SETTING_ADVICE_BYTES])
+{
+    const setting_row *nearest = nearest_row(section, key);
+    if (same_name(nearest->key, key) || !alias_advice(key, "", advice))
+        snprintf(advice, SETTING_ADVICE_BYTES, "did you mean %s.%s?", nearest->section, nearest->key);
 }
 
 const char *setting_nearest_section(const char *section)

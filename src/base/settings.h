@@ -74,6 +74,7 @@ enum { ISA_CHOICES(CHOICE_ID) };
 #define SETTING_FIELD_INT(key) int64_t key
 #define SETTING_FIELD_REAL(key) double key
 #define SETTING_FIELD_TEXT(key) char key[SETTING_TEXT_BYTES]
+#define SETTING_FIELD_PATH(key) char key[SETTING_TEXT_BYTES]
 #define SETTING_FIELD_CHOICE(key) int key
 #define SETTING_FIELD_INTS(key) setting_ints key
 #define SETTING_FIELD_REALS(key) setting_reals key
@@ -99,8 +100,13 @@ int settings_load(settings *s, const char *path);
 /* The same with the text of a file; `name` stands for the file in messages. */
 int settings_parse_text(settings *s, const char *text, const char *name);
 
-/* One assignment, "section.key=value". */
+/* One assignment, "section.key=value". In both, one pair of quotes around a value is taken off. */
 int settings_set(settings *s, const char *assignment);
+
+/* What to say to someone who gave the setting "key" or "section.key" as an option: "did you mean --set train.lr?".
+ * False when neither a setting nor what other programs call one has this key. */
+enum { SETTING_ADVICE_BYTES = 160 };
+bool setting_option_advice(const char *name, char advice[SETTING_ADVICE_BYTES]);
 
 /* Refuses values that contradict each other; the message names the keys. */
 int settings_validate(const settings *s);

@@ -1,7 +1,8 @@
 /* Owns the reading of INI files and assignments. Invariant: the caller's settings change only when everything was
  * right. Threads: any, each with settings of its own.
  *
- * inih splits lines and tracks sections; this file feeds it line by line, which is how it knows the line's number. */
+ * inih splits lines and tracks sections; this file feeds it line by line, which is how it knows the line's number, and
+ * reads the values itself: inih would begin a comment inside of quotes. */
 #include "settings_table.h"
 
 #include "base/error.h"
@@ -22,7 +23,6 @@ typedef struct {
     int number;       /* of the current line, from 1 */
     char line[LINE_BYTES];
     bool too_long;            /* for `line` */
-    bool cut;                 /* for inih's own buffer */
     int given[SETTING_COUNT]; /* the line where a setting was given, 0: not yet */
     int errors, error_line;   /* how many, and where the first was */
     char first[MESSAGE_BYTES];
@@ -37,21 +37,19 @@ static void note_error(parser *p)
     snprintf(p->first, sizeof p->first, "%s:%d: %s", p->name, p->number, error_message());
 }
 
-/* inih ignores sections without keys, so their names are checked here. */
-static void check_section(parser *p)
+/* inih drops what stands behind a section's name, and sections without keys. */
+static int check_section(char *line)
 {
-    char section[LINE_BYTES];
-    const char *end = strchr(p->line, ']');
-    if (p->line[0] != '[' || end == NULL)
-        return;
-    const size_t length = (size_t)(end - p->line) - 1;
-    memcpy(section, p->line + 1, length);
-    section[length] = '\0';
-    if (setting_section_exists(section))
-        return;
-    error_set(ERROR_SETTINGS, "[%.60s]: unknown section; did you mean [%s]?", section,
-              setting_nearest_section(section));
-    note_error(p);
+    char *end = line[0] == '[' ? strchr(line, ']') : NULL;
+    if (end == NULL)
+        return 0;
+    char *behind = text_trim(end + 1);
+    *end = '\0';
+    CHECK(setting_section_exists(line + 1), ERROR_SETTINGS, "[%.60s]: unknown section; did you mean [%s]?", line + 1,
+          setting_nearest_section(line + 1));
+    CHECK(behind[0] == '\0' || strchr(";#", behind[0]) != NULL, ERROR_SETTINGS,
+          "[%s]: '%.80s' stands behind the section's name; it belongs on a line of its own", line + 1, behind);
+    return 0;
 }
 
 /* Gives inih the next line, without the indentation that it would take for a continued value. */
@@ -70,39 +68,73 @@ static char *next_line(char *buffer, int bytes, void *user)
     const size_t length = p->too_long ? LINE_BYTES - 1 : whole;
     memcpy(p->line, begin, length);
     p->line[length] = '\0';
-    check_section(p);
 
-    const size_t room = (size_t)bytes - 2; /* a full buffer would make some builds of inih ask for more of the line */
-    p->cut = length > room;
-    memcpy(buffer, p->line, p->cut ? room : length);
-    buffer[p->cut ? room : length] = '\0';
+    const size_t most = (size_t)bytes - 2; /* a full buffer would make some builds of inih ask for more of the line */
+    const size_t taken = length < most ? length : most;
+    memcpy(buffer, p->line, taken);
+    buffer[taken] = '\0';
+    if (check_section(p->line) < 0)
+        note_error(p);
     return buffer;
 }
 
-/* The value of a line that did not fit in inih's buffer, with inih's rules. Changes p->line. */
-static const char *value_of_cut_line(parser *p)
+/* Cuts off the comment of an unquoted value in a file: ';' begins one at the start or after a blank, as inih has it. */
+static int cut_comment(char *value)
 {
-    char *value = strpbrk(p->line, "=:") + 1;
-    for (char *c = value; *c != '\0'; c++)
-        if (*c == ';' && isspace((unsigned char)c[-1]))
+    for (char *c = value; *c != '\0'; c++) {
+        const bool begins = c == value || isspace((unsigned char)c[-1]);
+        CHECK(!begins || *c != '#', ERROR_SETTINGS,
+              "'%.80s' holds '#' at the start or after a blank; a comment begins with ';', a value that holds '#' "
+              "stands in quotes",
+              value);
+        if (begins && *c == ';') {
             *c = '\0';
-    return text_trim(value);
+            return 0;
+        }
+    }
+    return 0;
+}
+
+/* Takes blanks, a comment where there can be one, and one pair of quotes off the text behind a '=', in place. */
+static int take_off(char *text, bool has_comments, const char **value)
+{
+    while (isspace((unsigned char)*text))
+        text++;
+    const char quote = *text;
+    if (quote != '"' && quote != '\'') {
+        TRY(has_comments ? cut_comment(text) : 0);
+        *value = text_trim(text);
+        return 0;
+    }
+    char *end = strchr(text + 1, quote);
+    CHECK(end != NULL, ERROR_SETTINGS, "%.80s: the quote is not closed", text);
+    const char *behind = text_trim(end + 1);
+    CHECK(behind[0] == '\0' || (has_comments && behind[0] == ';'), ERROR_SETTINGS,
+          "'%.80s' stands behind the closing quote", behind);
+    *end = '\0';
+    *value = text + 1;
+    return 0;
 }
 
 static int unknown_setting(const char *section, const char *key)
 {
-    const setting_row *nearest = setting_nearest(section, key);
-    return error_set(ERROR_SETTINGS, "%.60s%s%.60s: unknown setting; did you mean %s.%s?", section,
-                     section[0] != '\0' ? "." : "", key, nearest->section, nearest->key);
+    char advice[SETTING_ADVICE_BYTES];
+    setting_advice(section, key, advice);
+    return error_set(ERROR_SETTINGS, "%.60s%s%.60s: unknown setting; %s", section, section[0] != '\0' ? "." : "", key,
+                     advice);
 }
 
-static int assign_named(settings *s, const setting_row *row, const char *value)
+/* Changes `text`, what stands behind the '='. */
+static int assign_named(settings *s, const setting_row *row, char *text, bool has_comments)
 {
-    int status = setting_assign(s, row, value);
+    const char *value = text;
+    int status = take_off(text, has_comments, &value);
+    if (status == 0)
+        status = setting_assign(s, row, value);
     return status < 0 ? error_prefix(status, "%s.%s", row->section, row->key) : 0;
 }
 
-static int take_line(parser *p, const char *section, const char *key, const char *value)
+static int take_line(parser *p, const char *section, const char *key)
 {
     const setting_row *row = setting_find(section, key);
     if (row == NULL)
@@ -111,22 +143,25 @@ static int take_line(parser *p, const char *section, const char *key, const char
     CHECK(*given == 0, ERROR_SETTINGS, "%s.%s: given twice, first on line %d", section, key, *given);
     *given = p->number;
     CHECK(!p->too_long, ERROR_SETTINGS, "%s.%s: the line is longer than %d bytes", section, key, LINE_BYTES - 1);
-    return assign_named(p->target, row, p->cut ? value_of_cut_line(p) : value);
+    return assign_named(p->target, row, strpbrk(p->line, "=:") + 1, true);
 }
 
 static int on_key(void *user, const char *section, const char *key, const char *value)
 {
     parser *p = user;
+    (void)value;
     const bool reported = section[0] != '\0' && !setting_section_exists(section);
-    if (!reported && take_line(p, section, key, value) < 0)
+    if (!reported && take_line(p, section, key) < 0)
         note_error(p);
     return 1;
 }
 
 int settings_parse_text(settings *s, const char *text, const char *name)
 {
+    static const char byte_order_mark[] = "\xef\xbb\xbf";
     settings next = *s;
-    parser p = {.target = &next, .name = name, .rest = text};
+    const bool marked = strncmp(text, byte_order_mark, strlen(byte_order_mark)) == 0;
+    parser p = {.target = &next, .name = name, .rest = text + (marked ? strlen(byte_order_mark) : 0)};
     const int status = ini_parse_stream(next_line, &p, on_key, &p);
     CHECK(status >= 0, ERROR_MEMORY, "%s: out of memory", name);
     if (status > 0 && (p.errors == 0 || status < p.error_line))
@@ -157,12 +192,12 @@ int settings_load(settings *s, const char *path)
 }
 
 /* Splits "section.key=value" in place. */
-static int split_assignment(char *text, const char **section, const char **key, const char **value)
+static int split_assignment(char *text, const char **section, const char **key, char **value)
 {
     char *equals = strchr(text, '=');
     CHECK(equals != NULL, ERROR_SETTINGS, "'%.80s': expected section.key=value", text);
     *equals = '\0';
-    *value = text_trim(equals + 1);
+    *value = equals + 1;
     char *name = text_trim(text), *dot = strchr(name, '.');
     if (dot == NULL)
         return unknown_setting("", name);
@@ -174,10 +209,11 @@ static int split_assignment(char *text, const char **section, const char **key, 
 
 static int set_from(settings *s, char *text)
 {
-    const char *section = "", *key = "", *value = "";
+    const char *section = "", *key = "";
+    char *value = text;
     TRY(split_assignment(text, &section, &key, &value));
     const setting_row *row = setting_find(section, key);
-    return row != NULL ? assign_named(s, row, value) : unknown_setting(section, key);
+    return row != NULL ? assign_named(s, row, value, false) : unknown_setting(section, key);
 }
 
 int settings_set(settings *s, const char *assignment)

@@ -11,6 +11,7 @@ typedef enum {
     SETTING_INT,
     SETTING_REAL,
     SETTING_TEXT,
+    SETTING_PATH,
     SETTING_CHOICE,
     SETTING_INTS,
     SETTING_REALS
@@ -59,8 +60,11 @@ extern const setting_section setting_sections[SETTING_SECTION_COUNT];
 const setting_row *setting_find(const char *section, const char *key);
 bool setting_section_exists(const char *section);
 
-/* The setting, or section, whose name is most like the wrong one. An empty section matches any. */
-const setting_row *setting_nearest(const char *section, const char *key);
+/* What to say to someone who gave a name that there is not: "did you mean train.lr?". A name known from other programs
+ * comes before names that look alike. An empty section matches any. */
+void setting_advice(const char *section, const char *key, char advice[SETTING_ADVICE_BYTES]);
+
+/* The section whose name is most like the wrong one. */
 const char *setting_nearest_section(const char *section);
 
 /* Sets one member from its text. The message lacks the place and the key. */

@@ -3,6 +3,7 @@
 #include "settings_table.h"
 
 #include "base/error.h"
+#include "base/path.h"
 #include "base/text.h"
 
 #include <ctype.h>
@@ -11,6 +12,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 const char *setting_word(const setting_row *row, int index, int *length)
 {
@@ -56,6 +58,10 @@ void setting_range(const setting_row *row, char out[SETTING_RANGE_BYTES])
     case SETTING_TEXT:
         snprintf(out, bytes, "a text of at most %d bytes", SETTING_TEXT_BYTES - 1);
         break;
+    case SETTING_PATH:
+        snprintf(out, bytes, "a path of at most %d bytes; ~ and ~user at its start are home folders",
+                 SETTING_TEXT_BYTES - 1);
+        break;
     case SETTING_CHOICE:
         range_of_choice(row, out, bytes);
         break;
@@ -80,7 +86,7 @@ static int read_bool(const setting_row *row, const char *value, bool *out)
     static const char *const words[2][4] = {{"no", "false", "off", "0"}, {"yes", "true", "on", "1"}};
     for (int truth = 0; truth < 2; truth++)
         for (int i = 0; i < 4; i++)
-            if (strcmp(value, words[truth][i]) == 0) {
+            if (strcasecmp(value, words[truth][i]) == 0) {
                 *out = truth != 0;
                 return 0;
             }
@@ -117,26 +123,42 @@ static int read_choice(const setting_row *row, const char *value, int *out)
     const char *word;
     int length;
     for (int i = 0; (word = setting_word(row, i, &length)) != NULL; i++)
-        if (strlen(value) == (size_t)length && strncmp(value, word, (size_t)length) == 0) {
+        if (strlen(value) == (size_t)length && strncasecmp(value, word, (size_t)length) == 0) {
             *out = i;
             return 0;
         }
     return refuse(row, value, "is not a known word");
 }
 
-/* A text must survive being written to a file: one line, nothing that begins a comment there. */
+/* Would a file read something else, were the text written there as it is? */
+static bool needs_quotes(const char *text)
+{
+    const size_t length = strlen(text);
+    for (const char *c = text; *c != '\0'; c++)
+        if ((*c == ';' || *c == '#') && (c == text || c[-1] == ' '))
+            return true;
+    return length > 0 && (strchr(" \"'", text[0]) != NULL || text[length - 1] == ' ');
+}
+
+/* A text must survive being written to a file: one line, and a kind of quotes left to put around it where need be. */
 static int read_text(const setting_row *row, const char *value, char *out)
 {
     if (strlen(value) >= SETTING_TEXT_BYTES)
         return refuse(row, value, "is too long");
-    for (const char *c = value; *c != '\0'; c++) {
+    for (const char *c = value; *c != '\0'; c++)
         if (iscntrl((unsigned char)*c))
             return refuse(row, value, "holds a control character");
-        if (*c == ';' && (c == value || isspace((unsigned char)c[-1])))
-            return refuse(row, value, "holds ';' at the start or after a space, which begins a comment in a file");
-    }
+    if (needs_quotes(value) && strchr(value, '"') != NULL && strchr(value, '\'') != NULL)
+        return refuse(row, value, "holds both kinds of quotes and what only quotes could protect in a file");
     strncpy(out, value, SETTING_TEXT_BYTES); /* zeroes the rest: equal settings are equal bytes */
     return 0;
+}
+
+static int read_path(const setting_row *row, const char *value, char *out)
+{
+    char path[SETTING_TEXT_BYTES];
+    TRY(path_expand(value, path, sizeof path));
+    return read_text(row, path, out);
 }
 
 /* Reads one element of a list into its place. */
@@ -181,6 +203,8 @@ static int read_member(void *member, const setting_row *row, const char *value)
         return read_real(row, value, member);
     case SETTING_TEXT:
         return read_text(row, value, member);
+    case SETTING_PATH:
+        return read_path(row, value, member);
     case SETTING_CHOICE:
         return read_choice(row, value, member);
     case SETTING_INTS:
@@ -213,6 +237,12 @@ static void print_list(const void *member, setting_type type, FILE *out)
     }
 }
 
+static void print_text(const char *text, FILE *out)
+{
+    const char *quote = !needs_quotes(text) ? "" : strchr(text, '"') == NULL ? "\"" : "'";
+    fprintf(out, "%s%s%s", quote, text, quote);
+}
+
 void setting_print(const settings *s, const setting_row *row, FILE *out)
 {
     const void *member = (const char *)s + row->offset;
@@ -231,7 +261,8 @@ void setting_print(const settings *s, const setting_row *row, FILE *out)
         fputs(number, out);
         break;
     case SETTING_TEXT:
-        fputs(member, out);
+    case SETTING_PATH:
+        print_text(member, out);
         break;
     case SETTING_CHOICE:
         if ((word = setting_word(row, *(const int *)member, &length)) != NULL)

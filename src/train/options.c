@@ -2,6 +2,8 @@
  * thread. */
 #include "train/options.h"
 #include "base/error.h"
+#include "base/path.h"
+#include "base/text.h"
 
 #include <getopt.h>
 #include <stdlib.h>
@@ -77,8 +79,23 @@ static int take_config(options *o, const char *name)
     return settings_load(&o->config, path);
 }
 
+/* "--checkpoint=~/x" reaches the program as it is; only "--checkpoint ~/x" is the shell's. */
+static int expand_path(options *o, const option_row *row, const char **value)
+{
+    const bool is_path = row->value && (strstr(row->value, "FILE") || strcmp(row->value, "DIR") == 0);
+    if (!is_path || (*value)[0] != '~')
+        return 0;
+    CHECK(o->n_expanded < OPTION_PATHS, ERROR_USAGE, "--%s: more than %d paths with ~", row->name, OPTION_PATHS);
+    char *path = o->expanded[o->n_expanded++];
+    if (path_expand(*value, path, SETTING_TEXT_BYTES) < 0)
+        return error_prefix(ERROR_USAGE, "--%s", row->name);
+    *value = path;
+    return 0;
+}
+
 static int take(options *o, const option_row *row, const char *value)
 {
+    TRY(expand_path(o, row, &value));
     const struct {
         const char *name;
         bool *flag;
@@ -127,29 +144,48 @@ static int take(options *o, const option_row *row, const char *value)
     return settings_set(&o->config, assignment);
 }
 
+/* What may have been meant by an option that there is not; empty when nothing is near. */
+static void advise(const char *name, unsigned allowed, char advice[SETTING_ADVICE_BYTES])
+{
+    enum { TYPING_ERRORS = 2 };
+    advice[0] = '\0';
+    if (setting_option_advice(name, advice))
+        return;
+    for (int i = 0; i < ROWS; i++)
+        if (is_allowed(&rows[i], allowed) && text_distance(rows[i].name, name) <= TYPING_ERRORS)
+            snprintf(advice, SETTING_ADVICE_BYTES, "did you mean --%s?", rows[i].name);
+}
+
+static int unknown_option(const char *argument, unsigned allowed, const char *command)
+{
+    char name[64], advice[SETTING_ADVICE_BYTES];
+    const char *begin = argument + strspn(argument, "-");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(begin, "="), begin);
+    advise(name, allowed, advice);
+    return error_set(ERROR_USAGE, "%.80s is not an option of \"teskd %s\" (see teskd %s --help)%s%s", argument, command,
+                     command, advice[0] ? "; " : "", advice);
+}
+
 /* Reads argv over what `o` holds. */
 static int read_all(options *o)
 {
+    enum { FIRST_VALUE = 256 }; /* beyond the characters that getopt gives back itself */
     struct option known[ROWS + 1] = {{0}};
-    int argc = o->argc;
+    int argc = o->argc, n_known = 0;
     char **argv = o->argv;
     for (int i = 0; i < ROWS; i++) /* an option that is not allowed here is not known here */
-        known[i] =
-            (struct option){is_allowed(&rows[i], o->allowed) ? rows[i].name : "", rows[i].value != NULL, NULL, 0};
+        if (is_allowed(&rows[i], o->allowed))
+            known[n_known++] = (struct option){rows[i].name, rows[i].value != NULL, NULL, FIRST_VALUE + i};
     optind = 0;
+    o->n_expanded = 0;
     for (;;) {
-        int index = -1;
-        int found = getopt_long(argc, argv, ":h", known, &index);
+        int found = getopt_long_only(argc, argv, ":", known, NULL); /* "-lr" is one wrong option, not two */
         if (found == -1)
             break;
-        if (found == 'h') {
-            o->help = true;
-            continue;
-        }
         CHECK(found != ':', ERROR_USAGE, "%s needs a value; see teskd %s --help", argv[optind - 1], argv[0]);
-        CHECK(found == 0, ERROR_USAGE, "%s is not an option of \"teskd %s\"; see teskd %s --help", argv[optind - 1],
-              argv[0], argv[0]);
-        TRY(take(o, &rows[index], optarg));
+        if (found == '?')
+            return unknown_option(argv[optind - 1], o->allowed, argv[0]);
+        TRY(take(o, &rows[found - FIRST_VALUE], optarg));
     }
     o->n_arguments = argc - optind;
     o->arguments = argv + optind;

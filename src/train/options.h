@@ -36,6 +36,8 @@ typedef enum {
     OPTION_FROM = 1 << 24,
 } option_set;
 
+enum { OPTION_PATHS = 16 };
+
 typedef struct {
     settings config; /* defaults, then --config, then each --set in order */
     bool help, dry_run, print_config, json, per_node, teacher_only, settings_table, logits, per_class, all_heads, ema,
@@ -43,6 +45,9 @@ typedef struct {
     const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from;
     char recipe[RECIPE_PATH_BYTES];                   /* the recipe that --config named; empty for other files */
     long long steps, train_images, test_images, seed; /* -1: not given */
+    char expanded[OPTION_PATHS]
+                 [SETTING_TEXT_BYTES]; /* what the options above point to where a home folder was put in */
+    int n_expanded;
     int n_arguments;
     char **arguments; /* point into argv */
     int argc;

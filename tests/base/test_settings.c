@@ -80,11 +80,11 @@ static void reads_every_type(void **state)
                        "\n"
                        "nesterov=off\n"
                        "schedule = cosine\n"
-                       "[data]\n"
+                       "[data] ; a comment\n"
                        "path =   /a path/with spaces = and;this  \n"
                        "[train]\n"
                        "milestones = 3, 5 ,6\n"
-                       "[loss]\n"
+                       "  [loss]# a comment\r\n"
                        "student_weights = 1,.5,2.5e-1";
     assert_int_equal(settings_parse_text(&s, text, "x.ini"), 0);
     assert_true(s.train.lr == 0.025);
@@ -112,7 +112,7 @@ static void byte_order_mark_and_empty(void **state)
 static void words_of_truth(void **state)
 {
     (void)state;
-    static const char *const yes[] = {"yes", "true", "on", "1"}, *const no[] = {"no", "false", "off", "0"};
+    static const char *const yes[] = {"Yes", "TRUE", "on", "1"}, *const no[] = {"no", "False", "OFF", "0"};
     settings s;
     settings_default(&s);
     for (int i = 0; i < 4; i++) {
@@ -123,6 +123,123 @@ static void words_of_truth(void **state)
         snprintf(text, sizeof text, "run.sync_bn = %s ", no[i]);
         set(&s, text);
         assert_false(s.run.sync_bn);
+    }
+}
+
+/* In files and assignments alike; in a file a ';' inside begins no comment. */
+static void quotes_are_taken_off(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *written, *read;
+    } cases[] = {
+        {"\"a b\"", "a b"}, {"\"  a\"", "  a"},     {"'a ;b # c'", "a ;b # c"},
+        {" ';x' ", ";x"},   {"\"it's\"", "it's"},   {"'say \"x\"'", "say \"x\""},
+        {"\"\"", ""},       {"a \"b\"", "a \"b\""}, {"\"a\\tb\"", "a\\tb"},
+        {"it's ", "it's"},  {"\"./~x\"", "./~x"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
+        char text[128];
+        settings s;
+        settings_default(&s);
+        snprintf(text, sizeof text, "output.dir=%s", cases[i].written);
+        set(&s, text);
+        assert_string_equal(s.output.dir, cases[i].read);
+        snprintf(text, sizeof text, "[output]\ndir = %s ; why, \"why\" # why\n", cases[i].written);
+        if (settings_parse_text(&s, text, "x.ini") < 0)
+            fail_msg("%s: %s", text, error_message());
+        assert_string_equal(s.output.dir, cases[i].read);
+    }
+    settings s;
+    settings_default(&s);
+    set(&s, "train.lr='0.5'");
+    set(&s, "train.nesterov=\"no\"");
+    assert_true(s.train.lr == 0.5 && !s.train.nesterov);
+    refused("[output]\ndir = \"a\n", "x.ini:2: output.dir: \"a: the quote is not closed");
+    refused("[output]\ndir = \"a\" b\n", "x.ini:2: output.dir: 'b' stands behind the closing quote");
+    set_refused("output.dir='a", "--set: output.dir: 'a: the quote is not closed");
+    set_refused("output.dir='a';b", "--set: output.dir: ';b' stands behind the closing quote");
+    set_refused("output.dir=it's \"x\" ;y", "--set: output.dir: 'it's \"x\" ;y' holds both kinds of quotes");
+}
+
+static void home_folders(void **state)
+{
+    (void)state;
+    settings s;
+    char *before = getenv("HOME") ? strdup(getenv("HOME")) : NULL;
+    settings_default(&s);
+    setenv("HOME", "/home/me", 1);
+    set(&s, "output.dir=~/runs/~x");
+    assert_string_equal(s.output.dir, "/home/me/runs/~x");
+    set(&s, "data.path=~");
+    assert_string_equal(s.data.path, "/home/me");
+    set(&s, "run.plan_cache=~root/plans");
+    assert_string_equal(s.run.plan_cache, "/root/plans");
+    set(&s, "model.network=~"); /* no path */
+    assert_string_equal(s.model.network, "~");
+    assert_int_equal(settings_parse_text(&s, "[output]\ndir = \"~/a ;b\"\n", "x.ini"), 0);
+    assert_string_equal(s.output.dir, "/home/me/a ;b");
+    set_refused("output.dir=~nobody-here/x", "--set: output.dir: '~nobody-here': there is no such user; './~'");
+    char text[SETTING_TEXT_BYTES + 32], message[128];
+    snprintf(text, sizeof text, "output.dir=~/%0505d", 0);
+    snprintf(message, sizeof message, "--set: output.dir: '~/%078d' is too long", 0);
+    set_refused(text, message);
+    if (before)
+        setenv("HOME", before, 1);
+    free(before);
+}
+
+static void names_from_elsewhere(void **state)
+{
+    (void)state;
+    refused("[train]\nlearning_rate = 3\n", "x.ini:2: train.learning_rate: unknown setting; did you mean train.lr?");
+    set_refused("train.wd=1", "--set: train.wd: unknown setting; did you mean train.weight_decay?");
+    set_refused("weight-decay=1", "--set: weight-decay: unknown setting; did you mean train.weight_decay?");
+    set_refused("data.Data_Dir=x", "--set: data.Data_Dir: unknown setting; did you mean data.path?");
+    set_refused("run.fp16=yes", "--set: run.fp16: unknown setting; did you mean run.precision=fp16?");
+    set_refused("run.gpus=4", "--set: run.gpus: unknown setting; each rank takes one GPU: mpirun -np N starts N ranks");
+    set_refused("data.num_workers=4", "--set: data.num_workers: unknown setting; each rank loads its images");
+
+    char advice[SETTING_ADVICE_BYTES];
+    assert_true(setting_option_advice("lr", advice));
+    assert_string_equal(advice, "did you mean --set train.lr?");
+    assert_true(setting_option_advice("batch-size", advice));
+    assert_string_equal(advice, "did you mean --set train.batch?");
+    assert_true(setting_option_advice("train.lr", advice));
+    assert_false(setting_option_advice("zzz", advice));
+}
+
+/* Every name of the table leads to settings that there are, with values that they take, and none is a setting's own. */
+static void aliases_are_true(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *name, *words;
+    } rows[] = {
+#define ALIAS(name, meant) {#name, meant},
+#define ADVICE(name, words) {#name, words},
+#include "../../src/base/settings_aliases.def"
+#undef ALIAS
+#undef ADVICE
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        char words[SETTING_ADVICE_BYTES], advice[SETTING_ADVICE_BYTES], *rest = NULL;
+        assert_true(setting_option_advice(rows[i].name, advice));
+        if (!strstr(advice, rows[i].words))
+            fail_msg("%s: '%s'", rows[i].name, advice);
+        for (size_t k = 0; k < i; k++)
+            assert_string_not_equal(rows[i].name, rows[k].name);
+        snprintf(words, sizeof words, "%s", rows[i].words);
+        for (char *word = strtok_r(words, " ,()", &rest); word; word = strtok_r(NULL, " ,()", &rest)) {
+            char dump[64], *dot = strchr(word, '.');
+            settings s;
+            settings_default(&s);
+            if (!dot)
+                continue;
+            snprintf(dump, sizeof dump, "%s%s", word, strchr(word, '=') ? "" : "=~-no-value-~");
+            if (settings_set(&s, dump) < 0 && strstr(error_message(), "unknown setting"))
+                fail_msg("%s: %s", rows[i].name, error_message());
+        }
     }
 }
 
@@ -171,7 +288,9 @@ static void wrong_values(void **state)
             "allowed is at most 8 whole numbers from 1 to 1000000, between commas (default '100,150')");
     refused("[loss]\nstudent_weights = 1,b,3\n", "x.ini:2: loss.student_weights: 'b' is not a number");
     refused("[data]\npath = a\tb\n", "x.ini:2: data.path: 'a\tb' holds a control character");
-    set_refused("data.path=a ;b", "--set: data.path: 'a ;b' holds ';'");
+    refused("[data]\npath = a # b\n", "x.ini:2: data.path: 'a # b' holds '#' at the start or after a blank; a comment");
+    refused("[data]\npath = # b\n", "x.ini:2: data.path: '# b' holds '#'");
+    refused("[train]\nlr = 0.1 # fast\n", "x.ini:2: train.lr: '0.1 # fast' holds '#'");
     set_refused("train.lr", "--set: 'train.lr': expected section.key=value");
     set_refused("train.lr=", "--set: train.lr: '' is not a number");
 }
@@ -184,6 +303,15 @@ static void broken_lines(void **state)
     refused("[train]\nlr 1\n", "x.ini:2: expected [section] or key = value");
     refused("[train\nlr = 1\n", "x.ini:1: expected [section] or key = value");
     refused("[train]\nlr = 1\n= 3\n", "x.ini:3: train.: unknown setting");
+    refused("[train] batch = 7\n",
+            "x.ini:1: [train]: 'batch = 7' stands behind the section's name; it belongs on a line of its own");
+    refused("[train]\rlr = 1\r", "x.ini:1: [train]: 'lr = 1' stands behind the section's name");
+    refused("[data]\n[train] x", "x.ini:2: [train]: 'x' stands behind");
+    refused("[train]]\nlr = 1\n", "x.ini:1: [train]: ']' stands behind");
+    refused("\xef\xbb\xbf[trian]\nlr = 1\n", "x.ini:1: [trian]: unknown section");
+    refused("[train]\nlr = 1\n  2\n", "x.ini:3: expected [section] or key = value");
+    refused("[train]\nlr\n", "x.ini:2: expected [section] or key = value");
+    refused("[train]\nlr = 1\n\xef\xbb\xbf[data]\n", "x.ini:3: expected [section] or key = value");
     refused("[train]\nlr = x\nnonsense\n[nowhere]\n", "x.ini:2: train.lr: 'x' is not a number");
     refused("[train]\nnonsense\nlr = x\n", "x.ini:2: expected [section] or key = value");
 }
@@ -206,8 +334,7 @@ static void long_lines(void **state)
     path[SETTING_TEXT_BYTES] = '\0';
     snprintf(text, sizeof text, "[data]\npath = %s\n", path);
     char message[256];
-    snprintf(message, sizeof message, "x.ini:2: data.path: '%.80s' is too long; allowed is a text of at most 511 bytes",
-             path);
+    snprintf(message, sizeof message, "x.ini:2: data.path: '%.80s' is too long; allowed are 511 bytes", path);
     refused(text, message);
     snprintf(text, sizeof text, "[data]\npath = %s%s%s\n", path, path, path);
     refused(text, "x.ini:2: data.path: the line is longer than 1023 bytes");
@@ -269,7 +396,8 @@ static void fill_with_odd_values(settings *s)
         "run.isa=avx512",
         "run.device=reference",
         "data.path=/some where/a=b;c:d#e [x] \xc3\xa9",
-        "output.dir=",
+        "output.dir=' \"~x ;#'",
+        "run.plan_cache=a #b",
         "train.nesterov=no",
         "model.method=plain",
     };
@@ -290,6 +418,8 @@ static void dump_reads_back(void **state)
         fail_msg("%s", error_message());
     assert_true(again.train.lr == 0.30000000000000004 && again.loss.feature_weight == 1.2345678901234567e-300);
     assert_string_equal(again.data.path, s.data.path);
+    assert_string_equal(again.output.dir, " \"~x ;#");
+    assert_string_equal(again.run.plan_cache, "a #b");
     assert_memory_equal(&again.loss.student_weights, &s.loss.student_weights, sizeof s.loss.student_weights);
     char *twice = settings_to_text(&again);
     assert_non_null(twice);
@@ -388,12 +518,22 @@ static void help_is_complete(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(defaults),         cmocka_unit_test(reads_every_type),
-        cmocka_unit_test(words_of_truth),   cmocka_unit_test(byte_order_mark_and_empty),
-        cmocka_unit_test(unknown_names),    cmocka_unit_test(wrong_values),
-        cmocka_unit_test(broken_lines),     cmocka_unit_test(long_lines),
-        cmocka_unit_test(contradictions),   cmocka_unit_test(dump_reads_back),
-        cmocka_unit_test(loads_files),      cmocka_unit_test(write_errors_are_reported),
+        cmocka_unit_test(defaults),
+        cmocka_unit_test(reads_every_type),
+        cmocka_unit_test(quotes_are_taken_off),
+        cmocka_unit_test(home_folders),
+        cmocka_unit_test(names_from_elsewhere),
+        cmocka_unit_test(aliases_are_true),
+        cmocka_unit_test(words_of_truth),
+        cmocka_unit_test(byte_order_mark_and_empty),
+        cmocka_unit_test(unknown_names),
+        cmocka_unit_test(wrong_values),
+        cmocka_unit_test(broken_lines),
+        cmocka_unit_test(long_lines),
+        cmocka_unit_test(contradictions),
+        cmocka_unit_test(dump_reads_back),
+        cmocka_unit_test(loads_files),
+        cmocka_unit_test(write_errors_are_reported),
         cmocka_unit_test(help_is_complete),
     };
     return cmocka_run_group_tests_name("settings", tests, NULL, NULL);

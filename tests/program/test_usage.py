@@ -3,6 +3,7 @@
 import os
 import re
 import unittest
+from unittest import mock
 
 from program import HOST, SOURCE, ProgramTest, run, settings
 
@@ -61,6 +62,13 @@ class Refusals(ProgramTest):
         self.refuse(["train", "--epochs"], "--epochs", "teskd train --help")
         self.refuse(["info", "--resume", "auto"], "--resume")
         self.refuse(["train", "-z"], "-z")
+        self.refuse(["--device", "cpu", "-lr", "3"], "-lr is not an option", "did you mean --set train.lr?")
+        self.refuse(["train", "--batch-size=64"], "did you mean --set train.batch?")
+        self.refuse(["train", "--fp16"], "did you mean --set run.precision=fp16?")
+        self.refuse(["--gpus", "2"], "mpirun -np N")
+        self.refuse(["--confg", "x.ini"], "did you mean --config?")
+        self.refuse(["--dry-run=yes"], "--dry-run=yes is not an option")
+        self.refuse(["eval", "--checkpoint=~no-such-user/x.h5"], "--checkpoint: '~no-such-user'", "no such user")
         self.refuse(["train", "--resume"], "--resume needs a value")
         self.refuse(["train", "extra"], '"extra"')
         self.refuse(["eval"], "--checkpoint")
@@ -77,7 +85,17 @@ class Refusals(ProgramTest):
         path = self.config("[train]\nepochs = 3\n\n[modle]\nnetwork = cifarresnet8\n")
         self.refuse(["train", "--config", path], f"{path}:4: ", "modle", "did you mean [model]?")
         path = self.config("; a comment\n[train]\nepochs = 3\nlearning_rate = 3\n")
-        self.refuse(["--config", path], f"{path}:4: train.learning_rate: unknown setting")
+        self.refuse(["--config", path], f"{path}:4: train.learning_rate: unknown setting; did you mean train.lr?")
+        self.refuse(self.set("train.wd=3"), "train.wd: unknown setting; did you mean train.weight_decay?")
+        self.refuse(self.set("data.num_workers=3"), "each rank loads its images in one thread")
+
+    def test_nothing_in_a_file_is_dropped(self):
+        path = self.config("[train] batch = 7\nepochs = 3\n")
+        self.refuse(["--config", path], f"{path}:1: [train]: 'batch = 7' stands behind the section's name")
+        path = self.config("[output]\ndir = runs/x # mine\n")
+        self.refuse(["--config", path], f"{path}:2: output.dir", "a comment begins with ';'")
+        path = self.config("[output]\ndir = 'runs\n")
+        self.refuse(["--config", path], f"{path}:2: output.dir", "the quote is not closed")
 
     def test_values(self):
         self.refuse(self.set("train.epochs=ten"), "train.epochs", "'ten' is not a whole number", "1 to 1000000",
@@ -144,6 +162,18 @@ class PrintConfig(ProgramTest):
         self.assertEqual(self.run_code(0, "train", "--config", path, "--print-config", ranks=2).out, first)
         for word in ("milestones = 3,14,15", "path = /some where/else", "seed = 9007199254740991", "batch = 96"):
             self.assertIn(word, first)
+
+    def test_paths_and_quotes(self):
+        path = self.path("odd.ini")
+        with open(path, "w", encoding="utf-8") as file:
+            file.write('[output]\ndir = "~/my runs ;1" ; a comment\n[data]\npath = \' "x"\'\n[run]\nsync_bn = TRUE\n')
+        with mock.patch.dict(os.environ, HOME=self.folder):
+            first = self.run_code(0, "--config=~/odd.ini", "--set", "run.plan_cache=~root", "--print-config").out
+        for line in (f'dir = "{self.folder}/my runs ;1"', "path = ' \"x\"'", "plan_cache = /root", "sync_bn = yes"):
+            self.assertIn(f"\n{line}\n", first)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(first)
+        self.assertEqual(self.run_code(0, "--config", path, "--print-config").out, first)
 
     def test_names_every_setting_and_later_wins(self):
         path = self.path("small.ini")
