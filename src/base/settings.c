@@ -202,6 +202,10 @@ static int validate_run(const settings *s)
           "run.precision: run.device = reference computes in float64; auto is allowed");
     CHECK(any || s->run.precision == PRECISION_FP32 || s->run.device != DEVICE_CPU, ERROR_SETTINGS,
           "run.precision: run.device = cpu computes in float32; auto and fp32 are allowed");
+    bool on_host = s->run.device == DEVICE_CPU || s->run.device == DEVICE_REFERENCE;
+    CHECK(s->run.reduction != REDUCTION_NCCL || !on_host, ERROR_SETTINGS,
+          "run.reduction: nccl adds up between GPUs, which run.device = %s does without",
+          s->run.device == DEVICE_CPU ? "cpu" : "reference");
     return 0;
 }
 

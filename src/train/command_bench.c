@@ -18,7 +18,7 @@ static int run(const options *o, logger *log, comm *ranks)
     if (config.model.classes == 0)
         config.model.classes = 100;
     experiment e;
-    int status = experiment_open(&e, &config, log, ranks, DATA_TRAIN);
+    int status = experiment_open(&e, &config, log, ranks, DATA_TRAIN | WILL_TRAIN);
     if (status == 0)
         status = bench_training(&e, &wanted);
     return experiment_end(&e, status);

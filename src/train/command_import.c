@@ -153,7 +153,7 @@ static int run(const options *o, logger *log, comm *ranks)
     experiment e;
     TRY(comm_agree(ranks, check(o, ranks)));
     config.run.device = DEVICE_CPU;
-    int status = experiment_open(&e, &config, log, ranks, DATA_NONE);
+    int status = experiment_open(&e, &config, log, ranks, WILL_TRAIN);
     if (status == 0)
         status = experiment_build_training(&e);
     if (status == 0)

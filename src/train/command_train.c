@@ -30,7 +30,8 @@ static int run(const options *o, logger *log, comm *ranks)
     if (o->print_config)
         return print_settings(o, ranks);
     bool needs_data = !o->dry_run || o->config.data.path[0];
-    int status = experiment_open(&e, &o->config, log, ranks, needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE);
+    int status =
+        experiment_open(&e, &o->config, log, ranks, (needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE) | WILL_TRAIN);
     if (status == 0)
         status = run_training(&e, o);
     return experiment_end(&e, status);

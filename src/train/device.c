@@ -49,6 +49,12 @@ static cpu_isa chosen_isa(const settings *config)
     return isas[config->run.isa];
 }
 
+static int open_cpu(backend **out, const settings *config, int threads)
+{
+    int status = backend_cpu_open(out, threads, chosen_isa(config));
+    return status == ERROR_SETTINGS ? error_prefix(status, "run.isa") : status;
+}
+
 #ifdef TESKD_HAVE_CUDA
 static int open_cuda(backend **out, const settings *config, comm *ranks)
 {
@@ -103,7 +109,7 @@ static int open_best(backend **out, const settings *config, comm *ranks, int thr
         return error_prefix(ERROR_SETTINGS, "run.precision: this one needs a GPU; auto and fp32 are allowed without");
     if (seen > 0)
         log_info(log, "the GPUs are left alone: %s", error_message());
-    return backend_cpu_open(out, threads, chosen_isa(config));
+    return open_cpu(out, config, threads);
 }
 
 int device_open(backend **out, const settings *config, comm *ranks, int threads, logger *log)
@@ -112,7 +118,7 @@ int device_open(backend **out, const settings *config, comm *ranks, int threads,
     case DEVICE_REFERENCE:
         return backend_reference_open(out, threads);
     case DEVICE_CPU:
-        return backend_cpu_open(out, threads, chosen_isa(config));
+        return open_cpu(out, config, threads);
     case DEVICE_CUDA:
         return open_cuda(out, config, ranks);
     default:

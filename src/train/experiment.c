@@ -26,8 +26,6 @@ static int open_set(const settings *config, dataset_split split, dataset *set)
         int32_t side = network_find(config->model.network)->input;
         return dataset_open_synthetic(set, limit ? limit : 1024, side, side, classes, seed);
     }
-    CHECK(config->data.path[0], ERROR_SETTINGS, "data.path: empty; it must be the folder that holds %s",
-          config->data.kind == DATA_CIFAR10 ? "CIFAR-10's data_batch_1.bin" : "CIFAR-100's train.bin");
     return dataset_open_cifar(set, config->data.kind == DATA_CIFAR10 ? 10 : 100, config->data.path, split, limit);
 }
 
@@ -132,9 +130,53 @@ static int fill_step(experiment *e)
     return 0;
 }
 
+/* The network for one image, in plain C: what the settings alone make impossible needs no device to be seen. */
+static int check_network(const experiment *e)
+{
+    const settings *c = &e->config;
+    const step_shape shape = {.training = true, .batch = 1, .global_batch = 1, .loss_batch = 1};
+    graph g;
+    model m;
+    graph_init(&g, DTYPE_F32);
+    model_build(&m, &g, &e->step.model, &shape);
+    int status = graph_status(&g);
+    model_free(&m);
+    graph_free(&g);
+    if (status != ERROR_SHAPE)
+        return status;
+    return error_prefix(ERROR_SETTINGS, "model.network = %s with model.width = %lld%s, model.student_width = %lld%s",
+                        c->model.network, (long long)c->model.width, c->model.width ? "" : " (its own)",
+                        (long long)c->model.student_width, c->model.student_width ? "" : " (its own)");
+}
+
+static int check_training(const experiment *e)
+{
+    const int64_t accumulate = e->config.train.accumulate, unit = accumulate * e->info->size;
+    CHECK(e->batch % unit == 0, ERROR_SETTINGS,
+          "train.batch: %d pictures do not divide among %d rank%s%s; it must be a multiple of %lld", e->batch,
+          e->info->size, e->info->size == 1 ? "" : "s", accumulate > 1 ? " in train.accumulate parts" : "",
+          (long long)unit);
+    CHECK(!e->config.eval.ema || e->config.train.ema_decay > 0, ERROR_SETTINGS,
+          "eval.ema: there is no average to evaluate without train.ema_decay");
+    return 0;
+}
+
+/* Everything that can be said against the settings before a device or data are opened. */
+static int check_settings(const experiment *e, unsigned parts)
+{
+    const settings *c = &e->config;
+    const bool reads_data = (parts & (DATA_TRAIN | DATA_TEST)) && !experiment_makes_data(c);
+    TRY(check_network(e));
+    TRY(parts & WILL_TRAIN ? check_training(e) : 0);
+    CHECK(!reads_data || c->data.path[0], ERROR_SETTINGS, "data.path: empty; it must be the folder that holds %s",
+          c->data.kind == DATA_CIFAR10 ? "CIFAR-10's data_batch_1.bin" : "CIFAR-100's train.bin");
+    return 0;
+}
+
 static int open_parts(experiment *e, unsigned parts)
 {
     TRY(fill_step(e));
+    TRY(check_settings(e, parts));
     TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
     dtype activation = e->device->ops->activation;
     e->step.precision = (precision_options){activation, activation == DTYPE_F16}; /* bfloat16 has float32's range */
@@ -252,23 +294,11 @@ static int add_training_batch(experiment *e, int64_t images, sized_program *prog
     return add_program(e, true, (sized_program){0, whole, loss_images, PART_MIDDLE, NULL}, &programs[2]);
 }
 
-static int check_batch(const experiment *e)
+static int build_training(experiment *e)
 {
-    int64_t parts = e->config.train.accumulate;
-    CHECK(e->batch % (parts * e->info->size) == 0, ERROR_SETTINGS,
-          "train.batch: %d pictures do not divide among %d ranks%s; it must be a multiple of %lld", e->batch,
-          e->info->size, parts > 1 ? " in train.accumulate parts" : "", (long long)(parts * e->info->size));
-    CHECK(!e->config.eval.ema || e->config.train.ema_decay > 0, ERROR_SETTINGS,
-          "eval.ema: there is no average to evaluate without train.ema_decay");
     CHECK(experiment_steps(e) > 0, ERROR_SETTINGS,
           "data.drop_last: yes leaves no step, since train.batch = %d is more than the %lld training pictures",
           e->batch, (long long)e->train_images);
-    return 0;
-}
-
-static int build_training(experiment *e)
-{
-    TRY(check_batch(e));
     int64_t last = e->config.data.drop_last ? 0 : e->train_images % e->batch;
     if (e->train_images >= e->batch)
         TRY(add_training_batch(e, e->batch, &e->training[0]));

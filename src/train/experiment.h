@@ -38,10 +38,12 @@ typedef struct {
     sized_program training[TRAINING_SIZES], evaluation[EVALUATION_SIZES];
 } experiment;
 
-typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2 } data_parts;
+/* What will be needed. WILL_TRAIN: a batch that divides among the ranks. */
+typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2, WILL_TRAIN = 4 } data_parts;
 
-/* Opens the device and the data sets; fills step from the settings. Every rank calls it; all get the same outcome.
- * A set that is not among `parts`, or a dry run without data.path, counts as large as the official one. */
+/* Checks the settings, then opens the device and the data sets; fills step from the settings. Every rank calls it; all
+ * get the same outcome. A set that is not among `parts`, or a dry run without data.path, counts as large as the
+ * official one. */
 int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts);
 void experiment_close(experiment *e);
 

@@ -373,6 +373,7 @@ static void contradictions(void **state)
     CONTRADICTION("run.precision: run.device = cpu computes in float32", "run.device=cpu", "run.precision=bf16");
     CONTRADICTION("run.precision: run.device = reference computes in float64", "run.device=reference",
                   "run.precision=fp32");
+    CONTRADICTION("run.reduction: nccl adds up between GPUs", "run.device=cpu", "run.reduction=nccl");
     CONTRADICTION("data.drop_last: yes leaves no step", "data.drop_last=yes", "data.train_images=100");
 
     settings s;

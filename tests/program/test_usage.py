@@ -121,6 +121,22 @@ class Refusals(ProgramTest):
         self.refuse(["train", "--dry-run", *settings({"data.drop_last": "yes", "train.batch": 60000})],
                     "data.drop_last", "60000", "50000")
 
+    def test_what_settings_make_impossible_needs_no_data(self):
+        nowhere = {"data.path": self.path("nowhere"), "run.device": "cpu"}
+        for changes, words in [
+            ({"model.network": "resnext50", "model.width": 8}, ["model.width = 8", "do not divide into 32 groups"]),
+            ({"model.blocks": "1,2"}, ["model.blocks: 2 numbers"]),
+            ({"model.students": "3,0"}, ["model.students: 0 (none) stands alone"]),
+            ({"train.batch": 7, "train.accumulate": 2}, ["train.batch: 7 pictures do not divide among 1 rank in"]),
+            ({"eval.ema": "yes"}, ["eval.ema", "train.ema_decay"]),
+            ({"run.reduction": "nccl"}, ["run.reduction", "run.device = cpu"]),
+            ({"data.path": ""}, ["data.path: empty"]),
+        ]:
+            with self.subTest(changes=changes):
+                self.refuse(["train", *settings({**nowhere, **changes})], *words)
+        self.refuse(["bench", "--set", "model.network=resnext50", "--set", "model.width=8"], "model.width = 8")
+        self.refuse(["train", *settings({**nowhere, "train.batch": 7})], "train.batch: 7 pictures", "2 ranks", ranks=2)
+
     def test_unknown_network(self):
         known = re.findall(r"^  (\S+)$", run("info").out.split("networks:\n")[1], re.MULTILINE)
         self.assertIn("cifarresnet18", known)
