@@ -2,6 +2,7 @@
  * Exit codes: 0, 1 for a failed run, 2 for wrong usage or settings, 75 when a signal stopped the training. */
 #include "base/error.h"
 #include "train/commands.h"
+#include "train/threads.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -109,6 +110,7 @@ int main(int argc, char **argv)
 {
     comm *ranks;
     logger log;
+    threads_wait_briefly(argv);
     if (argc < 2) {
         print_usage(stderr);
         return 2;

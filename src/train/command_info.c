@@ -3,6 +3,7 @@
 #include "model/network.h"
 #include "train/commands.h"
 #include "train/device.h"
+#include "train/threads.h"
 
 #ifdef TESKD_HAVE_CUDA
 #include "kernels/cuda_devices.h"
@@ -46,6 +47,16 @@ static void print_gpus(logger *log)
 }
 #endif
 
+static void print_cores(logger *log, int threads)
+{
+    char cores[THREADS_TEXT_BYTES], variables[THREADS_TEXT_BYTES];
+    threads_cores_text(cores);
+    threads_openmp_text(variables);
+    log_info(log, "cores: this rank may use %s, and uses %d thread%s", cores, threads, threads == 1 ? "" : "s");
+    if (variables[0])
+        log_info(log, "OpenMP: %s", variables);
+}
+
 static int run(const options *o, logger *log, comm *ranks)
 {
     const comm_info *info = comm_describe(ranks);
@@ -56,10 +67,10 @@ static int run(const options *o, logger *log, comm *ranks)
             settings_markdown(stdout);
         return 0;
     }
-    TRY(device_threads(&o->config, ranks, &threads));
+    TRY(threads_choose(&o->config, ranks, &threads));
     log_info(log, "teskd %s", TESKD_VERSION);
     log_info(log, "ranks: %d, %d on %s; %s", info->size, info->local_size, info->host, info->library);
-    log_info(log, "cores: this rank may use %d, and uses %d threads", device_cores(), threads);
+    print_cores(log, threads);
     log_info(log, "devices:");
     print_device(log, "cpu", backend_cpu_open(&device, threads, CPU_ISA_AUTO), &device);
     print_device(log, "reference", backend_reference_open(&device, threads), &device);

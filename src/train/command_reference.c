@@ -3,6 +3,7 @@
 #include "train/commands.h"
 #include "train/compare.h"
 #include "train/device.h"
+#include "train/threads.h"
 
 static int run(const options *o, logger *log, comm *ranks)
 {
@@ -10,7 +11,7 @@ static int run(const options *o, logger *log, comm *ranks)
     int threads;
     CHECK(o->n_arguments == 1, ERROR_USAGE, "teskd reference takes one FILE.h5");
     CHECK(comm_describe(ranks)->size == 1, ERROR_USAGE, "teskd reference runs on one rank");
-    TRY(device_threads(&o->config, ranks, &threads));
+    TRY(threads_choose(&o->config, ranks, &threads));
     TRY(device_open(&device, &o->config, ranks, threads, log));
     const compare_options wanted = {.rewrites = {o->config.run.rewrite_upsample, o->config.run.rewrite_fuse,
                                                  o->config.run.rewrite_patch, o->config.run.rewrite_upsample_bn,

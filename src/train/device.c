@@ -1,4 +1,4 @@
-/* Owns the choice of device and threads. One thread. */
+/* Owns the choice of device. One thread. */
 #include "train/device.h"
 #include "base/error.h"
 
@@ -7,38 +7,6 @@
 #include "kernels/cuda_open.h"
 #endif
 
-#include <sched.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-
-int device_cores(void)
-{
-    cpu_set_t set;
-    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
-}
-
-/* Where a rank may run. */
-typedef struct {
-    char host[64];
-    cpu_set_t cores;
-} placement;
-
-int device_threads(const settings *config, comm *ranks, int *threads)
-{
-    const comm_info *info = comm_describe(ranks);
-    placement mine = {0}, *all = calloc((size_t)info->size, sizeof *all);
-    CHECK(all, ERROR_MEMORY, "no memory for the placement of %d ranks", info->size);
-    snprintf(mine.host, sizeof mine.host, "%s", info->host);
-    sched_getaffinity(0, sizeof mine.cores, &mine.cores);
-    int status = comm_all_gather(ranks, &mine, sizeof mine, all), sharers = 0;
-    for (int rank = 0; rank < info->size; rank++)
-        sharers += memcmp(&all[rank], &mine, sizeof mine) == 0;
-    int share = device_cores() / (sharers > 0 ? sharers : 1);
-    *threads = config->run.threads > 0 ? (int)config->run.threads : share > 1 ? share : 1;
-    free(all);
-    return status;
-}
 
 static cpu_isa chosen_isa(const settings *config)
 {

@@ -7,13 +7,6 @@
 #include "dist/comm.h"
 #include "kernels/backend.h"
 
-/* Cores this process may run on. */
-int device_cores(void);
-
-/* run.threads, or this rank's share of the cores it may run on: launchers may have bound each rank to cores of its
- * own, or several ranks to the same ones. Every rank calls it. */
-int device_threads(const settings *config, comm *ranks, int *threads);
-
 /* Opens the device that run.device names; close it with its ops. With `auto` every rank takes a GPU or none does, and
  * `log` hears why not where GPUs are there. Every rank calls it; ERROR_SETTINGS when the device has not run.precision.
  */

@@ -6,6 +6,7 @@
 #include "train/feed.h"
 #include "train/initialise.h"
 #include "train/sums.h"
+#include "train/threads.h"
 
 #include <string.h>
 
@@ -189,7 +190,7 @@ static int open_parts(experiment *e, unsigned parts)
 int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts)
 {
     *e = (experiment){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
-    TRY(device_threads(config, ranks, &e->threads));
+    TRY(threads_choose(config, ranks, &e->threads));
     TRY(comm_agree(ranks, open_parts(e, parts)));
     TRY(comm_agree(ranks, sums_open(&e->sums, config, e->device, ranks, log)));
     runtime_open(&e->run, &(runtime_options){.device = e->device,

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "run/memory_report.h"
 #include "train/feed.h"
+#include "train/threads.h"
 
 #include <math.h>
 #include <string.h>
@@ -21,6 +22,15 @@ static const char *data_name(const experiment *e)
     return names[e->config.data.kind];
 }
 
+static void report_cores(const experiment *e)
+{
+    char cores[THREADS_TEXT_BYTES], variables[THREADS_TEXT_BYTES];
+    threads_cores_text(cores);
+    threads_openmp_text(variables);
+    log_info(e->log, "  cores    %d thread%s on %s%s%s", e->threads, e->threads == 1 ? "" : "s", cores,
+             variables[0] ? "; OpenMP: " : "", variables);
+}
+
 void report_banner(experiment *e)
 {
     const settings *c = &e->config;
@@ -35,6 +45,7 @@ void report_banner(experiment *e)
     log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,
              e->info->size > 1 ? c->run.sync_bn ? ", synchronised BN" : ", BN of each rank's own" : "");
     log_info(log, "  device   %s", e->device->ops->description(e->device));
+    report_cores(e);
     char memory[256];
     memory_plan_text(&e->run, memory, sizeof memory);
     log_info(log, "  memory   %s", memory);

@@ -2,10 +2,11 @@
 
 import os
 import re
+import subprocess
 import unittest
 from unittest import mock
 
-from program import HOST, SOURCE, ProgramTest, run, settings
+from program import HOST, SOURCE, TESKD, ProgramTest, run, settings
 
 COMMANDS = ("train", "eval", "export", "import", "bench", "reference", "data", "info")
 COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "reference")
@@ -265,6 +266,24 @@ class DryRun(ProgramTest):
         self.refused(result, self.path("none", "step.dot"))
 
 
+def half_a_core(name):
+    """Makes a control group that may use half a core: its folder and the file that says so; None where it cannot."""
+    for root, file, text in [("/sys/fs/cgroup", "cpu.max", "50000 100000"),
+                             ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", "50000")]:
+        group = os.path.join(root, name)
+        try:
+            os.mkdir(group)
+        except OSError:
+            continue
+        try:
+            with open(os.path.join(group, file), "r+", encoding="utf-8") as limit:
+                limit.write(text)
+            return group, os.path.join(group, file)
+        except OSError:
+            os.rmdir(group)
+    return None
+
+
 class Info(ProgramTest):
     def test_info(self):
         out = self.run_code(0, "info").out
@@ -272,6 +291,44 @@ class Info(ProgramTest):
         for line in (r"  cpu +cpu: float32", r"  reference +reference: float64", "  cifarresnet18$"):
             self.assertRegex(out, "(?m)^" + line)
         self.assertIn(f"ranks: 2, 2 on {HOST}", self.run_code(0, "info", ranks=2).out)
+
+    def test_threads_and_the_variables_of_openmp(self):
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+        cores = len(os.sched_getaffinity(0))
+
+        def info(*arguments, **variables):
+            result = subprocess.run([TESKD, "info", *arguments], env={**clean, **variables}, capture_output=True,
+                                    text=True, check=True)
+            return re.search(r"(?m)^cores: (.*)$(?:\nOpenMP: (.*)$)?", result.stdout).groups()
+
+        said, variables = info()
+        if "quota" not in said and cores > 1:
+            self.assertEqual(variables, "GOMP_SPINCOUNT=2000")
+            self.assertIn(f"may use {cores} cores, and uses {cores} threads", said)
+        said, variables = info(OMP_WAIT_POLICY="active", OMP_NUM_THREADS="3")
+        self.assertRegex(said, "uses 3 threads$")
+        self.assertEqual(set(variables.split()), {"OMP_WAIT_POLICY=active", "OMP_NUM_THREADS=3"})
+        said, variables = info("--set", "run.threads=2", OMP_NUM_THREADS="3", GOMP_SPINCOUNT="7")
+        self.assertRegex(said, "uses 2 threads$")
+        self.assertIn("GOMP_SPINCOUNT=7", variables)
+        self.assertRegex(info("--set", "run.threads=2", OMP_THREAD_LIMIT="1")[0], "uses 1 thread$")
+        bound, variables = info(OMP_PROC_BIND="true")
+        self.assertEqual((bound, variables), (info(GOMP_SPINCOUNT="2000")[0], "OMP_PROC_BIND=true"))
+
+    def test_quota_of_a_control_group(self):
+        quota = half_a_core(f"teskd-test-{os.getpid()}")
+        if quota is None:
+            self.skipTest("no control group can be made here")
+        group, limit = quota
+        try:
+            command = f'echo $$ > "{group}/cgroup.procs" && exec "{TESKD}" info'
+            clean = {name: value for name, value in os.environ.items() if not name.startswith(("OMP_", "GOMP_"))}
+            out = subprocess.run(["sh", "-c", command], env=clean, capture_output=True, text=True, check=True).stdout
+            if len(os.sched_getaffinity(0)) > 1:
+                self.assertIn("OpenMP: OMP_WAIT_POLICY=passive", out)
+            self.assertRegex(out, rf"may use 1 core of \d+: the CPU quota in {limit} is 0.5, and uses 1 thread\n")
+        finally:
+            os.rmdir(group)
 
     def test_settings_table_is_the_documentation(self):
         table = self.run_code(0, "info", "--settings").out
