@@ -132,29 +132,7 @@ for folder in data bench torch gpu; do
   find "$source_folder/tests/$folder" -maxdepth 1 -type f \( -name '*.h5' -o -name '*.py' \) -exec cp -t "$out/tests/$folder" {} +
 done
 [ -z "$references" ] || cp "$references"/*.h5 "$out/tests/data/"
-cat >"$out/run.sh" <<'TEXT'
-#!/usr/bin/env bash
-# Runs a command with this folder's programs, wherever the folder lies:
-#   run.sh teskd info          run.sh mpirun -np 2 teskd --config ...          run.sh launch/gpu_check.sh
-set -euo pipefail
-root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
-export TESKD_BUNDLE=$root PATH=$root/bin:$root:$PATH
-export OPAL_PREFIX=$root OPAL_SYSCONFDIR=$root/etc/openmpi
-export PMIX_LIBDIR=$root/pmix/lib PMIX_DATAROOTDIR=$root/pmix/share
-if ! command -v ssh >/dev/null && ! command -v rsh >/dev/null; then
-  export OMPI_MCA_plm=${OMPI_MCA_plm:-isolated} # else mpirun refuses to start, on one machine too
-fi
-nvidia=$("$root/launch/nvidia_libraries.sh")
-if [ -n "$nvidia" ]; then
-  export LD_LIBRARY_PATH=$nvidia${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-fi
-if [ $# -eq 0 ]; then
-  echo "usage: run.sh COMMAND ...   with $(ls -m "$root/bin"), or any other" >&2
-  exit 2
-fi
-exec "$@"
-TEXT
-chmod +x "$out/run.sh"
+cp "$source_folder/launch/bundled_run.sh" "$out/run.sh"
 
 if [ "$archive" = yes ]; then
   step "Archive"

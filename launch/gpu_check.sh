@@ -11,7 +11,10 @@ usage: launch/gpu_check.sh [options]
   --bundle DIR      check the programs of a folder made by launch/bundle.sh
   --build DIR       check those of a build (default: build; in a bundle: the bundle)
   --out DIR         folder for logs, runs and the table (default: gpu_check)
-  --budget SECONDS  for all stages together (default: no limit); what does not fit is skipped, and said
+  --archive FILE    put logs, table and chosen plans into this archive (.tar.xz, .tar.gz, .tar) too; where it is there
+                    already, its plans are used
+  --budget SECONDS  for all stages together (default: no limit); a stage starts only with its whole limit left, the
+                    others are listed as not run
   --only NAMES      these stages alone, by commas: a name, or the first part of names (reference,ops,bench)
   --skip NAMES      all but these
   --data FOLDER     pictures for the stage cifar, which trains until the budget's end and goes on at the next call
@@ -53,6 +56,7 @@ cifar                    0  training on --data, as long as the budget allows
 build=
 bundle=
 out=gpu_check
+archive=
 budget=0
 only=
 skip=
@@ -64,11 +68,11 @@ stage=
 given=("$@")
 while [ $# -gt 0 ]; do
   case $1 in
-    --bundle | --build | --out | --budget | --only | --skip | --data | --config | --device | --stage)
+    --bundle | --build | --out | --archive | --budget | --only | --skip | --data | --config | --device | --stage)
       [ $# -ge 2 ] || { echo "gpu_check.sh: $1 wants a value" >&2; exit 2; }
       case $1 in
-        --bundle) bundle=$2 ;; --build) build=$2 ;; --out) out=$2 ;; --budget) budget=$2 ;; --only) only=$2 ;;
-        --skip) skip=$2 ;; --data) data=$2 ;; --config) config=$2 ;; --device) device=$2 ;;
+        --bundle) bundle=$2 ;; --build) build=$2 ;; --out) out=$2 ;; --archive) archive=$2 ;;
+        --budget) budget=$2 ;; --only) only=$2 ;; --skip) skip=$2 ;; --data) data=$2 ;; --config) config=$2 ;; --device) device=$2 ;;
         --stage) stage=$2 ;; # the script calls itself with it, so that `timeout` can end a stage with all it started
       esac
       shift ;;
@@ -105,6 +109,8 @@ done
 
 if [ -z "$build$bundle" ] && [ -x "$root/run.sh" ]; then
   bundle=$root
+elif [ -z "$build$bundle" ]; then
+  bundle=${TESKD_BUNDLE:-} # run.sh with a script of another place
 fi
 if [ -n "$bundle" ] && [ -z "${TESKD_BUNDLE:-}" ]; then
   exec "$bundle/run.sh" "$bundle/launch/gpu_check.sh" "${given[@]}" # comes back here, with the programs' environment
@@ -325,19 +331,52 @@ rows=$out/rows.txt
 : >"$rows"
 failed=0
 unfinished=
+least_without_limit=60 # seconds of the budget, for a stage that takes all that is left
 
 print_table() {
   {
     printf '%-25s %-8s %8s  %s\n' stage result seconds figure
     cat "$rows"
-    [ -z "$unfinished" ] || printf 'did not run, no time was left: --only %s\n' "${unfinished#,}"
+    [ -z "$unfinished" ] || printf 'not run, too little time was left: --only %s\n' "${unfinished#,}"
   } | tee "$out/table.txt"
 }
+
+# ---- the archive: gpu_check/ with the files of $out that are no runs, and gpu_check/plans ----
+
+# The programs keep their plans in $out/plans, where those of an archive are put first.
+take_plans() {
+  export XDG_CACHE_HOME=$out/plans
+  mkdir -p "$XDG_CACHE_HOME"
+  [ -e "$archive" ] || return 0
+  local names
+  names=$(tar -taf "$archive") || fail_usage "--archive: $archive cannot be read"
+  ! grep -q '^gpu_check/plans/' <<<"$names" ||
+    tar -xaf "$archive" -C "$out" --strip-components=1 gpu_check/plans ||
+    fail_usage "--archive: the plans in $archive cannot be read"
+}
+
+write_archive() {
+  local part=${archive%/*}/.$$.${archive##*/}
+  (cd "$out" && find . -type f \( -not -path './*/*' -o -path './plans/*' -o -path ./cifar/metrics.jsonl \) -print0) |
+    tar -caf "$part" -C "$out" --null -T - --transform 's,^\.,gpu_check,' && mv "$part" "$archive" && return
+  rm -f "$part"
+  echo "gpu_check.sh: $archive cannot be written" >&2
+  return 1
+}
+
+finish() {
+  print_table
+  if [ -n "$archive" ]; then
+    write_archive || failed=1
+  fi
+  exit $failed
+}
+
 child=
 stop() {
   [ -z "$child" ] || kill "$child"
-  print_table
-  exit 1
+  failed=1
+  finish
 }
 trap stop INT TERM
 
@@ -366,22 +405,27 @@ run_with_limit() {
   printf '%s: %s (%s s) %s\n' "$1" $result $((SECONDS - begin)) "$figure"
 }
 
+if [ -n "$archive" ]; then
+  [ -d "$(dirname "$archive")" ] || fail_usage "--archive: there is no folder $(dirname "$archive")"
+  archive=$(cd "$(dirname "$archive")" && pwd)/$(basename "$archive")
+  take_plans
+fi
+
 while read -r name limit what <&3; do
   if [ -z "$name" ] || ! wanted "$name"; then
     continue
   fi
-  left=$((budget > 0 ? budget - SECONDS : 0))
-  if [ "$budget" -gt 0 ] && [ $left -lt 10 ]; then
-    add_row "$name" skipped 0 "no time left"
+  left=$((budget - SECONDS))
+  if [ "$budget" -gt 0 ] && [ $left -lt $((limit > 0 ? limit : least_without_limit)) ]; then
+    add_row "$name" 'not run' 0 "$((left > 0 ? left : 0)) s were left"
     unfinished+=,$name
     continue
   fi
-  if [ "$budget" -gt 0 ] && { [ "$limit" -eq 0 ] || [ $left -lt "$limit" ]; }; then
+  if [ "$budget" -gt 0 ] && [ "$limit" -eq 0 ]; then
     limit=$left
   fi
   run_with_limit "$name" "$limit"
 done 3<<<"$stages"
 
 echo
-print_table
-exit $failed
+finish
