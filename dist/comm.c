@@ -3,6 +3,7 @@
 #include "comm_internal.h"
 
 #include "base/error.h"
+#include "clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,15 +27,40 @@ static bool launcher_started_us(void)
     return false;
 }
 
-/* Each task of a wrong launch would train alone and write over the others' files. */
-static int refuse_lonely_task(void)
+static long number_in(const char *variable, long otherwise)
 {
-    const char *text = getenv("SLURM_NTASKS");
-    long tasks = text ? strtol(text, NULL, 10) : 1;
-    CHECK(tasks <= 1, ERROR_USAGE,
-          "Slurm has %ld tasks for this job (SLURM_NTASKS), but this process finds itself the only rank: launch with "
-          "`srun --mpi=pmix` or `mpirun` (on purpose alone: `srun --ntasks=1 --mpi=pmix`)",
-          tasks);
+    const char *text = getenv(variable);
+    return text && *text ? strtol(text, NULL, 10) : otherwise;
+}
+
+int comm_expected_rank(void)
+{
+    static const char *const rank[] = {"OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK"};
+    for (size_t i = 0; i < sizeof rank / sizeof *rank; i++)
+        if (getenv(rank[i]))
+            return (int)number_in(rank[i], 0);
+    return 0;
+}
+
+/* What says how many processes were started together. SLURM_NTASKS does not: a batch script, which no step started, has
+ * it too. */
+int comm_refuse_lonely(const comm *c)
+{
+    static const struct {
+        const char *variable, *launcher, *advice;
+    } marks[] = {
+        {"OMPI_COMM_WORLD_SIZE", "mpirun", "take the mpirun of the MPI library that `teskd info` names"},
+        {"PMI_SIZE", "the launcher",
+         "take the mpirun of the MPI library that `teskd info` names, or `srun --mpi=pmix`"},
+        {"SLURM_STEP_NUM_TASKS", "srun", "launch with `srun --mpi=pmix`, or with `mpirun` in the batch script"}};
+    for (size_t i = 0; c->info.size == 1 && i < sizeof marks / sizeof *marks; i++) {
+        long started = number_in(marks[i].variable, 1);
+        CHECK(
+            started <= 1, ERROR_USAGE,
+            "%s started %ld processes (%s), but this one finds itself the only rank, and each would do the whole work: "
+            "%s (on purpose alone: unset %s)",
+            marks[i].launcher, started, marks[i].variable, marks[i].advice, marks[i].variable);
+    }
     return 0;
 }
 
@@ -42,17 +68,7 @@ int comm_open(comm **out, const comm_limits *limits)
 {
     static const comm_limits usual = {.patience_seconds = COMM_PATIENCE_SECONDS, .grace_seconds = COMM_GRACE_SECONDS};
     *out = NULL;
-    if (!launcher_started_us()) {
-        TRY(refuse_lonely_task());
-        return comm_open_self(out);
-    }
-    TRY(comm_open_mpi(out, limits ? limits : &usual));
-    int status = (*out)->info.size == 1 ? refuse_lonely_task() : 0;
-    if (status < 0) {
-        comm_close(*out);
-        *out = NULL;
-    }
-    return status;
+    return launcher_started_us() ? comm_open_mpi(out, limits ? limits : &usual) : comm_open_self(out);
 }
 
 const comm_info *comm_describe(const comm *c)
@@ -171,6 +187,21 @@ void comm_abort(comm *c, int code)
     if (message_is_agreed(c) && c->agreed_rank != c->info.rank)
         c->ops->await_abort(c);
     c->ops->abort(c, text);
+}
+
+bool comm_leave_early(comm *c, int code)
+{
+    enum { RANKS = 10, STEP_US = 20000 };
+    int rank = c->info.rank;
+    char text[COMM_TEXT_BYTES];
+    clock_sleep_us((long)STEP_US * (rank < RANKS ? rank : RANKS));
+    if (c->ops->peer_failed(c))
+        return false;
+    if (c->info.size > 1)
+        error_prefix(code, "rank %d on %s", rank, c->info.host);
+    snprintf(text, sizeof text, "%s", error_message());
+    c->ops->abort(c, text);
+    return true;
 }
 
 void comm_leave_thread(comm *c)

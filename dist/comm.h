@@ -65,11 +65,17 @@ typedef struct {
 } comm_limits;
 
 /* Opens MPI when a launcher (mpirun, srun --mpi=pmix) started this process, else a communicator of one rank that needs
- * no MPI daemon. Only once in a process. A process that finds itself alone in a Slurm job of several tasks
- * (SLURM_NTASKS > 1) is refused with ERROR_USAGE and a message that says how to launch. When opening fails for any
- * rank, it fails for all with the same message; end the process without MPI then. `limits` NULL: the numbers
- * above, and no last resort. */
+ * no MPI daemon. Only once in a process. When opening fails for any rank, it fails for all with the same message; end
+ * the process without MPI then. `limits` NULL: the numbers above, and no last resort. */
 int comm_open(comm **out, const comm_limits *limits);
+
+/* The rank that the launcher's environment gives this process, for what has to be said before MPI is open; 0 without
+ * one. */
+int comm_expected_rank(void);
+
+/* ERROR_USAGE, with how to launch, where this is the only rank though a launcher started several processes: each would
+ * do the whole work, and write over the others' files. */
+int comm_refuse_lonely(const comm *c);
 
 /* A communicator of one rank, always. */
 int comm_open_self(comm **out);
@@ -116,6 +122,11 @@ void comm_sign_error(const comm *c, int code);
  * spoken. MPI is left as it is: only _exit may follow. Comes before whatever may take long or for ever, such as closing
  * a GPU: until then the peers wait. */
 void comm_abort(comm *c, int code);
+
+/* The end of a rank that has had no part in anything yet, from another thread than the main one, which may be anywhere:
+ * tells the peers as comm_abort does. Returns whether this rank has to speak: no peer did before, the lowest rank
+ * first where all are ended at once. Only _exit may follow. */
+bool comm_leave_early(comm *c, int code);
 
 /* Notes that a thread is left which cannot be ended, and asks for that note. Exit handlers would take away what it
  * works on: the process must end by _exit then. */

@@ -53,7 +53,7 @@ struct control {
     const rank_place *place;
     comm_limits limits;
     pthread_t thread;
-    bool running; /* main thread's */
+    atomic_bool running; /* whoever takes it away ends the watchdog */
     int wake;
 
     atomic_bool failed;
@@ -342,7 +342,7 @@ int control_await_failure(const control *ctl, int ms)
 
 void control_leave(control *ctl, const char *failure)
 {
-    if (!ctl->running)
+    if (!atomic_exchange(&ctl->running, false))
         return;
     if (failure) {
         snprintf(ctl->last_words, sizeof ctl->last_words, "%s", failure);
@@ -354,7 +354,6 @@ void control_leave(control *ctl, const char *failure)
         /* cannot fail on a fresh eventfd; the watchdog would look again at its next heartbeat */
     }
     pthread_join(ctl->thread, NULL);
-    ctl->running = false;
 }
 
 void control_close(control *ctl)

@@ -2,10 +2,16 @@
  * Exit codes: 0, 1 for a failed run, 2 for wrong usage or settings, 75 when a signal stopped the training. */
 #include "base/error.h"
 #include "train/commands.h"
+#include "train/stop.h"
 #include "train/threads.h"
 
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static const command *const commands[] = {&command_train, &command_eval,      &command_export, &command_import,
@@ -45,11 +51,20 @@ static const command *find_command(const char *name)
 }
 
 /* `teskd --config F` and every other option without a command is training. */
+static bool is_named(char **argv)
+{
+    return argv[1][0] != '-';
+}
+
+static const command *chosen_command(char **argv)
+{
+    return is_named(argv) ? find_command(argv[1]) : &command_train;
+}
+
 static int run_command(int argc, char **argv, logger *log, comm *ranks)
 {
-    bool named = argc > 1 && argv[1][0] != '-';
-    const command *c = named ? find_command(argv[1]) : &command_train;
-    bool first = comm_describe(ranks)->rank == 0;
+    bool named = is_named(argv), first = comm_describe(ranks)->rank == 0;
+    const command *c = chosen_command(argv);
     if (!c)
         return comm_agree(ranks, error_set(ERROR_USAGE, "there is no command \"%s\"; see teskd --help", argv[1]));
     static char train_name[] = "train";
@@ -95,36 +110,100 @@ static void end_process(const char *message)
     _exit(1);
 }
 
+/* Ranks that do not know of each other yet cannot agree on who speaks: two do, since the signal may be the launcher's,
+ * after the death of one. It reads for as long as a rank lives. */
+static void end_before_ranks(const char *signal)
+{
+    static const struct timespec reading = {.tv_nsec = 200000000};
+    if (comm_expected_rank() <= 1)
+        fprintf(stderr,
+                "teskd: rank %d: stopped by %s while MPI was being opened, by somebody or by the launcher after the "
+                "death of another rank; start it again as it was\n",
+                comm_expected_rank(), signal);
+    nanosleep(&reading, NULL);
+}
+
+/* What ends a training that a signal reaches before its first step; called from another thread. */
+static void end_before_start(void *context, const char *signal)
+{
+    comm *ranks = atomic_load((_Atomic(comm *) *)context);
+    error_set(ERROR_STOPPED, "stopped by %s before the first step; start it again as it was", signal);
+    if (!ranks)
+        end_before_ranks(signal);
+    else if (comm_leave_early(ranks, ERROR_STOPPED))
+        fprintf(stderr, "teskd: %s\n", error_message());
+    _exit(exit_code(ERROR_STOPPED));
+}
+
+/* A file that is opened later must not take the place of a standard one that was closed: the log would go there. */
+static bool fill_standard_files(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return false;
+    return true;
+}
+
+/* A write that fails says so by its error: a pipe without a reader, a file at its size limit. */
+static void take_errors_for_signals(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGXFSZ, SIG_IGN);
+}
+
+/* What is printed at once is written at once, so that the reason of a failed write is known (base/log.c). */
+static void widen_output(void)
+{
+    static char buffer[1 << 16];
+    if (isatty(STDOUT_FILENO) != 1)
+        setvbuf(stdout, buffer, _IOFBF, sizeof buffer);
+}
+
 /* Exit handlers must not run beside a thread that cannot be ended. */
 static int end_in_order(comm *ranks)
 {
     bool has_left_thread = comm_has_left_thread(ranks);
     comm_close(ranks);
-    int code = fflush(stdout) == 0 ? 0 : 1;
     if (has_left_thread)
-        _exit(code);
-    return code;
+        _exit(0);
+    return 0;
 }
 
 int main(int argc, char **argv)
 {
+    static _Atomic(comm *) opened; /* for another thread */
+    const comm_limits limits = {COMM_PATIENCE_SECONDS, COMM_GRACE_SECONDS, end_process};
     comm *ranks;
     logger log;
-    threads_wait_briefly(argv);
+    if (!fill_standard_files()) {
+        fprintf(stderr, "teskd: /dev/null, for a standard file that is closed: %s\n", strerror(errno));
+        return 1;
+    }
+    take_errors_for_signals();
+    widen_output();
     if (argc < 2) {
         print_usage(stderr);
         return 2;
     }
-    const comm_limits limits = {COMM_PATIENCE_SECONDS, COMM_GRACE_SECONDS, end_process};
-    int status = comm_open(&ranks, &limits);
+    const command *c = chosen_command(argv);
+    if (c && c->stops)
+        stop_block();
+    threads_wait_briefly(argv);
+    int status = c && c->stops ? stop_listen(end_before_start, &opened) : 0;
+    if (status == 0)
+        status = comm_open(&ranks, &limits);
     if (status < 0) {
         fprintf(stderr, "teskd: %s\n", error_message());
         return exit_code(status);
     }
+    atomic_store(&opened, ranks);
     const comm_info *info = comm_describe(ranks);
     log_open(&log, info->rank, info->size, info->host);
     status = run_command(argc, argv, &log, ranks);
-    log_close(&log);
+    stop_heed(); /* it ends by itself from here */
+    int written = log_close(&log);
+    if (status == 0)
+        status = comm_agree(ranks, written);
     if (status == 0)
         return end_in_order(ranks);
     if (!comm_peer_failed(ranks)) {
@@ -132,6 +211,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "teskd: %s\n", error_message());
     }
     comm_abort(ranks, status);
-    fflush(stdout);
     _exit(exit_code(status));
 }

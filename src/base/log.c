@@ -1,7 +1,10 @@
-/* Owns the live line of the terminal. Invariant: whatever is written, a live line is cleared before it, under the lock
- * of `out`, which also guards `live`. Threads: any. */
+/* Owns the live line of the terminal, and the note whether the output was written. Invariant: whatever is written, a
+ * live line is cleared before it, under the lock of `out`, which also guards `live` and `error`. Threads: any. */
 #include "base/log.h"
 
+#include "base/error.h"
+
+#include <errno.h>
 #include <stdarg.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -19,6 +22,13 @@ void log_open(logger *log, int rank, int size, const char *host)
     log->rank = rank;
     log->size = size;
     snprintf(log->host, sizeof log->host, "%s", host);
+}
+
+/* What failed is only known now: the stream drops what it could not write. Under the lock of `out`. */
+static void write_out(logger *log)
+{
+    if (fflush(log->out) != 0 && log->error == 0)
+        log->error = errno;
 }
 
 /* Under the lock of `out`. */
@@ -40,7 +50,7 @@ void log_info(logger *log, const char *format, ...)
     vfprintf(log->out, format, args);
     va_end(args);
     fputc('\n', log->out);
-    fflush(log->out); /* a batch system's file should show it now */
+    write_out(log); /* a batch system's file should show it now */
     funlockfile(log->out);
 }
 
@@ -65,7 +75,7 @@ void log_live(logger *log, const char *format, ...)
     flockfile(log->out);
     clear_live(log);
     fprintf(log->out, "%.*s", terminal_columns(log->out) - 1, line);
-    fflush(log->out);
+    write_out(log);
     log->live = true;
     funlockfile(log->out);
 }
@@ -78,7 +88,7 @@ static void complain(logger *log, const char *kind, const char *format, va_list 
         snprintf(where, sizeof where, "rank %d on %s: ", log->rank, log->host);
     flockfile(log->out);
     clear_live(log);
-    fflush(log->out);
+    write_out(log);
     fprintf(log->err, "teskd: %s%s%s\n", kind, where, line);
     fflush(log->err);
     funlockfile(log->out);
@@ -100,10 +110,20 @@ void log_error(logger *log, const char *format, ...)
     va_end(args);
 }
 
-void log_close(logger *log)
+void log_is_note(logger *log)
+{
+    log->is_note = true;
+}
+
+int log_close(logger *log)
 {
     flockfile(log->out);
     clear_live(log);
-    fflush(log->out);
+    write_out(log);
+    bool failed = log->error != 0 || ferror(log->out);
     funlockfile(log->out);
+    if (!failed || log->is_note || log->error == EPIPE)
+        return 0;
+    return error_set(ERROR_FILE, "standard output: cannot be written%s%s", log->error ? ": " : "",
+                     log->error ? strerror(log->error) : "");
 }

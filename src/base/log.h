@@ -14,6 +14,8 @@ typedef struct {
     bool live;       /* a live line stands on the terminal */
     int rank, size;
     char host[64];
+    int error;    /* errno of the first write to `out` that failed, or 0 */
+    bool is_note; /* the output is only the running commentary of a work that leaves files */
 } logger;
 
 /* Says nothing yet. `host` is copied. */
@@ -29,7 +31,11 @@ void log_live(logger *log, const char *format, ...) __attribute__((format(printf
 void log_warning(logger *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 void log_error(logger *log, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Clears a live line. */
-void log_close(logger *log);
+/* From now on it is no failure that `out` cannot be written. */
+void log_is_note(logger *log);
+
+/* Clears a live line and writes out what is left. ERROR_FILE, with the reason, when something that was printed to
+ * `out`, here or by others, could not be written; a pipe whose reader has gone is none: it had read enough. */
+int log_close(logger *log);
 
 #endif

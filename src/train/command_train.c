@@ -29,6 +29,8 @@ static int run(const options *o, logger *log, comm *ranks)
     experiment e;
     if (o->print_config)
         return print_settings(o, ranks);
+    if (!o->dry_run)
+        TRY(comm_refuse_lonely(ranks));
     bool needs_data = !o->dry_run || o->config.data.path[0];
     int status =
         experiment_open(&e, &o->config, log, ranks, (needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE) | WILL_TRAIN);
@@ -43,5 +45,6 @@ const command command_train = {
     .usage = "",
     .options = OPTION_RESUME | OPTION_DRY_RUN | OPTION_PRINT_CONFIG | OPTION_DUMP_GRAPH | OPTION_DEVICE,
     .uses_settings = true,
+    .stops = true,
     .run = run,
 };

@@ -1,34 +1,119 @@
-/* Owns the note that a signal leaves and the stack that it is taken on: the only globals of the program, as handlers
- * cannot be given anything else. */
+/* Owns the note that a signal leaves: with what belongs to it, the only mutable globals of the program, since a signal
+ * belongs to the process.
+ * Invariant: the signals are blocked in every thread, and one thread waits for them. There is no handler: generated
+ * matrix kernels (oneDNN 2.6) let the stack pointer point into their buffers, and a handler on such a stack would
+ * overwrite the heap. Threads: stop_block comes before all others; the rest any. */
 #include "train/stop.h"
+#include "base/error.h"
 
+#include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <stddef.h>
+#include <string.h>
+#include <time.h>
 
-enum { STACK_BYTES = 1 << 16 }; /* the registers alone take up to 12 KiB */
+static const struct {
+    int number;
+    const char *name;
+} asking[] = {{SIGTERM, "SIGTERM"}, {SIGINT, "SIGINT"},   {SIGHUP, "SIGHUP"},
+              {SIGUSR1, "SIGUSR1"}, {SIGUSR2, "SIGUSR2"}, {SIGXCPU, "SIGXCPU"}};
+enum { SIGNALS = sizeof asking / sizeof asking[0], TICK_MS = 50 };
 
-static volatile sig_atomic_t received;
-static char handler_stack[STACK_BYTES];
+/* mpirun kills a second after SIGTERM: the message has to be out before. */
+static const double REPEAT_SECONDS = 1.0, UNHEEDED_SECONDS = 0.4;
 
-static void take_note(int number)
+static sigset_t listened;
+static void (*end_unheeded)(void *context, const char *signal);
+static void *end_context;
+static atomic_int received;
+static atomic_bool heeded;
+
+static double seconds(void)
 {
-    received = number;
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
-/* A stack of its own for the handler: generated matrix kernels (oneDNN 2.6) let the stack pointer point into their
- * buffers, and a handler on it would overwrite the heap. */
-void stop_listen(void)
+static void end_as_usual(int number)
 {
-    static const int signals[] = {SIGTERM, SIGINT, SIGUSR2};
-    const stack_t stack = {.ss_sp = handler_stack, .ss_size = sizeof handler_stack};
-    struct sigaction action = {.sa_handler = take_note, .sa_flags = (int)SA_RESETHAND | SA_RESTART};
-    if (sigaltstack(&stack, NULL) == 0)
-        action.sa_flags |= SA_ONSTACK;
-    for (size_t i = 0; i < sizeof signals / sizeof signals[0]; i++)
-        sigaction(signals[i], &action, NULL);
+    sigset_t one;
+    sigemptyset(&one);
+    sigaddset(&one, number);
+    signal(number, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &one, NULL);
+    raise(number);
+}
+
+/* The next signal, or after a while 0 where somebody has to be watched. */
+static int next_signal(bool watches)
+{
+    static const struct timespec tick = {.tv_nsec = TICK_MS * 1000000L};
+    int number = watches ? sigtimedwait(&listened, NULL, &tick) : sigwaitinfo(&listened, NULL);
+    return number > 0 ? number : 0;
+}
+
+static void *take_signals(void *unused)
+{
+    double first = 0;
+    (void)unused;
+    for (;;) {
+        int number = next_signal(atomic_load(&received) && !atomic_load(&heeded));
+        double now = seconds();
+        if (!atomic_load(&received)) {
+            first = now;
+            atomic_store(&received, number);
+        } else if ((number == SIGINT || number == SIGTERM) && now - first > REPEAT_SECONDS) {
+            end_as_usual(number);
+        }
+        if (atomic_load(&received) && !atomic_load(&heeded) && now - first > UNHEEDED_SECONDS)
+            end_unheeded(end_context, stop_signal_name(atomic_load(&received)));
+    }
+    return NULL;
+}
+
+static bool is_ignored(int number)
+{
+    struct sigaction now;
+    return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
+}
+
+void stop_block(void)
+{
+    sigemptyset(&listened);
+    for (int i = 0; i < SIGNALS; i++)
+        if (asking[i].number != SIGHUP || !is_ignored(SIGHUP))
+            sigaddset(&listened, asking[i].number);
+    pthread_sigmask(SIG_BLOCK, &listened, NULL);
+}
+
+int stop_listen(void (*end)(void *context, const char *signal), void *context)
+{
+    pthread_t thread;
+    end_unheeded = end;
+    end_context = context;
+    int error = pthread_create(&thread, NULL, take_signals, NULL);
+    CHECK(error == 0, ERROR_INTERNAL, "no thread to wait for signals: %s", strerror(error));
+    pthread_detach(thread);
+    return 0;
+}
+
+void stop_heed(void)
+{
+    atomic_store(&heeded, true);
 }
 
 int stop_signal(void)
 {
-    return received;
+    return atomic_load(&received);
+}
+
+const char *stop_signal_name(int number)
+{
+    for (int i = 0; i < SIGNALS; i++)
+        if (asking[i].number == number)
+            return asking[i].name;
+    return "a signal";
 }

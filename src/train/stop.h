@@ -1,11 +1,27 @@
-/* A polite end: SIGTERM, SIGINT and SIGUSR2 ask the training to stop after the step it is in. */
+/* A polite end: SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the training to stop after the step it is in.
+ */
 #ifndef TESKD_TRAIN_STOP_H
 #define TESKD_TRAIN_STOP_H
 
-/* From now on the signals only leave a note; a second one of the same kind ends the process as usual. */
-void stop_listen(void);
+/* First of all, before any other thread starts: from now on these signals wait, also for the program that this one may
+ * become by exec. A SIGHUP that was ignored stays so (nohup). */
+void stop_block(void);
 
-/* The number of the signal that came, or 0. */
+/* Comes after stop_block: from now on the signals leave a note. A SIGINT or SIGTERM that comes more than a second after
+ * the first signal ends the process as usual; sooner, it is the same request sent twice, as `timeout` and terminals do.
+ *
+ * Until stop_heed is called nobody looks at the note: a moment after a signal `end` is called, from a thread of
+ * its own, with `context` and the signal's name, and has to end the process. Returns 0, or ERROR_INTERNAL where no
+ * thread can be had. */
+int stop_listen(void (*end)(void *context, const char *signal), void *context);
+
+/* From now on the main thread looks at stop_signal. */
+void stop_heed(void);
+
+/* The number of the first signal that came, or 0. Any thread. */
 int stop_signal(void);
+
+/* "SIGTERM" and so on, of a number that stop_signal gave. */
+const char *stop_signal_name(int number);
 
 #endif

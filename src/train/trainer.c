@@ -9,6 +9,7 @@
 #include "train/report.h"
 #include "train/schedule.h"
 #include "train/stop.h"
+#include "train/stop_file.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,6 +17,7 @@
 #include <unistd.h>
 
 static const double live_seconds = 0.5;
+enum { STOP_TEXT_BYTES = 512 };
 
 typedef struct {
     experiment *e;
@@ -30,6 +32,7 @@ typedef struct {
     comm_request vote;    /* on whether to stop; under way where `votes` */
     int64_t stop_votes;
     bool votes, stops;
+    bool trained; /* in this process */
 } trainer;
 
 static int open_output(trainer *t)
@@ -41,6 +44,7 @@ static int open_output(trainer *t)
     int status = make_folders(dir);
     if (status < 0)
         return error_prefix(status, "output.dir");
+    TRY(stop_file_remove(dir));
     snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
     return json_open(&t->json, path);
 }
@@ -96,6 +100,7 @@ static int run_step(trainer *t, double *lr)
     int64_t parts = experiment_parts(t->e, t->at.step);
     for (int64_t part = 0; part < parts; part++)
         TRY(run_part(t, *lr));
+    t->trained = true;
     t->at.step++;
     t->at.steps_done++;
     return 0;
@@ -259,18 +264,46 @@ static bool is_finished(const trainer *t)
     return t->at.epoch >= t->e->config.train.epochs || is_last_step(t);
 }
 
+/* A signal may just have come, while the run was being opened. */
+static int vote_before_start(trainer *t)
+{
+    stop_heed();
+    TRY(vote_on_stop(t));
+    return count_votes(t);
+}
+
+/* Who got the signal says so. What was trained has been saved. */
+static int end_stopped(trainer *t)
+{
+    experiment *e = t->e;
+    const char *name = stop_signal_name(stop_signal());
+    int status = 0;
+    if (stop_signal() != 0 && t->trained)
+        status = error_set(ERROR_STOPPED, "stopped by %s in epoch %lld after step %lld; --resume auto goes on", name,
+                           (long long)t->at.epoch + 1, (long long)t->at.step);
+    else if (stop_signal() != 0)
+        status = error_set(ERROR_STOPPED, "stopped by %s before the first step; start it again as it was", name);
+    status = comm_agree(e->ranks, status);
+    if (status == ERROR_STOPPED && e->info->rank == 0) {
+        char text[STOP_TEXT_BYTES];
+        snprintf(text, sizeof text, "%s", error_message());
+        if (stop_file_write(e->config.output.dir, text) < 0)
+            log_warning(e->log, "%s", error_message());
+        error_set(status, "%s", text);
+    }
+    return status;
+}
+
 static int run_epochs(trainer *t)
 {
+    TRY(vote_before_start(t));
     while (!is_finished(t) && !t->stops) {
         TRY(run_epoch_steps(t));
         if (t->at.step == t->steps)
             TRY(finish_epoch(t));
     }
     if (!is_finished(t))
-        return comm_agree(t->e->ranks,
-                          error_set(ERROR_STOPPED,
-                                    "stopped by a signal in epoch %lld after step %lld; --resume auto goes on",
-                                    (long long)t->at.epoch + 1, (long long)t->at.step));
+        return end_stopped(t);
     TRY(count_votes(t)); /* before the communicator goes */
     say_where(t);
     return 0;
@@ -279,7 +312,7 @@ static int run_epochs(trainer *t)
 int train(experiment *e, const char *resume)
 {
     trainer t = {.e = e, .steps = experiment_steps(e)};
-    stop_listen();
+    log_is_note(e->log);
     int status = open_all(&t, resume);
     if (status == 0)
         status = run_epochs(&t);
