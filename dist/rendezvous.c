@@ -1,5 +1,10 @@
 /* Owns sockets only until they are handed over. Invariant: a socket that is handed over is non-blocking, closed on
- * exec, and its other end has shown the invitation's token. Threads: main thread, while the communicator opens. */
+ * exec, and its other end has shown the invitation's token. Threads: main thread, while the communicator opens.
+ *
+ * A rank connects and greets, rank 0 greets back, and the rank greets once more: rank 0 counts only who has heard the
+ * answer, for one that gave up waiting for it comes again. Nobody waits for one connection: rank 0 listens to all
+ * newcomers together, and a rank tries all addresses of rank 0 together, since a stranger at either end may say
+ * nothing, or too little. */
 #include "rendezvous.h"
 
 #include "base/error.h"
@@ -19,12 +24,20 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { OPEN_SECONDS = 30, CONNECT_MS = 3000, HELLO_MS = 2000, WELCOME_MS = 6000, RETRY_US = 100000 };
+enum { OPEN_SECONDS = 30, NEWCOMERS = 256, TRIES = RENDEZVOUS_ADDRESSES + 1, RETRY_MS = 100 };
 
 typedef struct {
     uint8_t token[RENDEZVOUS_TOKEN_BYTES];
     uint32_t rank; /* of the sender, in network byte order */
 } greeting;
+
+/* A connection that is not known to be a rank's yet. */
+typedef struct {
+    int fd;   /* -1: none */
+    int rank; /* rank 0's: who greeted; 0 before */
+    size_t have;
+    greeting inbox;
+} newcomer;
 
 static void list_addresses(rendezvous_invite *invite)
 {
@@ -71,25 +84,32 @@ static bool send_greeting(int fd, const rendezvous_invite *invite, int rank)
     return send(fd, &hello, sizeof hello, MSG_NOSIGNAL) == (ssize_t)sizeof hello;
 }
 
-/* The rank of a greeting with the right token, -1 when none has come in time. */
-static int receive_greeting(int fd, const rendezvous_invite *invite, int within_ms)
+static void turn_away(newcomer *n)
 {
-    greeting hello;
-    size_t have = 0;
-    double deadline = clock_seconds() + within_ms / 1000.0;
-    while (have < sizeof hello) {
-        struct pollfd waiting = {.fd = fd, .events = POLLIN};
-        int left_ms = (int)((deadline - clock_seconds()) * 1000.0);
-        if (left_ms <= 0 || poll(&waiting, 1, left_ms) <= 0)
-            return -1;
-        ssize_t got = recv(fd, (char *)&hello + have, sizeof hello - have, 0);
-        if (got <= 0)
-            return -1;
-        have += (size_t)got;
-    }
-    if (memcmp(hello.token, invite->token, sizeof hello.token) != 0)
+    if (n->fd >= 0)
+        close(n->fd);
+    *n = (newcomer){.fd = -1};
+}
+
+/* Takes what has arrived. The rank of a whole greeting with the right token; -1 while it is not whole; -2 for anything
+ * else, with errno set. */
+static int receive_greeting(newcomer *n, const rendezvous_invite *invite)
+{
+    ssize_t got = recv(n->fd, (char *)&n->inbox + n->have, sizeof n->inbox - n->have, 0);
+    if (got < 0 && (errno == EAGAIN || errno == EINTR))
         return -1;
-    return (int)ntohl(hello.rank);
+    if (got <= 0) {
+        errno = got < 0 ? errno : ECONNRESET;
+        return -2;
+    }
+    n->have += (size_t)got;
+    errno = EPROTO;
+    if (memcmp(n->inbox.token, invite->token, n->have < sizeof invite->token ? n->have : sizeof invite->token) != 0)
+        return -2;
+    if (n->have < sizeof n->inbox)
+        return -1;
+    n->have = 0;
+    return (int)(ntohl(n->inbox.rank) & INT32_MAX);
 }
 
 /* Small frames must leave at once: a failure's news is one of them. */
@@ -119,71 +139,168 @@ static int missing_ranks(const rank_place *place, int size, const int *fd)
                      missing, size, place[0].host, OPEN_SECONDS, list);
 }
 
+typedef struct {
+    const rendezvous_invite *invite;
+    int listener, size, joined; /* joined: ranks, with rank 0 */
+    int *fd;
+    newcomer newcomers[NEWCOMERS]; /* the oldest first */
+    struct pollfd polled[NEWCOMERS + 1];
+} reception;
+
+/* Where there are too many, the one that has been there longest goes: a rank would have been done, or comes again. */
+static void let_in(reception *r)
+{
+    int one = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), free_place = 0;
+    bool no_file = one < 0 && (errno == EMFILE || errno == ENFILE);
+    while (free_place < NEWCOMERS && r->newcomers[free_place].fd >= 0)
+        free_place++;
+    if (free_place == NEWCOMERS || (no_file && free_place > 0)) {
+        turn_away(&r->newcomers[0]);
+        memmove(&r->newcomers[0], &r->newcomers[1], sizeof r->newcomers - sizeof r->newcomers[0]);
+        r->newcomers[NEWCOMERS - 1].fd = -1;
+        free_place--;
+    }
+    if (one >= 0)
+        r->newcomers[free_place] = (newcomer){.fd = one};
+}
+
+/* A rank that comes twice gave up on an earlier connection: its newest counts. */
+static void join(reception *r, newcomer *n)
+{
+    if (r->fd[n->rank] >= 0)
+        close(r->fd[n->rank]);
+    else
+        r->joined++;
+    send_at_once(n->fd);
+    r->fd[n->rank] = n->fd;
+    n->fd = -1;
+}
+
+static void listen_to(reception *r, newcomer *n)
+{
+    int rank = receive_greeting(n, r->invite);
+    if (rank == -1)
+        return;
+    bool is_rank = rank > 0 && rank < r->size && (n->rank == 0 || n->rank == rank);
+    if (is_rank && n->rank == rank) {
+        join(r, n);
+        return;
+    }
+    n->rank = rank;
+    if (!is_rank || !send_greeting(n->fd, r->invite, 0))
+        turn_away(n);
+}
+
+static void close_gaps(reception *r)
+{
+    int kept = 0;
+    for (int i = 0; i < NEWCOMERS; i++)
+        if (r->newcomers[i].fd >= 0)
+            r->newcomers[kept++] = r->newcomers[i];
+    while (kept < NEWCOMERS)
+        r->newcomers[kept++] = (newcomer){.fd = -1};
+}
+
+static void receive(reception *r, int timeout_ms)
+{
+    r->polled[0] = (struct pollfd){.fd = r->listener, .events = POLLIN};
+    for (int i = 0; i < NEWCOMERS; i++)
+        r->polled[i + 1] = (struct pollfd){.fd = r->newcomers[i].fd, .events = POLLIN};
+    if (poll(r->polled, NEWCOMERS + 1, timeout_ms) <= 0)
+        return;
+    for (int i = 0; i < NEWCOMERS; i++)
+        if (r->polled[i + 1].revents)
+            listen_to(r, &r->newcomers[i]);
+    close_gaps(r);
+    if (r->polled[0].revents)
+        let_in(r);
+}
+
 int rendezvous_accept(int listener, const rendezvous_invite *invite, const rank_place *place, int size, int *fd)
 {
-    for (int r = 0; r < size; r++)
-        fd[r] = -1;
-    double deadline = clock_seconds() + OPEN_SECONDS;
-    for (int joined = 1; joined < size;) {
-        struct pollfd waiting = {.fd = listener, .events = POLLIN};
-        int left_ms = (int)((deadline - clock_seconds()) * 1000.0);
-        if (left_ms <= 0)
-            return missing_ranks(place, size, fd);
-        if (poll(&waiting, 1, left_ms) <= 0)
-            continue;
-        int one = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (one < 0)
-            continue;
-        int rank = receive_greeting(one, invite, HELLO_MS);
-        if (rank < 1 || rank >= size || !send_greeting(one, invite, 0)) {
-            close(one);
-            continue;
-        }
-        /* A rank that gave up waiting for the answer has come back: its newest connection counts. */
-        if (fd[rank] >= 0)
-            close(fd[rank]);
-        else
-            joined++;
-        send_at_once(one);
-        fd[rank] = one;
+    reception r = {.invite = invite, .listener = listener, .size = size, .joined = 1, .fd = fd};
+    for (int i = 0; i < NEWCOMERS; i++)
+        r.newcomers[i].fd = -1;
+    for (int rank = 0; rank < size; rank++)
+        fd[rank] = -1;
+    double deadline = clock_seconds() + OPEN_SECONDS, left = OPEN_SECONDS;
+    while (r.joined < size && left > 0) {
+        receive(&r, 1 + (int)(left * 1000.0));
+        left = deadline - clock_seconds();
     }
-    return 0;
+    for (int i = 0; i < NEWCOMERS; i++)
+        turn_away(&r.newcomers[i]);
+    return r.joined < size ? missing_ranks(place, size, fd) : 0;
 }
 
-/* A connected socket, or -1 with errno set. */
-static int connect_within(uint32_t address, uint16_t port)
+/* One address of rank 0's. */
+typedef struct {
+    newcomer line; /* whose other end may be rank 0 */
+    struct sockaddr_in to;
+    bool greeted; /* connected, and said so */
+    double again; /* where there is no connection: when to make the next */
+} attempt;
+
+static void fail_attempt(attempt *a, int *error)
 {
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (fd < 0)
-        return -1;
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = address};
-    int error = connect(fd, (struct sockaddr *)&to, sizeof to) == 0 ? 0 : errno;
-    if (error == EINPROGRESS) {
-        struct pollfd waiting = {.fd = fd, .events = POLLOUT};
-        socklen_t bytes = sizeof error;
-        if (poll(&waiting, 1, CONNECT_MS) <= 0)
-            error = ETIMEDOUT;
-        else if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &bytes) != 0)
-            error = errno;
-    }
-    if (error == 0)
-        return fd;
-    close(fd);
+    *error = errno;
+    turn_away(&a->line);
+    a->greeted = false;
+    a->again = clock_seconds() + RETRY_MS / 1000.0;
+}
+
+static void start_attempt(attempt *a, int *error)
+{
+    a->line.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (a->line.fd < 0 || (connect(a->line.fd, (struct sockaddr *)&a->to, sizeof a->to) != 0 && errno != EINPROGRESS))
+        fail_attempt(a, error);
+}
+
+static bool is_connected(const attempt *a)
+{
+    int error = 0;
+    socklen_t bytes = sizeof error;
+    if (getsockopt(a->line.fd, SOL_SOCKET, SO_ERROR, &error, &bytes) != 0)
+        return false;
     errno = error;
-    return -1;
+    return error == 0;
 }
 
-static int join_at(uint32_t address, const rendezvous_invite *invite, int rank)
+/* Whether rank 0 has answered, and been told that it was heard. */
+static bool advance_attempt(attempt *a, const rendezvous_invite *invite, int rank, int *error)
 {
-    int fd = connect_within(address, invite->port);
-    if (fd < 0)
-        return -1;
-    if (send_greeting(fd, invite, rank) && receive_greeting(fd, invite, WELCOME_MS) == 0) {
-        send_at_once(fd);
-        return fd;
+    if (!a->greeted) {
+        a->greeted = is_connected(a) && send_greeting(a->line.fd, invite, rank);
+        if (!a->greeted)
+            fail_attempt(a, error);
+        return false;
     }
-    close(fd);
-    errno = EPROTO;
+    int answer = receive_greeting(&a->line, invite);
+    if (answer == 0 && send_greeting(a->line.fd, invite, rank))
+        return true;
+    if (answer != -1)
+        fail_attempt(a, error);
+    return false;
+}
+
+/* The socket of the first answer, or -1. */
+static int try_all(attempt *attempts, int n, const rendezvous_invite *invite, int rank, int *error)
+{
+    struct pollfd polled[TRIES];
+    for (int i = 0; i < n; i++) {
+        attempt *a = &attempts[i];
+        if (a->line.fd < 0 && clock_seconds() >= a->again)
+            start_attempt(a, error);
+        polled[i] = (struct pollfd){.fd = a->line.fd, .events = a->greeted ? POLLIN : POLLOUT};
+    }
+    if (poll(polled, (nfds_t)n, RETRY_MS) <= 0)
+        return -1;
+    for (int i = 0; i < n; i++)
+        if (polled[i].revents && advance_attempt(&attempts[i], invite, rank, error)) {
+            int fd = attempts[i].line.fd;
+            attempts[i].line.fd = -1;
+            return fd;
+        }
     return -1;
 }
 
@@ -203,22 +320,24 @@ static int unreachable(const uint32_t *address, uint32_t n, uint16_t port, int e
 
 int rendezvous_connect(const rendezvous_invite *invite, int rank, bool same_host)
 {
-    uint32_t address[RENDEZVOUS_ADDRESSES + 1], n = 0;
+    uint32_t address[TRIES];
+    attempt attempts[TRIES];
+    int n = 0, error = ETIMEDOUT, fd = -1;
     if (same_host)
         address[n++] = htonl(INADDR_LOOPBACK);
     for (uint32_t i = 0; i < invite->n_addresses; i++)
         address[n++] = invite->address[i];
-
-    int error = EADDRNOTAVAIL;
+    for (int i = 0; i < n; i++)
+        attempts[i] =
+            (attempt){.line.fd = -1,
+                      .to = {.sin_family = AF_INET, .sin_port = htons(invite->port), .sin_addr.s_addr = address[i]}};
     double deadline = clock_seconds() + OPEN_SECONDS;
-    do {
-        for (uint32_t i = 0; i < n && clock_seconds() < deadline; i++) {
-            int fd = join_at(address[i], invite, rank);
-            if (fd >= 0)
-                return fd;
-            error = errno;
-        }
-        clock_sleep_us(RETRY_US);
-    } while (n > 0 && clock_seconds() < deadline);
-    return unreachable(address, n, invite->port, error);
+    while (n > 0 && fd < 0 && clock_seconds() < deadline)
+        fd = try_all(attempts, n, invite, rank, &error);
+    for (int i = 0; i < n; i++)
+        turn_away(&attempts[i].line);
+    if (fd < 0)
+        return unreachable(address, (uint32_t)n, invite->port, n > 0 ? error : EADDRNOTAVAIL);
+    send_at_once(fd);
+    return fd;
 }

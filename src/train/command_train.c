@@ -5,9 +5,18 @@
 #include "train/report.h"
 #include "train/trainer.h"
 
+#include <stdio.h>
+#include <stdlib.h>
+
 static int print_settings(const options *o, const comm *ranks)
 {
-    return comm_describe(ranks)->rank == 0 ? settings_write(&o->config, stdout) : 0;
+    if (comm_describe(ranks)->rank != 0)
+        return 0;
+    char *text = settings_to_text(&o->config);
+    CHECK(text, ERROR_MEMORY, "no memory for the settings");
+    fputs(text, stdout);
+    free(text);
+    return 0;
 }
 
 static int run_training(experiment *e, const options *o)

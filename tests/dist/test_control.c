@@ -5,6 +5,7 @@
 #include "time_limit.h"
 
 #include <arpa/inet.h>
+#include <errno.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -51,14 +52,53 @@ static int connect_raw(uint16_t port)
     return fd;
 }
 
-/* Strangers knock first: one with a wrong token, one that leaves at once. */
-static void knock_as_stranger(uint16_t port)
+/* What a rank says first, and again when it has heard the answer. */
+typedef struct {
+    uint8_t token[RENDEZVOUS_TOKEN_BYTES];
+    uint32_t rank;
+} words;
+
+static words greeting_of(const rendezvous_invite *invite, uint32_t rank)
 {
-    char wrong[RENDEZVOUS_TOKEN_BYTES + 4] = {0};
+    words w = {.rank = htonl(rank)};
+    memcpy(w.token, invite->token, sizeof w.token);
+    return w;
+}
+
+static int knock(uint16_t port, const void *bytes, size_t n)
+{
     int fd = connect_raw(port);
-    assert_int_equal(send(fd, wrong, sizeof wrong, 0), (int)sizeof wrong);
-    close(fd);
+    assert_int_equal(send(fd, bytes, n, 0), (int)n);
+    return fd;
+}
+
+/* They come before the ranks and stay: most say nothing, some a little, others nonsense. */
+enum { STRANGERS = 64 };
+
+static void crowd(uint16_t port, int stranger[STRANGERS])
+{
+    const words wrong = {.rank = htonl(1)};
+    for (int i = 0; i < STRANGERS; i++)
+        stranger[i] = i % 8 == 0   ? knock(port, &wrong, 1)
+                      : i % 8 == 1 ? knock(port, &wrong, sizeof wrong)
+                                   : connect_raw(port);
     close(connect_raw(port));
+}
+
+/* Two who know the token: a rank that gave up before it heard the answer, and a number that is no rank's. */
+static void knock_and_leave(const rendezvous_invite *invite)
+{
+    const words rank = greeting_of(invite, 2), nobody = greeting_of(invite, SIZE);
+    close(knock(invite->port, &rank, sizeof rank));
+    close(knock(invite->port, &nobody, sizeof nobody));
+}
+
+/* Open, and with nothing to read: not a word of the welcome is left over. */
+static void assert_open(int fd)
+{
+    char byte;
+    assert_int_equal(recv(fd, &byte, 1, MSG_DONTWAIT | MSG_PEEK), -1);
+    assert_int_equal(errno, EAGAIN);
 }
 
 static int connect_star(void **state)
@@ -71,7 +111,10 @@ static int connect_star(void **state)
     }
     int listener = rendezvous_listen(&s->invite);
     assert_true(listener >= 0);
-    knock_as_stranger(s->invite.port);
+    int stranger[STRANGERS];
+    crowd(s->invite.port, stranger);
+    knock_and_leave(&s->invite);
+    double start = clock_seconds();
     pthread_t thread[SIZE];
     joiner joiners[SIZE];
     for (int r = 1; r < SIZE; r++) {
@@ -79,11 +122,16 @@ static int connect_star(void **state)
         assert_int_equal(pthread_create(&thread[r], NULL, join_star, &joiners[r]), 0);
     }
     assert_int_equal(rendezvous_accept(listener, &s->invite, s->place, SIZE, s->fd[0]), 0);
+    assert_true(clock_seconds() - start < 1.0);
     close(listener);
     for (int r = 1; r < SIZE; r++) {
         pthread_join(thread[r], NULL);
         assert_true(s->fd[r][0] >= 0);
+        assert_open(s->fd[0][r]);
+        assert_open(s->fd[r][0]);
     }
+    for (int i = 0; i < STRANGERS; i++)
+        close(stranger[i]);
     *state = s;
     return 0;
 }
@@ -253,6 +301,60 @@ static void test_nobody_answers(void **state)
     assert_non_null(strstr(error_message(), "cannot reach rank 0 at port 9"));
 }
 
+/* More than are listened to at once: the one that has been there longest has to go, again and again. */
+static void test_more_strangers_than_places(void **state)
+{
+    enum { MANY = 300 };
+    star s = {0};
+    int stranger[MANY];
+    (void)state;
+    int listener = rendezvous_listen(&s.invite);
+    for (int i = 0; i < MANY; i++)
+        stranger[i] = connect_raw(s.invite.port);
+    joiner one = {.s = &s, .rank = 1};
+    pthread_t thread;
+    double start = clock_seconds();
+    assert_int_equal(pthread_create(&thread, NULL, join_star, &one), 0);
+    assert_int_equal(rendezvous_accept(listener, &s.invite, s.place, 2, s.fd[0]), 0);
+    assert_true(clock_seconds() - start < 1.0);
+    pthread_join(thread, NULL);
+    assert_open(s.fd[1][0]);
+    close(s.fd[1][0]);
+    close(s.fd[0][1]);
+    close(listener);
+    for (int i = 0; i < MANY; i++)
+        close(stranger[i]);
+}
+
+/* Rank 0's host may have addresses that lead nowhere from here. */
+static void *join_far(void *argument)
+{
+    joiner *j = argument;
+    j->s->fd[1][0] = rendezvous_connect(&j->s->invite, 1, false);
+    return NULL;
+}
+
+static void test_addresses_that_lead_nowhere(void **state)
+{
+    star s = {0};
+    (void)state;
+    int listener = rendezvous_listen(&s.invite);
+    for (uint32_t i = 0; i < RENDEZVOUS_ADDRESSES; i++)
+        s.invite.address[i] = htonl(0xc0000201 + i); /* 192.0.2.1 and on: nobody's */
+    s.invite.address[RENDEZVOUS_ADDRESSES - 1] = htonl(INADDR_LOOPBACK);
+    s.invite.n_addresses = RENDEZVOUS_ADDRESSES;
+    joiner one = {.s = &s, .rank = 1};
+    pthread_t thread;
+    double start = clock_seconds();
+    assert_int_equal(pthread_create(&thread, NULL, join_far, &one), 0);
+    assert_int_equal(rendezvous_accept(listener, &s.invite, s.place, 2, s.fd[0]), 0);
+    assert_true(clock_seconds() - start < 1.0);
+    pthread_join(thread, NULL);
+    close(s.fd[1][0]);
+    close(s.fd[0][1]);
+    close(listener);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -266,6 +368,8 @@ int main(void)
         cmocka_unit_test(test_time_limit),
         cmocka_unit_test_setup_teardown(test_garbage, open_star, close_star),
         cmocka_unit_test(test_nobody_answers),
+        cmocka_unit_test(test_more_strangers_than_places),
+        cmocka_unit_test(test_addresses_that_lead_nowhere),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -103,7 +103,7 @@ class Signals(Interrupted):
         os.kill(process.pid, number)
         result = finish(process, 60)
         self.assertEqual(result.code, 75, str(result))
-        message = self.refused(result, "stopped by a signal", "--resume auto")
+        message = self.refused(result, f"stopped by {signal.Signals(number).name}", "--resume auto")
         step = int(re.search(r"after step (\d+)", message)[1])
         at = Checkpoint(self.path("run", "last.h5")).attributes
         self.assertEqual((at["epoch"], at["step"]), (0, step))
