@@ -1,19 +1,17 @@
 /* Owns an ONNX model while it is put together. Invariant: everything that the messages point to is a block of this
  * file's list, so that one walk frees it all. One thread a file. */
 #include "io/onnx_file.h"
+#include "base/atomic_file.h"
 #include "base/error.h"
-#include "io/atomic_file.h"
 
 #include <onnx/onnx.pb-c.h>
 
-#include <errno.h>
 #include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { IR_VERSION = 8, OPSET = 13 };
 
@@ -268,26 +266,26 @@ void onnx_node(onnx_file *f, const char *op, int32_t n_in, const char *const *in
 /* protobuf-c packs into this. The base comes first: the callback gets a pointer to it. */
 typedef struct {
     ProtobufCBuffer base;
-    FILE *file;
+    atomic_file *file;
+    int status;
 } packed_file;
 
 static void append_packed(ProtobufCBuffer *buffer, size_t count, const uint8_t *bytes)
 {
-    FILE *file = ((packed_file *)buffer)->file;
-    if (count > 0 && !ferror(file))
-        fwrite(bytes, 1, count, file); /* its outcome is asked for once, at the end */
+    packed_file *packed = (packed_file *)buffer;
+    if (packed->status == 0)
+        packed->status = atomic_file_write(packed->file, bytes, count);
 }
 
-static int write_temp(const onnx_file *f, const char *temp)
+static int write_whole(const onnx_file *f)
 {
-    packed_file packed = {{append_packed}, fopen(temp, "wb")};
-    CHECK(packed.file, ERROR_FILE, "%s: cannot write: %s", temp, strerror(errno));
+    packed_file packed = {.base = {append_packed}};
+    TRY(atomic_file_create(&packed.file, f->path));
     protobuf_c_message_pack_to_buffer(&f->model.base, &packed.base);
-    bool failed = fflush(packed.file) != 0 || ferror(packed.file);
-    int reason = errno;
-    fclose(packed.file);
-    CHECK(!failed, ERROR_FILE, "%s: cannot write: %s", temp, strerror(reason));
-    return 0;
+    if (packed.status == 0)
+        packed.status = atomic_file_commit(&packed.file);
+    atomic_file_abandon(&packed.file);
+    return packed.status;
 }
 
 static int write_file(const onnx_file *f)
@@ -296,16 +294,7 @@ static int write_file(const onnx_file *f)
     size_t bytes = protobuf_c_message_get_packed_size(&f->model.base);
     CHECK(bytes <= INT_MAX, ERROR_FILE, "%s: %zu bytes, but an ONNX file cannot hold more than %d", f->path, bytes,
           INT_MAX);
-    char *temp = atomic_file_temp(f->path);
-    if (!temp)
-        return ERROR_MEMORY;
-    int status = write_temp(f, temp);
-    if (status < 0)
-        unlink(temp);
-    else
-        status = atomic_file_replace(temp, f->path);
-    free(temp);
-    return status;
+    return write_whole(f);
 }
 
 int onnx_commit(onnx_file **file)

@@ -1,24 +1,22 @@
 /* Owns the writing of safetensors files. Invariant: the header is written first and complete, so that the values of one
  * tensor at a time are all that is held. One thread a writer. */
+#include "base/atomic_file.h"
 #include "base/error.h"
-#include "io/atomic_file.h"
 #include "io/safetensors.h"
 
 #include <json-c/json.h>
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "values are written as they lie in memory");
 
 enum { HEADER_ALIGNMENT = 8 };
 
 struct safetensors_writer {
-    char *path, *temp;
-    FILE *file;
+    char *path;
+    atomic_file *file;
     int32_t count, next;
     uint64_t *bytes; /* of each tensor */
 };
@@ -73,13 +71,6 @@ static int fill_header(safetensors_writer *w, json_object *header, const safeten
     return 0;
 }
 
-static int write_bytes(safetensors_writer *w, const void *bytes, size_t count)
-{
-    CHECK(count == 0 || fwrite(bytes, 1, count, w->file) == count, ERROR_FILE, "%s: cannot write: %s", w->temp,
-          strerror(errno));
-    return 0;
-}
-
 static int write_header(safetensors_writer *w, json_object *header)
 {
     static const char spaces[HEADER_ALIGNMENT + 1] = "        ";
@@ -89,19 +80,15 @@ static int write_header(safetensors_writer *w, json_object *header)
     CHECK(text, ERROR_MEMORY, "%s: no memory for the header", w->path);
     size_t padding = (HEADER_ALIGNMENT - length % HEADER_ALIGNMENT) % HEADER_ALIGNMENT;
     uint64_t whole = length + padding;
-    TRY(write_bytes(w, &whole, sizeof whole));
-    TRY(write_bytes(w, text, length));
-    return write_bytes(w, spaces, padding);
+    TRY(atomic_file_write(w->file, &whole, sizeof whole));
+    TRY(atomic_file_write(w->file, text, length));
+    return atomic_file_write(w->file, spaces, padding);
 }
 
 static int begin_file(safetensors_writer *w, const safetensors_info *tensors, int32_t n_texts,
                       const safetensors_text *texts)
 {
-    w->temp = atomic_file_temp(w->path);
-    if (!w->temp)
-        return ERROR_MEMORY;
-    w->file = fopen(w->temp, "wb");
-    CHECK(w->file, ERROR_FILE, "%s: cannot write: %s", w->temp, strerror(errno));
+    TRY(atomic_file_create(&w->file, w->path));
     json_object *header = json_object_new_object();
     int status = header ? fill_header(w, header, tensors, n_texts, texts)
                         : error_set(ERROR_MEMORY, "%s: no memory for the header", w->path);
@@ -130,7 +117,7 @@ int safetensors_create(safetensors_writer **out, const char *path, int32_t count
 int safetensors_append(safetensors_writer *w, const void *values)
 {
     CHECK(w->next < w->count, ERROR_INTERNAL, "%s: more than the %d tensors announced", w->path, w->count);
-    return write_bytes(w, values, w->bytes[w->next++]);
+    return atomic_file_write(w->file, values, w->bytes[w->next++]);
 }
 
 int safetensors_commit(safetensors_writer **writer)
@@ -139,15 +126,8 @@ int safetensors_commit(safetensors_writer **writer)
     int status = 0;
     if (w->next < w->count)
         status = error_set(ERROR_INTERNAL, "%s: only %d of the %d tensors announced", w->path, w->next, w->count);
-    int closed = fclose(w->file);
-    w->file = NULL;
-    if (status == 0 && closed != 0)
-        status = error_set(ERROR_FILE, "%s: cannot write: %s", w->temp, strerror(errno));
-    if (status == 0) {
-        status = atomic_file_replace(w->temp, w->path);
-        free(w->temp);
-        w->temp = NULL;
-    }
+    if (status == 0)
+        status = atomic_file_commit(&w->file);
     safetensors_abandon(writer);
     return status;
 }
@@ -157,11 +137,7 @@ void safetensors_abandon(safetensors_writer **writer)
     safetensors_writer *w = *writer;
     if (!w)
         return;
-    if (w->file)
-        fclose(w->file);
-    if (w->temp)
-        unlink(w->temp);
-    free(w->temp);
+    atomic_file_abandon(&w->file);
     free(w->path);
     free(w->bytes);
     free(w);

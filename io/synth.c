@@ -1,15 +1,13 @@
 /* Writes the made-up set in the CIFAR-10 binary layout. Owns the file it writes; files appear whole or not at all. */
 #include "io/synth.h"
 
+#include "base/atomic_file.h"
 #include "base/error.h"
-#include "io/atomic_file.h"
 
-#include <errno.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 enum { TRAIN_FILES = 5 };
 
@@ -19,51 +17,40 @@ typedef struct {
     uint32_t part, first, count;
 } content;
 
-static bool write_pictures(FILE *file, const content *c)
+static int write_pictures(atomic_file *file, const content *c)
 {
     uint8_t record[1 + SYNTH_PICTURE_BYTES];
     for (uint32_t i = 0; i < c->count; i++) {
         record[0] = (uint8_t)((c->first + i) % SYNTH_CLASSES);
         synth_draw(c->seed, c->part, c->first + i, record + 1);
-        if (fwrite(record, 1, sizeof record, file) != sizeof record)
-            return false;
+        TRY(atomic_file_write(file, record, sizeof record));
     }
-    return true;
+    return 0;
 }
 
-static bool write_names(FILE *file)
+static int write_names(atomic_file *file)
 {
     for (int32_t i = 0; i < SYNTH_CLASSES; i++)
-        if (fprintf(file, "%s\n", synth_class_name(i)) < 0)
-            return false;
-    return true;
+        fprintf(atomic_file_stream(file), "%s\n", synth_class_name(i));
+    return 0;
 }
 
-static int write_temp(const char *temp, const content *c)
+static int write_whole(const char *path, const content *c)
 {
-    FILE *file = fopen(temp, "wb");
-    CHECK(file, ERROR_FILE, "%s: cannot create: %s", temp, strerror(errno));
-    bool written = c->count > 0 ? write_pictures(file, c) : write_names(file);
-    int reason = errno;
-    if (fclose(file) != 0 && written) {
-        written = false;
-        reason = errno;
-    }
-    if (written)
-        return 0;
-    unlink(temp);
-    return error_set(ERROR_FILE, "%s: cannot write: %s", temp, strerror(reason));
+    atomic_file *file;
+    TRY(atomic_file_create(&file, path));
+    int status = c->count > 0 ? write_pictures(file, c) : write_names(file);
+    if (status == 0)
+        status = atomic_file_commit(&file);
+    atomic_file_abandon(&file);
+    return status;
 }
 
 static int write_file(const char *folder, const char *name, content c)
 {
     char *path = NULL;
     CHECK(asprintf(&path, "%s/%s", folder, name) >= 0, ERROR_MEMORY, "no memory for a path");
-    char *temp = atomic_file_temp(path);
-    int status = temp ? write_temp(temp, &c) : ERROR_MEMORY;
-    if (status == 0)
-        status = atomic_file_replace(temp, path);
-    free(temp);
+    int status = write_whole(path, &c);
     free(path);
     return status;
 }

@@ -8,7 +8,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checksums are of little-endian bytes");
 
@@ -98,14 +97,10 @@ void tensor_file_close(tensor_file **file)
         H5Fclose(f->h5);
         h5_silence_end(silence);
     }
-    if (f->temp_file >= 0)
-        close(f->temp_file);
-    if (f->temp)
-        unlink(f->temp);
+    atomic_file_abandon(&f->file);
     for (int32_t i = 0; i < f->count; i++)
         free(f->tensors[i].name);
     free(f->tensors);
-    free(f->temp);
     free(f->path);
     free(f);
     *file = NULL;

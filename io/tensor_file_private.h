@@ -2,6 +2,7 @@
 #ifndef TESKD_IO_TENSOR_FILE_PRIVATE_H
 #define TESKD_IO_TENSOR_FILE_PRIVATE_H
 
+#include "base/atomic_file.h"
 #include "io/tensor_file.h"
 
 #include <hdf5.h>
@@ -14,9 +15,8 @@ enum { TENSOR_FILE_VERSION = 1 };
 struct tensor_file {
     hid_t h5;
     char *path;
-    char *temp;    /* while writing: the file that the commit fills and renames */
-    int temp_file; /* its descriptor, or -1 */
-    bool failed;   /* a write failed: the commit must not happen */
+    atomic_file *file; /* while writing: what the commit fills */
+    bool failed;       /* a write failed: the commit must not happen */
     tensor_info *tensors;
     int32_t count, capacity;
 };

@@ -113,7 +113,6 @@ int tensor_file_open(tensor_file **file, const char *path)
     tensor_file *f = calloc(1, sizeof *f);
     CHECK(f, ERROR_MEMORY, "no memory for a tensor file");
     f->h5 = H5I_INVALID_HID;
-    f->temp_file = -1;
     f->path = strdup(path);
     int status = f->path ? 0 : error_set(ERROR_MEMORY, "no memory for a tensor file");
     h5_silence silence = h5_silence_begin();

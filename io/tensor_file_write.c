@@ -5,38 +5,22 @@
 #include "tensor_file_private.h"
 
 #include "base/error.h"
-#include "io/atomic_file.h"
 
-#include <errno.h>
-#include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 #include <xxhash.h>
 
-/* Made before there is anything to write, so that a folder that refuses it is found out early. */
-static int open_temp(tensor_file *f)
-{
-    char *temp = atomic_file_temp(f->path);
-    if (!temp)
-        return ERROR_MEMORY;
-    f->temp_file = open(temp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-    if (f->temp_file < 0) {
-        error_set(ERROR_FILE, "%s: cannot create: %s", temp, strerror(errno));
-        free(temp);
-        return ERROR_FILE;
-    }
-    f->temp = temp;
-    return 0;
-}
-
+/* HDF5 wants a name for a file in memory and looks whether there is one: a name that cannot be. */
 static int create_h5(tensor_file *f)
 {
+    char name[64];
     h5_silence silence = h5_silence_begin();
     int status = 0;
     hid_t access = h5_access(true);
+    snprintf(name, sizeof name, "/dev/null/%p", (void *)f);
     if (access >= 0)
-        f->h5 = H5Fcreate(f->temp, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+        f->h5 = H5Fcreate(name, H5F_ACC_TRUNC, H5P_DEFAULT, access);
     if (f->h5 < 0)
         status = h5_error(f->path, "begin the file");
     if (access >= 0)
@@ -51,9 +35,9 @@ int tensor_file_create(tensor_file **file, const char *path)
     tensor_file *f = calloc(1, sizeof *f);
     CHECK(f, ERROR_MEMORY, "no memory for a tensor file");
     f->h5 = H5I_INVALID_HID;
-    f->temp_file = -1;
     f->path = strdup(path);
-    int status = f->path ? open_temp(f) : error_set(ERROR_MEMORY, "no memory for a tensor file");
+    /* Made before there is anything to write, so that a folder that refuses it is found out early. */
+    int status = f->path ? atomic_file_create(&f->file, path) : error_set(ERROR_MEMORY, "no memory for a tensor file");
     if (status == 0)
         status = create_h5(f);
     if (status == 0)
@@ -186,20 +170,6 @@ int tensor_file_write(tensor_file *file, const char *name, real_type type, int32
     return status;
 }
 
-static int write_bytes(const tensor_file *f, const void *data, size_t count)
-{
-    const char *bytes = data;
-    while (count > 0) {
-        ssize_t written = write(f->temp_file, bytes, count); /* may take less than asked, at most 2 GiB a call */
-        if (written < 0 && errno == EINTR)
-            continue;
-        CHECK(written > 0, ERROR_FILE, "%s: cannot write: %s", f->temp, strerror(errno));
-        bytes += written;
-        count -= (size_t)written;
-    }
-    return 0;
-}
-
 static int write_image(tensor_file *f)
 {
     void *handle = NULL; /* of a file in memory: the address of the pointer to its bytes */
@@ -211,8 +181,8 @@ static int write_image(tensor_file *f)
     const char *image = *(char *const *)handle;
     uint8_t seal[SEAL_BYTES];
     seal_make(image, (size_t)size, seal);
-    TRY(write_bytes(f, image, (size_t)size));
-    return write_bytes(f, seal, sizeof seal);
+    TRY(atomic_file_write(f->file, image, (size_t)size));
+    return atomic_file_write(f->file, seal, sizeof seal);
 }
 
 int tensor_file_commit(tensor_file **file)
@@ -226,17 +196,8 @@ int tensor_file_commit(tensor_file **file)
         status = write_image(f);
         h5_silence_end(silence);
     }
-    if (status == 0) {
-        int closed = close(f->temp_file);
-        f->temp_file = -1;
-        if (closed != 0)
-            status = error_set(ERROR_FILE, "%s: cannot write: %s", f->temp, strerror(errno));
-    }
-    if (status == 0) {
-        status = atomic_file_replace(f->temp, f->path);
-        free(f->temp);
-        f->temp = NULL;
-    }
+    if (status == 0)
+        status = atomic_file_commit(&f->file);
     tensor_file_close(file);
     return status;
 }

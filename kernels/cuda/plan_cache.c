@@ -3,17 +3,15 @@
  *
  * A file: "teskd plan 1\n", the key, "\n", the plan's bytes and its checksum (decimal, hexadecimal), "\n", the plan. */
 #include "plan_cache.h"
+#include "base/atomic_file.h"
 #include "base/error.h"
 
 #include <ctype.h>
-#include <errno.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 enum { PATH_BYTES = 1024, PLAN_BYTES_MAX = 256 << 20 };
 
@@ -51,24 +49,6 @@ int plan_cache_default_folder(char *folder, size_t bytes)
         return error_set(ERROR_FILE, "no folder for the plan cache: neither XDG_CACHE_HOME nor HOME is set");
     CHECK((size_t)length < bytes, ERROR_FILE, "the name of the plan cache's folder is too long");
     return 0;
-}
-
-static int make_folder(const char *path)
-{
-    CHECK(mkdir(path, 0777) == 0 || errno == EEXIST, ERROR_FILE, "%s: %s", path, strerror(errno));
-    return 0;
-}
-
-/* Every folder of the path, outermost first. */
-static int make_folders(char *path)
-{
-    for (char *slash = strchr(path + 1, '/'); slash; slash = strchr(slash + 1, '/')) {
-        *slash = '\0';
-        int code = make_folder(path);
-        *slash = '/';
-        TRY(code);
-    }
-    return make_folder(path);
 }
 
 static void replace_unfit(char *name)
@@ -164,10 +144,9 @@ static int remember(plan_cache *cache, const char *key, const char *plan, size_t
     return 0;
 }
 
-static void path_of(const plan_cache *cache, const char *key, const char *ending, char path[PATH_BYTES + 64])
+static void path_of(const plan_cache *cache, const char *key, char path[PATH_BYTES + 64])
 {
-    snprintf(path, PATH_BYTES + 64, "%s/%016llx%s", cache->folder, (unsigned long long)checksum(key, strlen(key)),
-             ending);
+    snprintf(path, PATH_BYTES + 64, "%s/%016llx.plan", cache->folder, (unsigned long long)checksum(key, strlen(key)));
 }
 
 static bool line_is(FILE *file, const char *expected)
@@ -203,7 +182,7 @@ char *plan_cache_get(const plan_cache *cache, const char *key, size_t *bytes)
     char path[PATH_BYTES + 64];
     if (!*cache->folder)
         return recall(cache, key, bytes);
-    path_of(cache, key, ".plan", path);
+    path_of(cache, key, path);
     FILE *file = fopen(path, "rb");
     if (!file)
         return NULL;
@@ -212,31 +191,16 @@ char *plan_cache_get(const plan_cache *cache, const char *key, size_t *bytes)
     return plan;
 }
 
-static bool write_plan(FILE *file, const char *key, const char *plan, size_t bytes)
-{
-    fprintf(file, "%s\n%s\n%zu %llx\n", first_line, key, bytes, (unsigned long long)checksum(plan, bytes));
-    fwrite(plan, 1, bytes, file);
-    return fflush(file) == 0 && !ferror(file);
-}
-
 int plan_cache_put(plan_cache *cache, const char *key, const char *plan, size_t bytes)
 {
-    char path[PATH_BYTES + 64], temporary[PATH_BYTES + 64];
+    char path[PATH_BYTES + 64];
+    atomic_file *file;
     if (!*cache->folder)
         return remember(cache, key, plan, bytes);
-    path_of(cache, key, ".plan", path);
-    path_of(cache, key, ".XXXXXX", temporary);
-    int descriptor = mkstemp(temporary);
-    CHECK(descriptor >= 0, ERROR_FILE, "%s: %s", temporary, strerror(errno));
-    FILE *file = fdopen(descriptor, "wb");
-    bool written = file && write_plan(file, key, plan, bytes);
-    if (file)
-        written = fclose(file) == 0 && written;
-    else
-        close(descriptor);
-    if (written && rename(temporary, path) == 0)
-        return 0;
-    int reason = errno;
-    unlink(temporary);
-    return error_set(ERROR_FILE, "%s: %s", path, strerror(reason));
+    path_of(cache, key, path);
+    TRY(atomic_file_create(&file, path));
+    fprintf(atomic_file_stream(file), "%s\n%s\n%zu %llx\n", first_line, key, bytes,
+            (unsigned long long)checksum(plan, bytes));
+    fwrite(plan, 1, bytes, atomic_file_stream(file));
+    return atomic_file_commit(&file);
 }

@@ -1,4 +1,4 @@
-/* Owns an append-only file. Invariant: between json_end and json_begin the file ends with a newline.
+/* Owns an append-only file. Invariant: between json_end and json_begin the file ends with a newline, or is empty.
  * Threads: one at a time. */
 #include "base/json_lines.h"
 
@@ -6,39 +6,61 @@
 #include "base/text.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 static int fail(const json_lines *json, const char *what)
 {
     return error_set(ERROR_FILE, "%s: cannot %s: %s", json->path, what, strerror(errno));
 }
 
-static int end_cut_line(json_lines *json)
+/* Bytes of the first `size` up to the end of the last whole line; negative when they cannot be read. */
+static off_t whole_lines(int descriptor, off_t size)
 {
-    if (fseeko(json->file, 0, SEEK_END) != 0)
-        return errno == ESPIPE ? 0 : fail(json, "seek");
-    if (ftello(json->file) == 0)
-        return 0;
-    if (fseeko(json->file, -1, SEEK_END) != 0)
-        return fail(json, "seek");
-    const int last = fgetc(json->file);
-    if (last == EOF || fseeko(json->file, 0, SEEK_END) != 0)
+    char bytes[4096];
+    while (size > 0) {
+        const size_t count = size < (off_t)sizeof bytes ? (size_t)size : sizeof bytes;
+        if (pread(descriptor, bytes, count, size - (off_t)count) != (ssize_t)count)
+            return -1;
+        const char *end = memrchr(bytes, '\n', count);
+        size -= (off_t)count;
+        if (end != NULL)
+            return size + (end - bytes) + 1;
+    }
+    return 0;
+}
+
+static int open_lines(json_lines *json, int descriptor)
+{
+    struct stat info;
+    if (fstat(descriptor, &info) != 0)
+        return fail(json, "open");
+    CHECK(S_ISREG(info.st_mode), ERROR_FILE, "%s: not a regular file", json->path);
+    const off_t whole = whole_lines(descriptor, info.st_size);
+    if (whole < 0)
         return fail(json, "read");
-    return last == '\n' || fputc('\n', json->file) != EOF ? 0 : fail(json, "write");
+    if (whole < info.st_size && ftruncate(descriptor, whole) != 0)
+        return fail(json, "cut an unfinished line off");
+    json->goes_on = whole > 0;
+    json->file = fdopen(descriptor, "a");
+    return json->file == NULL ? fail(json, "open") : 0;
 }
 
 int json_open(json_lines *json, const char *path)
 {
     *json = (json_lines){.path = strdup(path)};
     CHECK(json->path != NULL, ERROR_MEMORY, "%s: out of memory", path);
-    json->file = fopen(path, "a+");
-    int status = json->file == NULL ? fail(json, "open") : end_cut_line(json);
+    const int flags = O_RDWR | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC;
+    const int descriptor = open(path, flags, 0666);
+    int status = descriptor < 0 ? fail(json, "open") : open_lines(json, descriptor);
     if (status < 0) {
-        if (json->file != NULL)
-            fclose(json->file);
+        if (descriptor >= 0)
+            close(descriptor);
         free(json->path);
         *json = (json_lines){0};
     }

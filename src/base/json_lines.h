@@ -13,11 +13,12 @@
 typedef struct {
     FILE *file;
     char *path;
-    bool empty; /* the object begun has no member yet */
+    bool empty;   /* the object begun has no member yet */
+    bool goes_on; /* the file had lines when it was opened */
 } json_lines;
 
-/* Opens or makes the file. A last line that was cut off (a killed run) is ended, so that the next begins a line of its
- * own. ERROR_FILE names the path; nothing is held then. */
+/* Opens or makes the file, which has to be a regular one and no link. A last line without its end, which a killed run
+ * was writing, is cut off. ERROR_FILE names the path; nothing is held then. */
 int json_open(json_lines *json, const char *path);
 
 void json_begin(json_lines *json);

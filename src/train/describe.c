@@ -1,8 +1,8 @@
 /* Owns the tables of a dry run. One thread. */
 #include "train/describe.h"
+#include "base/atomic_file.h"
 #include "base/error.h"
 
-#include <errno.h>
 #include <string.h>
 
 /* Weights and work of a part of the network. */
@@ -116,10 +116,8 @@ int describe_graph(const experiment *e, const char *path)
     if (e->info->rank != 0)
         return 0;
     const program *p = e->training[0].program ? e->training[0].program : e->training[TRAINING_SIZES / 2].program;
-    FILE *out = fopen(path, "w");
-    CHECK(out, ERROR_FILE, "%s: cannot be written: %s", path, strerror(errno));
-    graph_dot(&p->step, out);
-    int failed = ferror(out) | fclose(out);
-    CHECK(!failed, ERROR_FILE, "%s: cannot be written", path);
-    return 0;
+    atomic_file *file;
+    TRY(atomic_file_create(&file, path));
+    graph_dot(&p->step, atomic_file_stream(file));
+    return atomic_file_commit(&file);
 }

@@ -1,13 +1,11 @@
 /* Owns the file of predictions. Invariant: rows reach rank 0 batch by batch and, within a batch, rank by rank, which is
  * the order of the test set; the file has its name only when it is whole. One thread. */
 #include "train/predictions.h"
+#include "base/atomic_file.h"
 #include "base/error.h"
-#include "io/atomic_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 typedef struct {
     int64_t images, top1, top5;
@@ -21,8 +19,7 @@ struct predictions {
     int32_t classes, share; /* share: most pictures of a rank in a batch */
     const char *path;       /* NULL: no file */
     bool logits;
-    char *temp;
-    FILE *file; /* rank 0 */
+    atomic_file *file; /* rank 0 */
     class_counts *by_class;
     prediction *rows, *all_rows;     /* [share], [size][share]; index -1 where a rank has fewer */
     double *row_logits, *all_logits; /* the same, times classes */
@@ -32,14 +29,12 @@ static int open_file(predictions *p)
 {
     if (!p->path || p->rank != 0)
         return 0;
-    p->temp = atomic_file_temp(p->path);
-    CHECK(p->temp, ERROR_MEMORY, "%s: no memory for its name", p->path);
-    p->file = fopen(p->temp, "w");
-    CHECK(p->file, ERROR_FILE, "%s: cannot be written: %s", p->path, strerror(errno));
-    fprintf(p->file, "index,label,predicted,correct,probability");
+    TRY(atomic_file_create(&p->file, p->path));
+    FILE *out = atomic_file_stream(p->file);
+    fprintf(out, "index,label,predicted,correct,probability");
     for (int32_t k = 0; p->logits && k < p->classes; k++)
-        fprintf(p->file, ",logit_%d", k);
-    fprintf(p->file, "\n");
+        fprintf(out, ",logit_%d", k);
+    fprintf(out, "\n");
     return 0;
 }
 
@@ -98,10 +93,11 @@ static void count_by_class(predictions *p, const prediction *row)
 
 static void write_row(const predictions *p, const prediction *row, const double *logits)
 {
-    fprintf(p->file, "%d,%d,%d,%d,%.9g", row->index, row->label, row->predicted, row->ahead < 1, row->probability);
+    FILE *out = atomic_file_stream(p->file);
+    fprintf(out, "%d,%d,%d,%d,%.9g", row->index, row->label, row->predicted, row->ahead < 1, row->probability);
     for (int32_t k = 0; p->logits && k < p->classes; k++)
-        fprintf(p->file, ",%.9g", logits[k]);
-    fprintf(p->file, "\n");
+        fprintf(out, ",%.9g", logits[k]);
+    fprintf(out, "\n");
 }
 
 static int write_batch(const predictions *p)
@@ -109,8 +105,7 @@ static int write_batch(const predictions *p)
     for (int64_t i = 0; i < (int64_t)p->size * p->share; i++)
         if (p->all_rows[i].index >= 0)
             write_row(p, &p->all_rows[i], p->logits ? p->all_logits + i * p->classes : NULL);
-    CHECK(!ferror(p->file), ERROR_FILE, "%s: cannot be written: %s", p->path, strerror(errno));
-    return 0;
+    return atomic_file_check(p->file);
 }
 
 int predictions_add(predictions *p, const prediction *rows, const double *logits, int32_t count)
@@ -130,22 +125,9 @@ int predictions_add(predictions *p, const prediction *rows, const double *logits
     return p->file ? write_batch(p) : 0;
 }
 
-static int commit(predictions *p)
-{
-    if (!p->file)
-        return 0;
-    int failed = fclose(p->file);
-    p->file = NULL;
-    CHECK(!failed, ERROR_FILE, "%s: cannot be written: %s", p->path, strerror(errno));
-    TRY(atomic_file_replace(p->temp, p->path));
-    free(p->temp);
-    p->temp = NULL;
-    return 0;
-}
-
 int predictions_commit(predictions *p)
 {
-    return comm_agree(p->ranks, commit(p));
+    return comm_agree(p->ranks, p->file ? atomic_file_commit(&p->file) : 0);
 }
 
 int predictions_by_class(predictions *p, logger *log)
@@ -168,11 +150,7 @@ void predictions_close(predictions **p)
     *p = NULL;
     if (!old)
         return;
-    if (old->file)
-        fclose(old->file);
-    if (old->temp)
-        unlink(old->temp);
-    free(old->temp);
+    atomic_file_abandon(&old->file);
     free(old->by_class);
     free(old->rows);
     free(old->all_rows);

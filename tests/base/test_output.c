@@ -7,12 +7,14 @@
 #include <float.h>
 #include <math.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -91,7 +93,7 @@ static void json_escapes(void **state)
     }
 }
 
-static void json_appends_after_a_cut_line(void **state)
+static void json_cuts_an_unfinished_line(void **state)
 {
     (void)state;
     char path[64];
@@ -99,6 +101,7 @@ static void json_appends_after_a_cut_line(void **state)
     for (int run = 0; run < 2; run++) {
         json_lines json;
         assert_int_equal(json_open(&json, path), 0);
+        assert_int_equal(json.goes_on, run > 0);
         json_begin(&json);
         json_integer(&json, "run", run);
         assert_int_equal(json_end(&json), 0);
@@ -111,7 +114,17 @@ static void json_appends_after_a_cut_line(void **state)
     json_begin(&json);
     assert_int_equal(json_end(&json), 0);
     assert_int_equal(json_close(&json), 0);
-    assert_file_holds(path, "{\"run\":0}\n{\"run\n{}\n");
+    assert_file_holds(path, "{\"run\":0}\n{}\n");
+
+    /* One that is longer than what is read at once, and nothing before it. */
+    for (off_t size = 4095; size <= 4097; size++) {
+        assert_int_equal(truncate(path, 0), 0);
+        assert_int_equal(truncate(path, size), 0);
+        assert_int_equal(json_open(&json, path), 0);
+        assert_false(json.goes_on);
+        assert_int_equal(json_close(&json), 0);
+        assert_file_holds(path, "");
+    }
     unlink(path);
 }
 
@@ -123,11 +136,27 @@ static void json_reports_errors(void **state)
     assert_string_equal(error_message(), "/nowhere/metrics.jsonl: cannot open: No such file or directory");
     assert_int_equal(json_close(&json), 0);
 
-    assert_int_equal(json_open(&json, "/dev/full"), 0);
+    assert_int_equal(json_open(&json, "/dev/full"), ERROR_FILE);
+    assert_string_equal(error_message(), "/dev/full: not a regular file");
+    char path[64], link_name[80];
+    make_path(path);
+    snprintf(link_name, sizeof link_name, "%s.link", path);
+    assert_int_equal(symlink(path, link_name), 0);
+    assert_int_equal(json_open(&json, link_name), ERROR_FILE);
+    unlink(link_name);
+
+    struct rlimit limit;
+    getrlimit(RLIMIT_FSIZE, &limit);
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &(struct rlimit){1, limit.rlim_max}), 0);
+    assert_int_equal(json_open(&json, path), 0);
     json_begin(&json);
-    assert_int_equal(json_end(&json), ERROR_FILE);
-    assert_string_equal(error_message(), "/dev/full: cannot write: No space left on device");
+    int status = json_end(&json);
+    setrlimit(RLIMIT_FSIZE, &limit);
+    assert_int_equal(status, ERROR_FILE);
+    assert_non_null(strstr(error_message(), ": cannot write: File too large"));
     json_close(&json);
+    unlink(path);
 }
 
 /* A logger that writes to memory. */
@@ -243,7 +272,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(json_members),        cmocka_unit_test(json_escapes),
-        cmocka_unit_test(json_reports_errors), cmocka_unit_test(json_appends_after_a_cut_line),
+        cmocka_unit_test(json_reports_errors), cmocka_unit_test(json_cuts_an_unfinished_line),
         cmocka_unit_test(log_of_one_rank),     cmocka_unit_test(log_of_several_ranks),
         cmocka_unit_test(doubles_read_back),   cmocka_unit_test(live_line_fits_the_terminal),
         cmocka_unit_test(distances),
