@@ -23,7 +23,7 @@ This will
   1. install missing Debian packages (apt-get, as root or with sudo; skipped when all are there)
   2. build teskd in $build
   3. draw a small picture set in $data
-  4. train on it with $ranks processes, results in $output
+  4. train on it with $ranks processes, results in $output (in place of an earlier quick start's)
   5. evaluate the best network of the run
 TEXT
 
@@ -47,7 +47,7 @@ if [ "$(id -u)" -eq 0 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 mpirun "${mpirun_options[@]}" build/teskd --config configs/quickstart.ini \
-  --set data.path="$data" --set output.dir="$output"
+  --set data.path="$data" --set output.dir="$output" --overwrite
 
 step "Evaluate"
 build/teskd eval --checkpoint "$output/best.h5"

@@ -76,8 +76,8 @@ static int run_command(int argc, char **argv, logger *log, comm *ranks)
     }
     options o;
     TRY(comm_agree(ranks, options_read(&o, argc, argv, c->options)));
-    if (o.recipe[0] && !o.help && !o.print_config && !o.json)
-        log_info(log, "settings from %s", o.recipe);
+    if (o.is_recipe && !o.help && !o.print_config && !o.json)
+        log_info(log, "settings from %s", o.config_path);
     if (!o.help) {
         int status = c->run(&o, log, ranks);
         return status == ERROR_USAGE ? comm_agree(ranks, status) : status; /* the same on all ranks: one tells */

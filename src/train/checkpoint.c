@@ -1,13 +1,12 @@
 /* Owns what a checkpoint holds. Invariant: only rank 0 touches files, and every rank gets the same outcome.
  * Main thread only (HDF5). */
 #include "train/checkpoint.h"
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "io/tensor_file.h"
 
-#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 /* Weights and running statistics go to "weights/NAME"; the others have a prefix of their own. */
@@ -65,15 +64,9 @@ static int write_attributes(const experiment *e, const progress *at, tensor_file
 /* The old file gets a second name before the new one takes its first: there is always a whole one. */
 static int keep_as_previous(const char *dir, const char *path)
 {
-    char previous[SETTING_TEXT_BYTES + 32], link_name[SETTING_TEXT_BYTES + 32];
+    char previous[SETTING_TEXT_BYTES + 32];
     snprintf(previous, sizeof previous, "%s/previous.h5", dir);
-    snprintf(link_name, sizeof link_name, "%s/previous.h5.tmp", dir);
-    if (access(path, F_OK) != 0)
-        return 0;
-    unlink(link_name);
-    CHECK(link(path, link_name) == 0 && rename(link_name, previous) == 0, ERROR_FILE, "%s: cannot be kept as %s: %s",
-          path, previous, strerror(errno));
-    return 0;
+    return atomic_file_keep_as(path, previous);
 }
 
 static int save(const experiment *e, const progress *at, const char *name, bool keep_previous)
@@ -287,12 +280,4 @@ int checkpoint_settings(comm *ranks, const char *path, settings *config)
     int status = comm_describe(ranks)->rank == 0 ? read_settings(path, config) : 0;
     TRY(comm_agree(ranks, status));
     return comm_broadcast(ranks, config, sizeof *config, 0);
-}
-
-int checkpoint_find_last(experiment *e, char path[SETTING_TEXT_BYTES + 16])
-{
-    snprintf(path, SETTING_TEXT_BYTES + 16, "%s/last.h5", e->config.output.dir);
-    if (e->info->rank == 0 && access(path, F_OK) != 0)
-        path[0] = '\0';
-    return comm_broadcast(e->ranks, path, SETTING_TEXT_BYTES + 16, 0);
 }

@@ -26,7 +26,4 @@ int checkpoint_load_weights(experiment *e, const char *path);
 /* Fills `config` with the settings that a checkpoint was made with, model.classes never 0. Every rank calls it. */
 int checkpoint_settings(comm *ranks, const char *path, settings *config);
 
-/* DIR/last.h5 when it exists (on rank 0), else an empty string, the same on every rank. */
-int checkpoint_find_last(experiment *e, char path[SETTING_TEXT_BYTES + 16]);
-
 #endif

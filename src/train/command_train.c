@@ -7,6 +7,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 static int print_settings(const options *o, const comm *ranks)
 {
@@ -19,7 +20,7 @@ static int print_settings(const options *o, const comm *ranks)
     return 0;
 }
 
-static int run_training(experiment *e, const options *o)
+static int run_training(experiment *e, output_folder *output, const options *o)
 {
     e->plan_only = o->dry_run;
     TRY(experiment_build_training(e));
@@ -30,21 +31,35 @@ static int run_training(experiment *e, const options *o)
         return describe_run(e);
     report_banner(e);
     TRY(experiment_bind(e));
-    return train(e, o->resume);
+    return train(e, output);
+}
+
+static int check_options(const options *o)
+{
+    bool is_auto = o->resume && strcmp(o->resume, "auto") == 0;
+    CHECK(!is_auto || !o->overwrite, ERROR_USAGE, "--overwrite would remove what --resume auto is to go on from");
+    return 0;
 }
 
 static int run(const options *o, logger *log, comm *ranks)
 {
     experiment e;
+    output_folder *output = NULL;
+    const output_options wanted = {
+        .folder = o->config.output.dir, .resume = o->resume, .overwrite = o->overwrite, .log = log, .ranks = ranks};
+    TRY(check_options(o));
     if (o->print_config)
         return print_settings(o, ranks);
     if (!o->dry_run)
         TRY(comm_refuse_lonely(ranks));
+    if (!o->dry_run)
+        TRY(output_folder_open(&output, &wanted));
     bool needs_data = !o->dry_run || o->config.data.path[0];
     int status =
         experiment_open(&e, &o->config, log, ranks, (needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE) | WILL_TRAIN);
     if (status == 0)
-        status = run_training(&e, o);
+        status = run_training(&e, output, o);
+    output_folder_close(&output);
     return experiment_end(&e, status);
 }
 
@@ -52,7 +67,8 @@ const command command_train = {
     .name = "train",
     .summary = "train a network",
     .usage = "",
-    .options = OPTION_RESUME | OPTION_DRY_RUN | OPTION_PRINT_CONFIG | OPTION_DUMP_GRAPH | OPTION_DEVICE,
+    .options =
+        OPTION_RESUME | OPTION_OVERWRITE | OPTION_DRY_RUN | OPTION_PRINT_CONFIG | OPTION_DUMP_GRAPH | OPTION_DEVICE,
     .uses_settings = true,
     .stops = true,
     .run = run,

@@ -1,6 +1,7 @@
 /* Owns the command line's options. Invariant: settings are read in the order given, so that a later one wins. One
  * thread. */
 #include "train/options.h"
+#include "base/atomic_file.h"
 #include "base/error.h"
 #include "base/path.h"
 #include "base/text.h"
@@ -21,6 +22,7 @@ static const option_row rows[] = {
     {OPTION_DEVICE, "device", "NAME", "short for --set run.device=NAME"},
     {OPTION_RESUME, "resume", "auto|FILE",
      "go on from a checkpoint; auto: from the newest one in output.dir, if there is one"},
+    {OPTION_OVERWRITE, "overwrite", NULL, "remove the run (last, previous, best, metrics) that output.dir holds"},
     {OPTION_DRY_RUN, "dry-run", NULL, "print the network, the memory plan and the work of an epoch, then exit"},
     {OPTION_PRINT_CONFIG, "print-config", NULL, "print the resolved settings as an INI file, then exit"},
     {OPTION_DUMP_GRAPH, "dump-graph", "FILE", "write the graph of a training step for Graphviz"},
@@ -72,11 +74,8 @@ static int read_count(const char *name, const char *text, long long *value)
 
 static int take_config(options *o, const char *name)
 {
-    char path[RECIPE_PATH_BYTES];
-    bool is_recipe;
-    TRY(recipe_find(name, path, &is_recipe));
-    snprintf(o->recipe, sizeof o->recipe, "%s", is_recipe ? path : "");
-    return settings_load(&o->config, path);
+    TRY(recipe_find(name, o->config_path, &o->is_recipe));
+    return settings_load(&o->config, o->config_path);
 }
 
 /* "--checkpoint=~/x" reaches the program as it is; only "--checkpoint ~/x" is the shell's. */
@@ -95,6 +94,8 @@ static int expand_path(options *o, const option_row *row, const char **value)
 
 static int take(options *o, const option_row *row, const char *value)
 {
+    CHECK(!row->value || *value, ERROR_USAGE, "--%s: its value is empty; is a variable of the shell not set?",
+          row->name);
     TRY(expand_path(o, row, &value));
     const struct {
         const char *name;
@@ -114,6 +115,7 @@ static int take(options *o, const option_row *row, const char *value)
         {"all-heads", &o->all_heads, NULL, NULL},
         {"ema", &o->ema, NULL, NULL},
         {"fold-bn", &o->fold_bn, NULL, NULL},
+        {"overwrite", &o->overwrite, NULL, NULL},
         {"resume", NULL, &o->resume, NULL},
         {"dump-graph", NULL, &o->dump_graph, NULL},
         {"checkpoint", NULL, &o->checkpoint, NULL},
@@ -192,6 +194,20 @@ static int read_all(options *o)
     return 0;
 }
 
+/* A file that is read is never the one to write. */
+static int check_targets(const options *o)
+{
+    const struct {
+        const char *name, *path;
+    } reads[] = {{"checkpoint", o->checkpoint}, {"from", o->from}, {"resume", o->resume}, {"config", o->config_path}},
+      writes[] = {{"out", o->out}, {"predictions", o->predictions}, {"dump-graph", o->dump_graph}};
+    for (size_t r = 0; r < sizeof reads / sizeof reads[0]; r++)
+        for (size_t w = 0; w < sizeof writes / sizeof writes[0]; w++)
+            CHECK(!reads[r].path || !writes[w].path || !is_same_file(reads[r].path, writes[w].path), ERROR_USAGE,
+                  "--%s %s: that is the file that --%s reads", writes[w].name, writes[w].path, reads[r].name);
+    return 0;
+}
+
 int options_read(options *o, int argc, char **argv, unsigned allowed)
 {
     *o = (options){
@@ -200,7 +216,10 @@ int options_read(options *o, int argc, char **argv, unsigned allowed)
     TRY(read_all(o));
     CHECK(o->n_arguments == 0 || (allowed & OPTION_ARGUMENTS), ERROR_USAGE,
           "\"%s\" is not expected here; see teskd %s --help", o->arguments[0], argv[0]);
-    return o->help ? 0 : settings_validate(&o->config);
+    if (o->help)
+        return 0;
+    TRY(check_targets(o));
+    return settings_validate(&o->config);
 }
 
 int options_apply(const options *o, settings *config)

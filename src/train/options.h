@@ -34,6 +34,7 @@ typedef enum {
     OPTION_EMA = 1 << 22,
     OPTION_FOLD_BN = 1 << 23,
     OPTION_FROM = 1 << 24,
+    OPTION_OVERWRITE = 1 << 25,
 } option_set;
 
 enum { OPTION_PATHS = 16 };
@@ -41,9 +42,10 @@ enum { OPTION_PATHS = 16 };
 typedef struct {
     settings config; /* defaults, then --config, then each --set in order */
     bool help, dry_run, print_config, json, per_node, teacher_only, settings_table, logits, per_class, all_heads, ema,
-        fold_bn;
+        fold_bn, overwrite;
     const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from;
-    char recipe[RECIPE_PATH_BYTES];                   /* the recipe that --config named; empty for other files */
+    char config_path[RECIPE_PATH_BYTES];              /* what the last --config reads; empty without one */
+    bool is_recipe;                                   /* --config named a recipe that comes with teskd */
     long long steps, train_images, test_images, seed; /* -1: not given */
     char expanded[OPTION_PATHS]
                  [SETTING_TEXT_BYTES]; /* what the options above point to where a home folder was put in */

@@ -122,6 +122,13 @@ int report_step(experiment *e, json_lines *json, const step_report *step)
     return json_end(json);
 }
 
+int report_resume(json_lines *json, const progress *at, const char *from)
+{
+    json_place(json, "resume", at);
+    json_text(json, "from", from);
+    return json_end(json);
+}
+
 void report_skipped(experiment *e, const loss_scaling *scaling, int64_t steps)
 {
     log_info(e->log, "%lld step%s skipped: gradients were not finite in 16 bits; the loss scale is now %g",

@@ -22,6 +22,10 @@ typedef struct {
 void report_live(experiment *e, const step_report *step);
 int report_step(experiment *e, json_lines *json, const step_report *step);
 
+/* A record in the metrics alone: training goes on from this place, `from` is the checkpoint (empty: from the
+ * beginning). What stands before it with more steps done has been undone. */
+int report_resume(json_lines *json, const progress *at, const char *from);
+
 /* Says how many of the steps since the last line were skipped. */
 void report_skipped(experiment *e, const loss_scaling *scaling, int64_t steps);
 

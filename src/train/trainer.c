@@ -3,7 +3,6 @@
  * checkpoint is everybody's. One thread. */
 #include "train/trainer.h"
 #include "base/error.h"
-#include "io/atomic_file.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/report.h"
@@ -13,7 +12,6 @@
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
 
 static const double live_seconds = 0.5;
@@ -21,6 +19,7 @@ enum { STOP_TEXT_BYTES = 512 };
 
 typedef struct {
     experiment *e;
+    output_folder *output;
     feed *batches, *test_batches;
     json_lines json;
     progress at;
@@ -35,46 +34,38 @@ typedef struct {
     bool trained; /* in this process */
 } trainer;
 
-static int open_output(trainer *t)
+/* Lines that are there already may be of steps that a kill has undone: a record says where the run goes on. */
+static int open_metrics(trainer *t)
 {
     char path[SETTING_TEXT_BYTES + 32];
-    const char *dir = t->e->config.output.dir;
+    const char *from = output_folder_checkpoint(t->output);
     if (t->e->info->rank != 0)
         return 0;
-    int status = make_folders(dir);
-    if (status < 0)
-        return error_prefix(status, "output.dir");
-    TRY(stop_file_remove(dir));
-    snprintf(path, sizeof path, "%s/metrics.jsonl", dir);
-    return json_open(&t->json, path);
+    TRY(stop_file_remove(t->e->config.output.dir));
+    snprintf(path, sizeof path, "%s/metrics.jsonl", t->e->config.output.dir);
+    TRY(json_open(&t->json, path));
+    return t->json.goes_on ? report_resume(&t->json, &t->at, from) : 0;
 }
 
-static int resume_from(trainer *t, const char *resume)
+static int resume(trainer *t)
 {
-    char path[SETTING_TEXT_BYTES + 16];
+    const char *path = output_folder_checkpoint(t->output);
     t->at.best_top1 = -1;
-    if (!resume)
+    if (!path[0])
         return 0;
-    if (strcmp(resume, "auto") == 0)
-        TRY(checkpoint_find_last(t->e, path));
-    else
-        snprintf(path, sizeof path, "%s", resume);
-    if (!path[0]) {
-        log_info(t->e->log, "no checkpoint in %s yet: starting afresh", t->e->config.output.dir);
-        return 0;
-    }
     TRY(checkpoint_load(t->e, path, &t->at));
     log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
              (long long)t->at.step);
     return 0;
 }
 
-static int open_all(trainer *t, const char *resume)
+static int open_all(trainer *t)
 {
     experiment *e = t->e;
     loss_scaling scaling;
-    TRY(comm_agree(e->ranks, open_output(t)));
-    TRY(resume_from(t, resume));
+    TRY(resume(t));
+    TRY(output_folder_clear(t->output));
+    TRY(comm_agree(e->ranks, open_metrics(t)));
     TRY(metrics_reset(&e->tensors));
     TRY(loss_scaling_read(&scaling, &e->tensors));
     t->skipped = scaling.skipped;
@@ -309,11 +300,11 @@ static int run_epochs(trainer *t)
     return 0;
 }
 
-int train(experiment *e, const char *resume)
+int train(experiment *e, output_folder *output)
 {
-    trainer t = {.e = e, .steps = experiment_steps(e)};
+    trainer t = {.e = e, .output = output, .steps = experiment_steps(e)};
     log_is_note(e->log);
-    int status = open_all(&t, resume);
+    int status = open_all(&t);
     if (status == 0)
         status = run_epochs(&t);
     if (experiment_closes(e, status)) {

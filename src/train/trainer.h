@@ -3,10 +3,10 @@
 #define TESKD_TRAIN_TRAINER_H
 
 #include "train/experiment.h"
+#include "train/output_folder.h"
 
-/* Trains from `resume` (NULL: fresh; "auto": the last checkpoint in output.dir, if any; else a path) to train.epochs or
- * train.max_steps. Leaves last.h5, previous.h5, best.h5 and metrics.jsonl in output.dir. Every rank calls it; all get
- * the same outcome. */
-int train(experiment *e, const char *resume);
+/* Trains from the folder's checkpoint, or afresh, to train.epochs or train.max_steps. Leaves last.h5, previous.h5,
+ * best.h5 and metrics.jsonl in the folder, which is output.dir. Every rank calls it; all get the same outcome. */
+int train(experiment *e, output_folder *output);
 
 #endif

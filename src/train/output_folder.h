@@ -1,0 +1,36 @@
+/* The folder that a training writes to, output.dir: last.h5, previous.h5, best.h5 and metrics.jsonl.
+ *
+ * One training at a time has it (train/folder_lock.h). A run that is there already is gone on with or removed only on
+ * request. The folder itself may be reached through a link; its files may not be links. Every rank calls these
+ * functions; only rank 0 touches files, and all get the same outcome. Main thread only. */
+#ifndef TESKD_TRAIN_OUTPUT_FOLDER_H
+#define TESKD_TRAIN_OUTPUT_FOLDER_H
+
+#include "base/log.h"
+#include "dist/comm.h"
+
+#include <stdbool.h>
+
+typedef struct output_folder output_folder;
+
+typedef struct {
+    const char *folder, *resume; /* resume: NULL, "auto" or a file */
+    bool overwrite;
+    logger *log;
+    comm *ranks;
+} output_options;
+
+/* Makes the folder, locks it and removes temporary files that killed runs left there. Refuses one that holds a run, by
+ * ERROR_USAGE, unless `resume` or `overwrite` says what becomes of that run. Nothing of the run is changed yet. */
+int output_folder_open(output_folder **out, const output_options *options);
+
+/* The checkpoint to go on from; empty: train afresh. Belongs to the folder. */
+const char *output_folder_checkpoint(const output_folder *f);
+
+/* With `overwrite`: removes the run that is there. To be called when nothing of it is needed any more. */
+int output_folder_clear(output_folder *f);
+
+/* Unlocks. `*f` becomes NULL; it may be NULL already. */
+void output_folder_close(output_folder **f);
+
+#endif
