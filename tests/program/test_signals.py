@@ -80,8 +80,8 @@ class Signalled(ProgramTest):
 
 
 class Stops(Signalled):
-    def test_each_signal(self):
-        for number in STOPPING:
+    def test_alone(self):
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1):
             name = signal.Signals(number).name
             with self.subTest(name):
                 process = self.begin(name)
@@ -104,6 +104,20 @@ class Stops(Signalled):
         process.send_signal(signal.SIGTERM)
         result = finish(process, 60)
         self.assertEqual(result.code, 75, str(result))
+
+    def test_a_second_time(self):
+        """Whoever does not want to wait for the end of the step sends it once more."""
+        arguments = self.training_arguments("run", {**LONG, "run.device": "reference", "model.width": 16,
+                                                    "train.batch": 500})
+        process = start(*arguments)
+        self.addCleanup(stop, process)
+        wait_for(lambda: os.path.exists(self.path("run", "metrics.jsonl")))
+        time.sleep(0.3)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(1.2)
+        self.assertIsNone(process.poll())
+        process.send_signal(signal.SIGTERM)
+        self.assertEqual(finish(process, 5).code, -signal.SIGTERM)
 
     def test_one_rank_is_named(self):
         process = self.begin("run", ranks=2)
