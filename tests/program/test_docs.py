@@ -31,6 +31,7 @@ NOT_HERE = [
     (r"teskd/run\.sh launch/gpu_check\.sh", "needs a GPU and hours", "--dry-run"),
     (r"srun .*build/teskd", "needs Slurm and other machines", "--dry-run"),
     (r"mpirun .*(--hostfile|PE=).*build/teskd", "needs other machines, or more cores", "--dry-run"),
+    (r"mpirun .* &$", "a line of a batch script", None),
     (r"(mpirun .*)?build/teskd bench(?! --set train.batch=32 --json)", "the same as the one that is run", "--help"),
 ]
 
@@ -136,7 +137,7 @@ class Documents(unittest.TestCase):
         for path in DOCUMENTS:
             for block in blocks(path):
                 for line in block:
-                    self.assertTrue(COMMAND.match(line) or not re.search(r" --[a-z]|teskd ", line), f"{path}: {line}")
+                    self.assertTrue(COMMAND.match(line) or line.startswith("#SBATCH ") or not re.search(r" --[a-z]|teskd ", line), f"{path}: {line}")
 
     def test_commands_within_sentences(self):
         root = self.lay_out("sentences")
@@ -150,7 +151,7 @@ class Documents(unittest.TestCase):
         texts = [subprocess.run([TESKD, *words, "--help"], text=True, capture_output=True, check=True).stdout
                  for words in (["train"], ["eval"], ["export"], ["import"], ["bench"], ["reference"], ["data"], ["info"])]
         texts += [path.read_text(encoding="utf-8") for path in [*SOURCE.glob("launch/*.sh"), SOURCE / "tests/bench/compare_torch.py"]]
-        of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus"}
+        of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca"}
         known, settings = set(re.findall(r"--[a-z][a-z-]*", "".join(texts))), set(declared_settings())
         sections = "|".join({name.split(".")[0] for name in settings})
         for path in DOCUMENTS:
