@@ -288,6 +288,7 @@ int backend_cpu_open(backend **out, int threads, cpu_isa isa)
     self->last_cache = last_cache_bytes();
     self->saved_mxcsr = _mm_getcsr();
     limit_onednn(isa);
+    omp_set_dynamic(0); /* oneDNN counts on as many threads as it asks for, whatever OMP_DYNAMIC says */
     omp_set_num_threads(threads);
     flush_denormals(threads);
     int code = onednn_check(dnnl_engine_create(&self->engine, dnnl_cpu, 0), "CPU engine");

@@ -133,25 +133,34 @@ bool setting_option_advice(const char *name, char advice[SETTING_ADVICE_BYTES])
     return row != NULL || alias_advice(key, "--set ", advice);
 }
 
+/* One letter in three wrong, and one more. */
+static bool is_near(const char *known, const char *typed)
+{
+    return text_distance(known, typed) <= 1 + (int)strlen(typed) / 3;
+}
+
 void setting_advice(const char *section, const char *key, char advice[SETTING_ADVICE_BYTES])
 {
     const setting_row *nearest = nearest_row(section, key);
-    if (same_name(nearest->key, key) || !alias_advice(key, "", advice))
+    if (!same_name(nearest->key, key) && alias_advice(key, "", advice))
+        return;
+    if (is_near(nearest->key, key))
         snprintf(advice, SETTING_ADVICE_BYTES, "did you mean %s.%s?", nearest->section, nearest->key);
+    else
+        snprintf(advice, SETTING_ADVICE_BYTES, "teskd train --help lists them all");
 }
 
-const char *setting_nearest_section(const char *section)
+void setting_section_advice(const char *section, char advice[SETTING_ADVICE_BYTES])
 {
-    const char *nearest = setting_sections[0].name;
-    int least = INT_MAX;
-    for (int i = 0; i < SETTING_SECTION_COUNT; i++) {
-        int distance = text_distance(setting_sections[i].name, section);
-        if (distance < least) {
-            least = distance;
-            nearest = setting_sections[i].name;
+    size_t used = (size_t)snprintf(advice, SETTING_ADVICE_BYTES, "the sections are");
+    for (int i = 0; i < SETTING_SECTION_COUNT && used < SETTING_ADVICE_BYTES; i++) {
+        const char *name = setting_sections[i].name;
+        if (is_near(name, section)) {
+            snprintf(advice, SETTING_ADVICE_BYTES, "did you mean [%s]?", name);
+            return;
         }
+        used += (size_t)snprintf(advice + used, SETTING_ADVICE_BYTES - used, "%s [%s]", i > 0 ? "," : "", name);
     }
-    return nearest;
 }
 
 static int validate_loss(const settings *s)

@@ -45,8 +45,11 @@ static int check_section(char *line)
         return 0;
     char *behind = text_trim(end + 1);
     *end = '\0';
-    CHECK(setting_section_exists(line + 1), ERROR_SETTINGS, "[%.60s]: unknown section; did you mean [%s]?", line + 1,
-          setting_nearest_section(line + 1));
+    if (!setting_section_exists(line + 1)) {
+        char advice[SETTING_ADVICE_BYTES];
+        setting_section_advice(line + 1, advice);
+        return error_set(ERROR_SETTINGS, "[%.60s]: unknown section; %s", line + 1, advice);
+    }
     CHECK(behind[0] == '\0' || strchr(";#", behind[0]) != NULL, ERROR_SETTINGS,
           "[%s]: '%.80s' stands behind the section's name; it belongs on a line of its own", line + 1, behind);
     return 0;

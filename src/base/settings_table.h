@@ -63,9 +63,7 @@ bool setting_section_exists(const char *section);
 /* What to say to someone who gave a name that there is not: "did you mean train.lr?". A name known from other programs
  * comes before names that look alike. An empty section matches any. */
 void setting_advice(const char *section, const char *key, char advice[SETTING_ADVICE_BYTES]);
-
-/* The section whose name is most like the wrong one. */
-const char *setting_nearest_section(const char *section);
+void setting_section_advice(const char *section, char advice[SETTING_ADVICE_BYTES]);
 
 /* Sets one member from its text. The message lacks the place and the key. */
 int setting_assign(settings *s, const setting_row *row, const char *value);

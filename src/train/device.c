@@ -7,7 +7,6 @@
 #include "kernels/cuda_open.h"
 #endif
 
-
 static cpu_isa chosen_isa(const settings *config)
 {
     static const cpu_isa isas[] = {[ISA_AUTO] = CPU_ISA_AUTO,

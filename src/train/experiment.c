@@ -65,8 +65,10 @@ static int choose_students(const settings *c, bool on[STUDENTS])
     for (int i = 0; i < wanted->count; i++) {
         int64_t number = wanted->value[i];
         CHECK(number > 0 || wanted->count == 1, ERROR_SETTINGS, "model.students: 0 (none) stands alone");
-        if (number > 0)
-            on[STUDENTS - number] = true;
+        if (number == 0)
+            return 0;
+        CHECK(!on[STUDENTS - number], ERROR_SETTINGS, "model.students: %lld is given twice", (long long)number);
+        on[STUDENTS - number] = true;
     }
     return 0;
 }

@@ -109,8 +109,9 @@ int threads_choose(const settings *config, comm *ranks, int *threads)
     snprintf(mine.host, sizeof mine.host, "%s", info->host);
     sched_getaffinity(0, sizeof mine.cores, &mine.cores);
     int status = comm_all_gather(ranks, &mine, sizeof mine, all), wanted = (int)config->run.threads;
+    const char *openmp = getenv("OMP_NUM_THREADS");
     if (wanted == 0)
-        wanted = getenv("OMP_NUM_THREADS") ? omp_get_max_threads() : share(all, info->size, &mine, &quota);
+        wanted = openmp && openmp[0] ? omp_get_max_threads() : share(all, info->size, &mine, &quota);
     *threads = smaller(wanted, omp_get_thread_limit());
     free(all);
     return status;

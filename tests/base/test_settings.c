@@ -253,6 +253,10 @@ static void unknown_names(void **state)
     refused("[log]\nevry = 1\n", "x.ini:2: log.evry: unknown setting; did you mean log.every?");
     refused("[trian]\nlr = 1\n", "x.ini:1: [trian]: unknown section; did you mean [train]?");
     refused("[train]\nlr=1\n\n[outptu]\n", "x.ini:4: [outptu]: unknown section; did you mean [output]?");
+    refused("[optimizer]\nlr = 1\n",
+            "x.ini:1: [optimizer]: unknown section; the sections are [model], [loss], [train],");
+    refused("[train]\nfrobnicate = 1\n",
+            "x.ini:2: train.frobnicate: unknown setting; teskd train --help lists them all");
     refused("lr = 1\n", "x.ini:1: lr: unknown setting; did you mean train.lr?");
     refused("[train]\n\xff\xfe = 1\n", "x.ini:2: train.");
     set_refused("train.lrr=1", "--set: train.lrr: unknown setting; did you mean train.lr?");

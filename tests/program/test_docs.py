@@ -1,7 +1,7 @@
 """The commands, options and settings that README.md and docs/ name: run, or at least understood by what they start.
 
-A command runs as it is written, in a folder that looks like a checkout with a build, beside it CIFAR-100 in $CIFAR. Only
-the work behind it is made small, by a `teskd` that adds settings."""
+A command runs as it is written, in a folder that looks like a checkout with a build, and CIFAR-100 in $CIFAR. Only the
+work behind it is made small, by a `teskd` that adds settings."""
 
 import os
 import pathlib
@@ -15,7 +15,7 @@ import unittest
 import numpy
 
 from program import SOURCE, TESKD, environment
-from test_usage import declared_settings
+from test_usage import COMMANDS, declared_settings
 
 DOCUMENTS = [SOURCE / "README.md", *sorted((SOURCE / "docs").glob("*.md")), SOURCE / "tests/bench/README.md"]
 
@@ -148,9 +148,10 @@ class Documents(unittest.TestCase):
                         self.run_line(root, span.split(" >")[0] + " --help", {})
 
     def test_options_and_settings_exist(self):
-        texts = [subprocess.run([TESKD, *words, "--help"], text=True, capture_output=True, check=True).stdout
-                 for words in (["train"], ["eval"], ["export"], ["import"], ["bench"], ["reference"], ["data"], ["info"])]
-        texts += [path.read_text(encoding="utf-8") for path in [*SOURCE.glob("launch/*.sh"), SOURCE / "tests/bench/compare_torch.py"]]
+        texts = [subprocess.run([TESKD, command, "--help"], text=True, capture_output=True, check=True).stdout
+                 for command in COMMANDS]
+        scripts = [*SOURCE.glob("launch/*.sh"), SOURCE / "tests/bench/compare_torch.py"]
+        texts += [path.read_text(encoding="utf-8") for path in scripts]
         of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca"}
         known, settings = set(re.findall(r"--[a-z][a-z-]*", "".join(texts))), set(declared_settings())
         sections = "|".join({name.split(".")[0] for name in settings})

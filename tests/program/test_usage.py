@@ -127,6 +127,7 @@ class Refusals(ProgramTest):
         for changes, words in [
             ({"model.network": "resnext50", "model.width": 8}, ["model.width = 8", "do not divide into 32 groups"]),
             ({"model.blocks": "1,2"}, ["model.blocks: 2 numbers"]),
+            ({"model.students": "3,3"}, ["model.students: 3 is given twice"]),
             ({"model.students": "3,0"}, ["model.students: 0 (none) stands alone"]),
             ({"train.batch": 7, "train.accumulate": 2}, ["train.batch: 7 pictures do not divide among 1 rank in"]),
             ({"eval.ema": "yes"}, ["eval.ema", "train.ema_decay"]),
@@ -312,6 +313,9 @@ class Info(ProgramTest):
         self.assertRegex(said, "uses 2 threads$")
         self.assertIn("GOMP_SPINCOUNT=7", variables)
         self.assertRegex(info("--set", "run.threads=2", OMP_THREAD_LIMIT="1")[0], "uses 1 thread$")
+        result = subprocess.run([TESKD, "reference", SOURCE / "tests/data/cifarresnet8.h5"], capture_output=True, text=True,
+                                env={**clean, "OMP_DYNAMIC": "true", "OMP_NUM_THREADS": "2"})
+        self.assertEqual(result.returncode, 0, result.stdout + result.stderr)
         bound, variables = info(OMP_PROC_BIND="true")
         self.assertEqual((bound, variables), (info(GOMP_SPINCOUNT="2000")[0], "OMP_PROC_BIND=true"))
 
