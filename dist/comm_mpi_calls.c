@@ -222,13 +222,27 @@ int comm_mpi_all_reduce_start(comm *c, void *data, size_t count, comm_dtype type
     return start_exchange(m, s);
 }
 
-/* A rank whose watchdog lives may hang all the same. */
-static int check_patience(const comm_mpi *m, const char *what, double begin)
+/* How long a wait has taken, without the time that this process itself was stopped: the peers may have been, too. */
+typedef struct {
+    double begin, last;
+} patience;
+
+static patience patience_begin(void)
 {
-    double patience = comm_patience(&m->base);
-    CHECK(clock_seconds() < begin + patience, ERROR_COMM,
-          "%s has taken %g s, while every rank is alive: one of them hangs, or its network or disk does", what,
-          patience);
+    double now = clock_seconds();
+    return (patience){now, now};
+}
+
+/* A rank whose watchdog lives may hang all the same. */
+static int check_patience(const comm_mpi *m, const char *what, patience *p)
+{
+    static const double pause_seconds = 10.0;
+    double limit = comm_patience(&m->base), now = clock_seconds();
+    if (now - p->last > pause_seconds)
+        p->begin += now - p->last;
+    p->last = now;
+    CHECK(now < p->begin + limit, ERROR_COMM,
+          "%s has taken %g s, while every rank is alive: one of them hangs, or its network or disk does", what, limit);
     return 0;
 }
 
@@ -236,13 +250,13 @@ int comm_mpi_wait(comm *c, comm_request *request)
 {
     comm_mpi *m = (comm_mpi *)c;
     started_sum *s = (started_sum *)request->handle[0];
-    double begin = clock_seconds();
+    patience waits = patience_begin();
     for (int polls = 0;; clock_pause(&polls)) {
         TRY(advance_sums(m));
         TRY(control_check(m->channel)); /* first: MPI may complete a call on what a dead peer left */
         if (s->stage == SUM_DONE)
             break;
-        TRY(check_patience(m, "a sum over the ranks", begin));
+        TRY(check_patience(m, "a sum over the ranks", &waits));
     }
     started_sum **link = &m->first_sum;
     while (*link != s)
@@ -258,7 +272,7 @@ int comm_mpi_wait(comm *c, comm_request *request)
 static int finish(comm_mpi *m, const char *what, int mpi_code, MPI_Request *request)
 {
     TRY(mpi_status(m, what, mpi_code));
-    double begin = clock_seconds();
+    patience waits = patience_begin();
     for (int polls = 0;; clock_pause(&polls)) {
         int done = 0;
         TRY(advance_sums(m));
@@ -266,7 +280,7 @@ static int finish(comm_mpi *m, const char *what, int mpi_code, MPI_Request *requ
         TRY(control_check(m->channel));
         if (done)
             return 0;
-        TRY(check_patience(m, what, begin));
+        TRY(check_patience(m, what, &waits));
     }
 }
 

@@ -25,7 +25,7 @@
 enum { TEXT_BYTES = 2048, AWAIT_STEP_US = 2000, DRAIN_STEP_MS = 50 };
 
 /* A stopped or swapped rank is not a dead one: silence must last long before it counts. */
-static const double HEARTBEAT_SECONDS = 2.0, SILENCE_SECONDS = 60.0, DRAIN_SECONDS = 1.0;
+static const double HEARTBEAT_SECONDS = 2.0, SILENCE_SECONDS = 60.0, DRAIN_SECONDS = 1.0, PAUSE_SECONDS = 10.0;
 
 typedef enum { FRAME_HEARTBEAT = 1, FRAME_GOODBYE, FRAME_FAILURE } frame_kind;
 
@@ -225,6 +225,13 @@ static void check_silence(control *ctl)
             note_death(ctl, i, true);
 }
 
+/* Where this process itself was stopped (a suspended job, a debugger), the peers may have been, too. */
+static void forgive_own_pause(control *ctl, double seconds)
+{
+    for (int i = 0; seconds > PAUSE_SECONDS && i < ctl->n_links; i++)
+        ctl->link[i].heard += seconds;
+}
+
 /* The failure has been told by then: the rank it came from, or the one that reports a death, has spoken. */
 static void check_main_thread(const control *ctl)
 {
@@ -267,6 +274,7 @@ static void *watch(void *argument)
             next_beat = now + HEARTBEAT_SECONDS;
         }
         listen_to_links(ctl, 1 + (int)((next_beat - now) * 1000.0));
+        forgive_own_pause(ctl, clock_seconds() - now);
         check_silence(ctl);
         check_main_thread(ctl);
     }

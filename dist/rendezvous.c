@@ -124,19 +124,20 @@ static int missing_ranks(const rank_place *place, int size, const int *fd)
     char list[512] = "";
     size_t used = 0;
     int missing = 0;
+    bool is_far = false;
     for (int r = 1; r < size; r++) {
         if (fd[r] >= 0)
             continue;
         missing++;
+        is_far = is_far || place[r].host_leader != place[0].host_leader;
         if (used < sizeof list - 1) {
             int n = snprintf(list + used, sizeof list - used, "%s%d on %s", used ? ", " : "", r, place[r].host);
             used += n > 0 ? (size_t)n : 0;
         }
     }
-    return error_set(ERROR_COMM,
-                     "control channel: %d of %d ranks did not reach rank 0 on %s within %d s (rank %s); is TCP between "
-                     "the hosts blocked?",
-                     missing, size, place[0].host, OPEN_SECONDS, list);
+    return error_set(ERROR_COMM, "control channel: %d of %d ranks did not reach rank 0 on %s within %d s (rank %s); %s",
+                     missing, size, place[0].host, OPEN_SECONDS, list,
+                     is_far ? "is TCP between the hosts blocked?" : "they hang, or have ended");
 }
 
 typedef struct {
