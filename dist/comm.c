@@ -66,7 +66,9 @@ int comm_refuse_lonely(const comm *c)
 
 int comm_open(comm **out, const comm_limits *limits)
 {
-    static const comm_limits usual = {.patience_seconds = COMM_PATIENCE_SECONDS, .grace_seconds = COMM_GRACE_SECONDS};
+    static const comm_limits usual = {.patience_seconds = COMM_PATIENCE_SECONDS,
+                                      .grace_seconds = COMM_GRACE_SECONDS,
+                                      .silence_seconds = COMM_SILENCE_SECONDS};
     *out = NULL;
     return launcher_started_us() ? comm_open_mpi(out, limits ? limits : &usual) : comm_open_self(out);
 }

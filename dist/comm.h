@@ -46,7 +46,7 @@ typedef struct {
     uintptr_t handle[4];
 } comm_request;
 
-enum { COMM_PATIENCE_SECONDS = 600, COMM_GRACE_SECONDS = 30 };
+enum { COMM_PATIENCE_SECONDS = 600, COMM_GRACE_SECONDS = 30, COMM_SILENCE_SECONDS = 60 };
 
 /* What bounds the waits that no peer's death ends. */
 typedef struct {
@@ -56,6 +56,10 @@ typedef struct {
 
     /* How long after a peer's failure the main thread may take to come to comm_abort. */
     double grace_seconds;
+
+    /* How long a peer's watchdog may be silent before the peer counts as dead: a stopped or swapped one is not. More
+     * than a few heartbeats of 2 s. */
+    double silence_seconds;
 
     /* The last resort, called from a thread of the communicator's when the main thread is past these limits in
      * something that cannot be watched: a launch into a full queue of the GPU, the release of its memory, MPI's opening

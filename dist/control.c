@@ -24,8 +24,7 @@
 
 enum { TEXT_BYTES = 2048, AWAIT_STEP_US = 2000, DRAIN_STEP_MS = 50 };
 
-/* A stopped or swapped rank is not a dead one: silence must last long before it counts. */
-static const double HEARTBEAT_SECONDS = 2.0, SILENCE_SECONDS = 60.0, DRAIN_SECONDS = 1.0, PAUSE_SECONDS = 10.0;
+static const double HEARTBEAT_SECONDS = 2.0, PAUSE_SECONDS = 4.0, DRAIN_SECONDS = 1.0;
 
 typedef enum { FRAME_HEARTBEAT = 1, FRAME_GOODBYE, FRAME_FAILURE } frame_kind;
 
@@ -135,8 +134,8 @@ static void note_death(control *ctl, int rank, bool silent)
     control_link *link = &ctl->link[rank];
     char text[TEXT_BYTES], line[TEXT_BYTES + 64];
     if (silent)
-        snprintf(text, sizeof text, "rank %d on %s has not been heard of for %.0f s", rank, ctl->place[rank].host,
-                 SILENCE_SECONDS);
+        snprintf(text, sizeof text, "rank %d on %s has not been heard of for %g s", rank, ctl->place[rank].host,
+                 ctl->limits.silence_seconds);
     else
         snprintf(text, sizeof text, "rank %d on %s ended without a word (its connection closed)", rank,
                  ctl->place[rank].host);
@@ -219,7 +218,8 @@ static void listen_to_links(control *ctl, int timeout_ms)
 /* The rank that would report it decides first: once another one has ended, the launcher may wake the silent one. */
 static void check_silence(control *ctl)
 {
-    double now = clock_seconds(), limit = SILENCE_SECONDS + (is_reporter(ctl, true) ? 0.0 : 2.0 * HEARTBEAT_SECONDS);
+    double now = clock_seconds(),
+           limit = ctl->limits.silence_seconds + (is_reporter(ctl, true) ? 0.0 : 2.0 * HEARTBEAT_SECONDS);
     for (int i = 0; i < ctl->n_links; i++)
         if (ctl->link[i].fd >= 0 && !ctl->link[i].goodbye && now - ctl->link[i].heard > limit)
             note_death(ctl, i, true);

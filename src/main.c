@@ -172,7 +172,10 @@ static int end_in_order(comm *ranks)
 int main(int argc, char **argv)
 {
     static _Atomic(comm *) opened; /* for another thread */
-    const comm_limits limits = {COMM_PATIENCE_SECONDS, COMM_GRACE_SECONDS, end_process};
+    const comm_limits limits = {.patience_seconds = COMM_PATIENCE_SECONDS,
+                                .grace_seconds = COMM_GRACE_SECONDS,
+                                .silence_seconds = COMM_SILENCE_SECONDS,
+                                .end_process = end_process};
     comm *ranks;
     logger log;
     if (!fill_standard_files()) {

@@ -76,8 +76,11 @@ int main(int argc, char **argv)
     if (argc != 3)
         return 2;
     /* Only where it is tested: elsewhere ranks may be slow. */
-    const comm_limits limits = {strcmp(argv[1], "silent") == 0 ? PATIENCE_SECONDS : COMM_PATIENCE_SECONDS,
-                                strcmp(argv[1], "busy") == 0 ? COMM_GRACE_SECONDS : GRACE_SECONDS, end_process};
+    const comm_limits limits = {.patience_seconds =
+                                    strcmp(argv[1], "silent") == 0 ? PATIENCE_SECONDS : COMM_PATIENCE_SECONDS,
+                                .grace_seconds = strcmp(argv[1], "busy") == 0 ? COMM_GRACE_SECONDS : GRACE_SECONDS,
+                                .silence_seconds = COMM_SILENCE_SECONDS,
+                                .end_process = end_process};
     comm *c = NULL;
     if (comm_open(&c, &limits) < 0) {
         fprintf(stderr, "failing_rank: %s\n", error_message());

@@ -9,17 +9,19 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
-static const comm_limits limits = {.grace_seconds = 60};
+static const comm_limits limits = {.grace_seconds = 60, .silence_seconds = 60};
 
 enum { SIZE = 4, NEWS_MS = 5000, QUIET_MS = 300 };
 
@@ -222,6 +224,26 @@ static void test_last_words_of_the_centre(void **state)
         expect_failure(s, r, "rank 0 on host0: out of memory");
 }
 
+/* A job that is suspended for longer than silence may last (`scontrol suspend`, Ctrl-Z) goes on when it may. */
+static void test_suspended_job(void **state)
+{
+    star *s = *state;
+    const comm_limits strict = {.grace_seconds = 60, .silence_seconds = 3};
+    pid_t job = getpid(), scheduler = fork();
+    if (scheduler == 0) {
+        clock_sleep_us(200000);
+        kill(job, SIGSTOP);
+        clock_sleep_us(4600000);
+        kill(job, SIGCONT);
+        _exit(0);
+    }
+    for (int r = 0; r < SIZE; r++)
+        open_limited(s, r, &strict);
+    assert_int_equal(waitpid(scheduler, NULL, 0), scheduler);
+    for (int r = 0; r < SIZE; r++)
+        assert_int_equal(control_await_failure(s->channel[r], QUIET_MS), 0);
+}
+
 static atomic_int ends;
 static char end_message[256];
 
@@ -243,8 +265,9 @@ static bool ends_within(double seconds)
 static void test_no_last_resort(void **state)
 {
     star *s = *state;
-    const comm_limits later = {.grace_seconds = 60, .end_process = count_end};
-    const comm_limits soon = {.grace_seconds = 0.5, .end_process = count_end}, never = {.grace_seconds = 0.5};
+    const comm_limits later = {.grace_seconds = 60, .silence_seconds = 60, .end_process = count_end};
+    const comm_limits soon = {.grace_seconds = 0.5, .silence_seconds = 60, .end_process = count_end},
+                      never = {.grace_seconds = 0.5, .silence_seconds = 60};
     open_channel(s, 0);
     open_limited(s, 1, &later);
     open_limited(s, 2, &soon);
@@ -258,7 +281,7 @@ static void test_no_last_resort(void **state)
 static void test_last_resort(void **state)
 {
     star *s = *state;
-    const comm_limits soon = {.grace_seconds = 0.5, .end_process = count_end};
+    const comm_limits soon = {.grace_seconds = 0.5, .silence_seconds = 60, .end_process = count_end};
     open_channel(s, 0);
     open_limited(s, 1, &soon);
     open_channel(s, 2);
@@ -363,6 +386,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lost_centre, connect_star, close_star),
         cmocka_unit_test_setup_teardown(test_last_words, open_star, close_star),
         cmocka_unit_test_setup_teardown(test_last_words_of_the_centre, open_star, close_star),
+        cmocka_unit_test_setup_teardown(test_suspended_job, connect_star, close_star),
         cmocka_unit_test_setup_teardown(test_no_last_resort, connect_star, close_star),
         cmocka_unit_test_setup_teardown(test_last_resort, connect_star, close_star),
         cmocka_unit_test(test_time_limit),

@@ -147,8 +147,10 @@ int main(int argc, char **argv)
     if (argc != 3)
         return 2;
     run r = {.mode = argv[1]};
-    const comm_limits limits = {is_mode(&r, "deadline") ? PATIENCE_SECONDS : COMM_PATIENCE_SECONDS,
-                                is_mode(&r, "stuck") ? GRACE_SECONDS : COMM_GRACE_SECONDS, end_process};
+    const comm_limits limits = {.patience_seconds = is_mode(&r, "deadline") ? PATIENCE_SECONDS : COMM_PATIENCE_SECONDS,
+                                .grace_seconds = is_mode(&r, "stuck") ? GRACE_SECONDS : COMM_GRACE_SECONDS,
+                                .silence_seconds = COMM_SILENCE_SECONDS,
+                                .end_process = end_process};
     if (comm_open(&r.ranks, &limits) < 0) {
         fprintf(stderr, "nccl_failing_rank: %s\n", error_message());
         return 2;
