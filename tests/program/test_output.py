@@ -8,7 +8,7 @@ import threading
 import time
 import unittest
 
-from program import HOST, SOURCE, Checkpoint, ProgramTest, enough_under_sanitizers, run, start, stop
+from program import HOST, SOURCE, Checkpoint, ProgramTest, enough_under_sanitizers, finish, run, start, stop
 
 SHORT = {"train.max_steps": 2}
 ENDLESS = {"train.epochs": 100000, "eval.every": 0, "log.every": 1000, "output.checkpoint_every": 100000}
@@ -106,6 +106,40 @@ class Folder(ProgramTest):
         self.train("run", SHORT, resume="auto")
         self.assertLess(time.monotonic() - began, 20)
         self.assertFalse(os.path.exists(self.path("run", "teskd.lock")))
+
+    @unittest.skipIf(os.environ.get("TESKD_SANITIZED"), "sanitizers have to be loaded first")
+    def test_a_file_system_without_locks(self):
+        os.environ["LD_PRELOAD"] = os.environ["TESKD_NO_LOCKS"]
+        self.addCleanup(os.environ.pop, "LD_PRELOAD")
+        first = self.start_endless("run")
+        result = run(*self.training_arguments("run", SHORT))
+        self.assertEqual(result.code, 1, str(result))
+        self.assertIn("no locks", result.out)
+        self.refused(result, "in use", HOST, f"process {first.pid}")
+        stop(first)
+        first.communicate()
+        self.age_lock("run", 3600)
+        result = self.train("run", SHORT, resume="auto")
+        self.assertNotIn("waiting", result.out)
+
+    def age_lock(self, name, seconds):
+        os.utime(self.path(name, "teskd.lock"), (time.time() - seconds, time.time() - seconds))
+
+    def test_a_run_on_another_host(self):
+        # Some network file systems keep locks to one host: whether the file is touched tells.
+        os.mkdir(self.path("run"))
+        with open(self.path("run", "teskd.lock"), "w", encoding="utf-8") as file:
+            file.write("host elsewhere, process 17, since 2024-02-29 12:00:00 UTC\x1b[31m\n0123\n")
+        process = start(*self.training_arguments("run", SHORT))
+        toucher = threading.Timer(1.5, self.age_lock, ("run", 1))
+        toucher.start()
+        result = finish(process)
+        toucher.join()
+        self.assertEqual(result.code, 1, str(result))
+        message = self.refused(result, "in use", "host elsewhere, process 17, since 2024-02-29 12:00:00 UTC")
+        self.assertTrue(message.isprintable(), message)
+        self.age_lock("run", 3600)
+        self.train("run", SHORT)
 
     def test_temporary_files_of_killed_runs(self):
         os.mkdir(self.path("run"))
