@@ -20,7 +20,7 @@ from test_usage import COMMANDS, declared_settings
 DOCUMENTS = [SOURCE / "README.md", *sorted((SOURCE / "docs").glob("*.md")), SOURCE / "tests/bench/README.md"]
 
 COMMAND = re.compile(r"(build/teskd|teskd|teskd/run\.sh|launch/\w+\.sh|mpirun|srun|cmake|ctest|mkdir|python3|tar|"
-                     r"~/torchenv/\S+|[A-Z]+=\S+)( |$)")
+                     r"~/torchenv/\S+|[A-Z_]+=\S+)( |$)")
 
 # What cannot run here, and what is looked at instead: nothing, or that its own --help takes the options.
 NOT_HERE = [
@@ -32,7 +32,8 @@ NOT_HERE = [
     (r"srun .*build/teskd", "needs Slurm and other machines", "--dry-run"),
     (r"mpirun .*(--hostfile|PE=).*build/teskd", "needs other machines, or more cores", "--dry-run"),
     (r"mpirun .* &$", "a line of a batch script", None),
-    (r"(mpirun .*)?build/teskd bench(?! --set train.batch=32 --json)", "the same as the one that is run", "--help"),
+    (r"(mpirun .*|[A-Z_]+=\S+ )?build/teskd bench(?! --set train.batch=32 --json)", "the same as the one that is run",
+     "--help"),
 ]
 
 # Makes the work small: few images, a narrow network, two steps.
