@@ -3,7 +3,9 @@
 #include "io/safetensors.h"
 #include "train/checkpoint.h"
 #include "train/commands.h"
+#include "train/folder_lock.h"
 #include "train/naming.h"
+#include "train/output_folder.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -127,14 +129,20 @@ static int read_tensors(experiment *e, const options *o)
     return status;
 }
 
-/* A checkpoint is saved by name into output.dir. */
+/* A checkpoint is saved by name into output.dir; not into that of a training that has a file of this name itself. */
 static int save(experiment *e, const char *out)
 {
     const char *slash = strrchr(out, '/');
+    const char *name = slash ? slash + 1 : out;
     const progress start = {.best_top1 = -1};
+    folder_lock *lock = NULL;
     snprintf(e->config.output.dir, sizeof e->config.output.dir, "%.*s", slash ? (int)(slash - out) : 1,
              slash ? out : ".");
-    return checkpoint_save(e, &start, slash ? slash + 1 : out, false);
+    if (output_folder_writes(name))
+        TRY(folder_lock_take(&lock, e->config.output.dir, e->log));
+    int status = checkpoint_save(e, &start, name, false);
+    folder_lock_release(&lock);
+    return status;
 }
 
 static int check(const options *o, const comm *ranks)

@@ -125,7 +125,7 @@ static int write_record(folder_lock *l)
 /* Without locks, of runs that start in the same second the last one to write has the folder. */
 static int confirm(const folder_lock *l, const char *folder)
 {
-    char record[RECORD_BYTES];
+    char record[RECORD_BYTES] = "";
     struct stat info;
     sleep(1);
     if (look(l->path, record, &info) && strcmp(record, l->record) == 0)
@@ -156,7 +156,7 @@ static int open_file(folder_lock *l, const char *folder, bool *has_lock, logger 
 
 static int take(folder_lock *l, const char *folder, logger *log)
 {
-    bool has_lock;
+    bool has_lock = false;
     int status = 1;
     for (int i = 0; i < OPENINGS && status == 1; i++)
         status = open_file(l, folder, &has_lock, log);

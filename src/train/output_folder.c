@@ -170,6 +170,14 @@ int output_folder_clear(output_folder *f)
     return comm_agree(f->options.ranks, removes ? remove_run(f) : 0);
 }
 
+bool output_folder_writes(const char *name)
+{
+    int file = 0;
+    while (file < FILES && strcmp(file_names[file], name) != 0)
+        file++;
+    return file < FILES;
+}
+
 void output_folder_close(output_folder **f)
 {
     output_folder *old = *f;

@@ -30,6 +30,9 @@ const char *output_folder_checkpoint(const output_folder *f);
 /* With `overwrite`: removes the run that is there. To be called when nothing of it is needed any more. */
 int output_folder_clear(output_folder *f);
 
+/* Is this the name of a file that a training writes in its folder? */
+bool output_folder_writes(const char *name);
+
 /* Unlocks. `*f` becomes NULL; it may be NULL already. */
 void output_folder_close(output_folder **f);
 

@@ -89,6 +89,10 @@ class Folder(ProgramTest):
         self.assertEqual((result.code, self.folder_state("run")), (1, before), str(result))
 
     def test_one_run_at_a_time(self):
+        self.train("other", SHORT)
+        network = self.path("network.safetensors")
+        self.run_code(0, "export", "--checkpoint", self.path("other", "last.h5"), "--format", "safetensors", "--all-heads",
+                      "--out", network)
         first = self.start_endless("run")
         with open(self.path("run", "teskd.lock"), encoding="utf-8") as file:
             self.assertIn(f"process {first.pid},", file.readline())
@@ -98,6 +102,10 @@ class Folder(ProgramTest):
             self.refused(result, self.path("run"), "in use", HOST, f"process {first.pid}", time.strftime("since %Y-%m-%d"))
         # What only looks is not in the way.
         self.run_code(0, *self.training_arguments("run", SHORT), "--dry-run")
+        for name, code in (("last.h5", 1), ("start.h5", 0)):
+            result = self.run_code(code, "import", "--from", network, "--out", self.path("run", name), "--set",
+                                   "model.network=cifarresnet8", "--set", "model.width=4", "--set", "data.kind=cifar10")
+            self.assertEqual("in use" in result.err, code == 1)
         # A killed run leaves no lock behind.
         stop(first)
         first.communicate()
