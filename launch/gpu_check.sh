@@ -130,6 +130,7 @@ fi
 export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 export OMPI_MCA_btl_vader_single_copy_mechanism=none # many containers forbid it
 export PYTHONUNBUFFERED=1
+export GOMP_SPINCOUNT=${GOMP_SPINCOUNT:-2000} # else the program starts itself anew, perhaps out of a sanitizer's sight
 
 # ---- the stages; each in a process of its own, with its log as output ----
 
