@@ -12,6 +12,7 @@
 
 #include "io/real.h"
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -57,6 +58,8 @@ const tensor_info *tensor_file_find(const tensor_file *file, const char *name);
 int tensor_file_read(tensor_file *file, const char *name, real_type type, int32_t rank, const int64_t *shape,
                      void *data);
 
+/* Whether it has an attribute of that name. */
+bool tensor_file_has(const tensor_file *file, const char *key);
 int tensor_file_get_int(tensor_file *file, const char *key, int64_t *value);
 int tensor_file_get_double(tensor_file *file, const char *key, double *value);
 

@@ -279,6 +279,14 @@ static int read_text(tensor_file *f, const char *key, hid_t attribute, size_t si
     return status;
 }
 
+bool tensor_file_has(const tensor_file *file, const char *key)
+{
+    h5_silence silence = h5_silence_begin();
+    bool has = H5Aexists(file->h5, key) > 0;
+    h5_silence_end(silence);
+    return has;
+}
+
 int tensor_file_get_text(tensor_file *file, const char *key, char **value)
 {
     *value = NULL;

@@ -5,7 +5,9 @@
  * only and in float64 beyond. Stateless; any number of threads. */
 #include "loops.h"
 
+#include <float.h>
 #include <immintrin.h>
+#include <math.h>
 #include <string.h>
 
 enum {
@@ -533,6 +535,15 @@ static double sum_squares(const float *x, int64_t count)
     return sum;
 }
 
+static double count_not_finite(const float *x, int64_t count)
+{
+    int64_t found = 0;
+#pragma omp simd reduction(+ : found)
+    for (int64_t i = 0; i < count; i++)
+        found += !(fabsf(x[i]) <= FLT_MAX);
+    return (double)found;
+}
+
 static void sgd_update(float *w, float *v, const float *dw, int64_t count, float lr, float factor, float momentum,
                        float decay, bool nesterov)
 {
@@ -579,6 +590,7 @@ const cpu_loops LOOPS_TABLE = {
     .max_pool_grad_row = max_pool_grad_row,
     .excite_grad = excite_grad,
     .sum_squares = sum_squares,
+    .count_not_finite = count_not_finite,
     .sgd_update = sgd_update,
     .ema_update = ema_update,
 };

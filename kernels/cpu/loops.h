@@ -121,6 +121,9 @@ typedef struct {
     /* In float64. */
     double (*sum_squares)(const float *x, int64_t count);
 
+    /* How many are infinite or no number. */
+    double (*count_not_finite)(const float *x, int64_t count);
+
     /* g = factor*dw + decay*w; v = momentum*v + g; w -= lr * (nesterov ? g + momentum*v : v). */
     void (*sgd_update)(float *w, float *v, const float *dw, int64_t count, float lr, float factor, float momentum,
                        float decay, bool nesterov);

@@ -170,9 +170,9 @@ int top_k_launch(const cpu_backend *self, const kernel *k, const kernel_args *ar
     right[0] = right[1] = 0;
     for (int64_t n = 0; n < pictures; n++) {
         const float *z = (const float *)args->in[0] + n * classes;
-        int ahead = 0; /* a tie, and any NaN, counts against the picture */
+        int ahead = 0; /* a tie counts against the picture; a logit that is not finite is as bad as five of them */
         for (int64_t j = 0; j < classes; j++)
-            ahead += j != target[n] && !(z[j] < z[target[n]]);
+            ahead += !isfinite(z[j]) ? 5 : j != target[n] && z[j] >= z[target[n]];
         right[0] += ahead == 0;
         right[1] += ahead < 5;
     }

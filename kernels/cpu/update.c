@@ -11,21 +11,34 @@ int sum_squares_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
     return 0;
 }
 
-int sum_squares_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+/* `sum` and what the loop says of each thread's part of the input. */
+static void sum_parts(const cpu_backend *self, const kernel *k, const kernel_args *args,
+                      double (*loop)(const float *x, int64_t count), double sum)
 {
-    const float *dw = args->in[0];
-    const double *before = args->in[1];
-    double *part = workspace_at(args, k->offset[0]), sum = before ? *before : 0;
+    const float *x = args->in[0];
+    double *part = workspace_at(args, k->offset[0]);
     int64_t count = tensor_count(&k->request.in[0]);
     int threads = self->threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
     for (int t = 0; t < threads; t++) {
         int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
-        part[t] = self->loops->sum_squares(dw + begin, end - begin);
+        part[t] = loop(x + begin, end - begin);
     }
     for (int t = 0; t < threads; t++)
         sum += part[t];
     *(double *)args->out[0] = sum;
+}
+
+int sum_squares_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    const double *before = args->in[1];
+    sum_parts(self, k, args, self->loops->sum_squares, before ? *before : 0);
+    return 0;
+}
+
+int count_not_finite_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    sum_parts(self, k, args, self->loops->count_not_finite, 0);
     return 0;
 }
 

@@ -160,14 +160,17 @@ template <typename T> __device__ static inline void feature_loss_grad(const loss
         from_float(scale * (to_float(student[j]) - to_float(teacher[j])), grad[j]);
 }
 
-/* 1 if the picture's class leads, is among the five largest. Ties and NaN count against. */
+/* 1 if the picture's class leads, is among the five largest. Ties count against, and a logit that is not finite as much
+ * as five of them. */
 template <typename T> __device__ static inline void top_k(const loss_entry &e, int picture)
 {
     const T *z = row_of<T>(e.first, e, picture);
     const int own = e.target[picture];
     double not_below = 0;
     for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS)
-        not_below += !is_class(own, e.columns) ? 5 : j != own && !(to_float(z[j]) < to_float(z[own]));
+        not_below += !is_class(own, e.columns) || !isfinite(to_float(z[j])) ? 5
+                     : j != own && to_float(z[j]) >= to_float(z[own])       ? 1
+                                                                            : 0;
     not_below = block_sum(not_below);
     if (threadIdx.x == 0) {
         e.values[picture] = not_below < 1;

@@ -3,7 +3,7 @@
 #include "reduce.cuh"
 #include "sgd.cuh"
 
-static constexpr int64_t SQUARE_PARTS = 1024;
+static constexpr int64_t SUM_PARTS = 1024;
 
 template <typename F> static int with_floats(int64_t count, F function)
 {
@@ -67,8 +67,23 @@ int cuda_ema_update(const cuda_backend *self, const kernel *k, const kernel_args
     });
 }
 
-template <int V>
-__global__ void __launch_bounds__(THREADS) sum_squares_kernel(const float *x, int64_t vectors, double *part)
+struct add_square {
+    __device__ float operator()(float sum, float x) const
+    {
+        return fmaf(x, x, sum);
+    }
+};
+
+struct add_not_finite {
+    __device__ float operator()(float sum, float x) const
+    {
+        return isfinite(x) ? sum : sum + 1;
+    }
+};
+
+/* What a block's elements, taken one after the other by `add`, come to. */
+template <int V, typename Add>
+__global__ void __launch_bounds__(THREADS) sum_elements_kernel(const float *x, int64_t vectors, Add add, double *part)
 {
     double total = 0;
     for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
@@ -76,7 +91,7 @@ __global__ void __launch_bounds__(THREADS) sum_squares_kernel(const float *x, in
         load(x + i * V, value);
 #pragma unroll
         for (int j = 0; j < V; j++)
-            sum = fmaf(value[j], value[j], sum);
+            sum = add(sum, value[j]);
         total += (double)sum;
     }
     total = block_sum(total);
@@ -87,22 +102,34 @@ __global__ void __launch_bounds__(THREADS) sum_squares_kernel(const float *x, in
 int cuda_sum_squares_prepare(cuda_backend *self, kernel *k, size_t *workspace)
 {
     (void)self;
-    k->offset[0] = cuda_workspace_take(workspace, (size_t)SQUARE_PARTS * sizeof(double));
+    k->offset[0] = cuda_workspace_take(workspace, (size_t)SUM_PARTS * sizeof(double));
     return 0;
 }
 
-int cuda_sum_squares(const cuda_backend *self, const kernel *k, const kernel_args *args)
+template <typename Add>
+static int sum_elements(const cuda_backend *self, const kernel *k, const kernel_args *args, Add add,
+                        const double *before)
 {
     int64_t count = tensor_count(&k->request.in[0]);
     double *parts = (double *)cuda_workspace_at(args, k->offset[0]);
     return with_floats(count, [&](auto width) {
         constexpr int V = decltype(width)::value;
         int64_t blocks = divide_up(count / V, THREADS);
-        blocks = blocks < SQUARE_PARTS ? blocks : SQUARE_PARTS;
-        TRY(launch(sum_squares_kernel<V>, dim3((unsigned)blocks), dim3(THREADS), 0, self->stream,
-                   (const float *)args->in[0], count / V, parts));
-        return sum_lists(self, 1, parts, blocks, 1, (const double *)args->in[1], (double *)args->out[0]);
+        blocks = blocks < SUM_PARTS ? blocks : SUM_PARTS;
+        TRY(launch(sum_elements_kernel<V, Add>, dim3((unsigned)blocks), dim3(THREADS), 0, self->stream,
+                   (const float *)args->in[0], count / V, add, parts));
+        return sum_lists(self, 1, parts, blocks, 1, before, (double *)args->out[0]);
     });
+}
+
+int cuda_sum_squares(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return sum_elements(self, k, args, add_square(), (const double *)args->in[1]);
+}
+
+int cuda_count_not_finite(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return sum_elements(self, k, args, add_not_finite(), NULL);
 }
 
 static __global__ void clip_factor_kernel(const double *sum, double max_norm, double *factor)

@@ -73,6 +73,7 @@ static reference_op *const op_functions[OP_COUNT] = {
     [OP_SCALE] = reference_scale,
     [OP_METRIC_ADD] = reference_metric_add,
     [OP_SUM_SQUARES] = reference_sum_squares,
+    [OP_COUNT_NOT_FINITE] = reference_count_not_finite,
     [OP_CLIP_FACTOR] = reference_clip_factor,
     [OP_EMA_UPDATE] = reference_ema_update,
     [OP_SGD_UPDATE] = reference_sgd_update,

@@ -165,9 +165,9 @@ int reference_top_k(const reference *self, const kernel_request *request, const 
     TRY(check_targets(request, args));
     right[0] = right[1] = 0;
     for (int64_t n = 0; n < tensor_rows(&request->in[0]); n++, logits += classes) {
-        int not_below = 0; /* other classes that tie or lead; a NaN anywhere counts against the picture */
+        int not_below = 0; /* other classes that tie or lead; a logit that is not finite is as bad as five of them */
         for (int k = 0; k < classes; k++)
-            not_below += k != target[n] && !(logits[k] < logits[target[n]]);
+            not_below += !isfinite(logits[k]) ? 5 : k != target[n] && logits[k] >= logits[target[n]];
         right[0] += not_below < 1;
         right[1] += not_below < 5;
     }

@@ -34,7 +34,8 @@ reference_op reference_feature_loss, reference_feature_loss_grad;
 reference_op reference_relu, reference_relu_grad, reference_excite, reference_excite_grad;
 reference_op reference_max_pool, reference_max_pool_grad;
 reference_op reference_top_k;
-reference_op reference_sum_squares, reference_clip_factor, reference_loss_scale, reference_sgd_update;
+reference_op reference_sum_squares, reference_count_not_finite, reference_clip_factor, reference_loss_scale,
+    reference_sgd_update;
 reference_op reference_ema_update, reference_scale, reference_metric_add;
 reference_op reference_pictures, reference_pad_channels, reference_convert;
 

@@ -32,6 +32,16 @@ int error_prefix(int code, const char *format, ...)
     return code;
 }
 
+int error_suffix(int code, const char *format, ...)
+{
+    size_t used = strlen(message);
+    va_list args;
+    va_start(args, format);
+    vsnprintf(message + used, sizeof message - used, format, args);
+    va_end(args);
+    return code;
+}
+
 const char *error_message(void)
 {
     return message;

@@ -29,6 +29,9 @@ int error_set(int code, const char *format, ...) __attribute__((format(printf, 2
 /* Puts "prefix: " before the message kept for this thread and returns `code`. */
 int error_prefix(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Puts more text right after it and returns `code`. */
+int error_suffix(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
+
 /* The message of this thread's last error; never NULL, valid until the next error_set. */
 const char *error_message(void);
 

@@ -74,24 +74,43 @@ static size_t list_new(store *s, const graph *g)
     return bytes;
 }
 
-/* The statistics first, so that ranks can add them up in one piece. */
+static bool is_saved(const store *s, const store_entry *entry)
+{
+    (void)s;
+    return store_is_saved(entry);
+}
+
+static bool is_any(const store *s, const store_entry *entry)
+{
+    (void)s;
+    (void)entry;
+    return true;
+}
+
+/* Places the wanted entries that have no place yet; returns where they end. */
+static char *place_some(store *s, uint32_t first, bool (*wanted)(const store *s, const store_entry *entry), char *next)
+{
+    for (uint32_t i = first; i < s->n_entries; i++)
+        if (!s->entries[i].memory && wanted(s, &s->entries[i])) {
+            s->entries[i].memory = next;
+            next += aligned(tensor_bytes(&s->entries[i].desc));
+        }
+    return next;
+}
+
+/* The statistics first, so that ranks can add them up in one piece; with the rest of what is saved they are looked at
+ * in one piece. All of it comes with the first graph. */
 static void place(store *s, uint32_t first, char *memory)
 {
-    char *next = memory;
-    for (uint32_t i = first; i < s->n_entries; i++)
-        if (is_statistic(s, &s->entries[i])) {
-            s->entries[i].memory = next;
-            next += aligned(tensor_bytes(&s->entries[i].desc));
-        }
-    if (next > memory) {
+    char *after_statistics = place_some(s, first, is_statistic, memory);
+    char *after_saved = place_some(s, first, is_saved, after_statistics);
+    place_some(s, first, is_any, after_saved);
+    if (after_statistics > memory) {
         s->statistics = memory;
-        s->statistics_bytes = (size_t)(next - memory);
+        s->statistics_bytes = (size_t)(after_statistics - memory);
     }
-    for (uint32_t i = first; i < s->n_entries; i++)
-        if (!s->entries[i].memory) {
-            s->entries[i].memory = next;
-            next += aligned(tensor_bytes(&s->entries[i].desc));
-        }
+    if (after_saved > memory)
+        s->saved = (store_arena){memory, (size_t)(after_saved - memory)};
 }
 
 int store_add(store *s, const graph *g)
@@ -201,6 +220,44 @@ int store_refresh_copies(store *s)
         if (store_role(s->entries[i].name) == ENTRY_COPY)
             TRY(convert(s->device, original_of(s, &s->entries[i]), &s->entries[i]));
     return 0;
+}
+
+/* ---- a look at all of it ---- */
+
+static int count_not_finite(const store *s, const kernel_request *request, int64_t *count)
+{
+    backend *device = s->device;
+    const backend_ops *ops = device->ops;
+    kernel *k = NULL;
+    size_t workspace = 0;
+    double found = 0;
+    TRY(ops->prepare(device, request, &k, &workspace));
+    char *memory = ops->alloc(device, PLAN_ALIGNMENT + workspace);
+    const kernel_args args = {.in = {s->saved.memory}, .out = {memory}, .workspace = memory + PLAN_ALIGNMENT};
+    int status = memory ? ops->launch(device, k, &args)
+                        : error_set(ERROR_MEMORY, "no memory to look for numbers that are not finite");
+    if (status == 0)
+        status = ops->read(device, &found, memory, sizeof found);
+    ops->free(device, memory);
+    ops->release(device, k);
+    *count = (int64_t)found;
+    return status;
+}
+
+/* The gaps between the tensors are zero. */
+int store_count_not_finite(const store *s, int64_t *count)
+{
+    enum { ROW = 8 }; /* so that the rows of large networks can be counted in 32 bits */
+    dtype real = s->device->ops->real;
+    tensor_desc all = {.dim = {1, 1, (int32_t)(s->saved.bytes / (ROW * dtype_bytes((uint8_t)real))), ROW},
+                       .dtype = (uint8_t)real,
+                       .layout = LAYOUT_NHWC,
+                       .kind = KIND_STATE};
+    kernel_request request = {.node = {.op = OP_COUNT_NOT_FINITE, .n_in = 1, .n_out = 1}, .label = "what is saved"};
+    request.in[0] = all;
+    request.out[0] =
+        (tensor_desc){.dim = {1, 1, 1, 1}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_ACTIVATION};
+    return count_not_finite(s, &request, count);
 }
 
 /* ---- to and from files ---- */

@@ -23,6 +23,7 @@ typedef struct {
     store_arena *arenas;
     void *statistics; /* where the running statistics and their averages lie one after the other */
     size_t statistics_bytes;
+    store_arena saved; /* what a checkpoint holds, one after the other: the statistics, then the rest */
 } store;
 
 /* What a tensor is for, by the beginning of its name. */
@@ -60,6 +61,9 @@ int store_start_averages(store *s);
 
 /* Makes the copies anew; to be called after parameters were written from outside. */
 int store_refresh_copies(store *s);
+
+/* How many numbers of what a checkpoint holds are infinite or none: one pass on the device. Waits for it. */
+int store_count_not_finite(const store *s, int64_t *count);
 
 /* The tensor's shape in files (1, 2 or 4 dimensions, PyTorch order); returns their number. */
 int store_file_shape(const tensor_desc *desc, int64_t shape[4]);

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "io/tensor_file.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -50,6 +51,7 @@ static int write_attributes(const experiment *e, const progress *at, tensor_file
     TRY(tensor_file_set_int(file, "seed", e->config.train.seed));
     TRY(tensor_file_set_int(file, "classes", e->step.model.classes));
     TRY(tensor_file_set_int(file, "ranks", e->info->size));
+    TRY(tensor_file_set_int(file, "evaluated_at", at->evaluated_at));
     TRY(tensor_file_set_double(file, "best_top1", at->best_top1));
     TRY(tensor_file_set_text(file, "network", e->step.model.network->name));
     TRY(tensor_file_set_text(file, "program", "teskd " TESKD_VERSION));
@@ -86,10 +88,32 @@ static int save(const experiment *e, const progress *at, const char *name, bool 
     return status;
 }
 
+/* All ranks hold the same. */
+static int check_finite(const experiment *e, const progress *at)
+{
+    int64_t count;
+    TRY(store_count_not_finite(&e->tensors, &count));
+    CHECK(count == 0, ERROR_DATA,
+          "%lld of the weights, statistics and momenta are no longer finite in epoch %lld after step %lld",
+          (long long)count, (long long)at->epoch + 1, (long long)at->step);
+    return 0;
+}
+
 int checkpoint_save(experiment *e, const progress *at, const char *name, bool keep_previous)
 {
-    int status = e->info->rank == 0 ? save(e, at, name, keep_previous) : 0;
+    int status = check_finite(e, at);
+    if (status == 0 && e->info->rank == 0)
+        status = save(e, at, name, keep_previous);
     return comm_agree(e->ranks, status);
+}
+
+static int check_values(const char *name, const store_entry *entry, const void *values)
+{
+    bool wide = entry_type(entry) == REAL_FLOAT64;
+    for (int64_t i = 0; i < tensor_count(&entry->desc); i++)
+        CHECK(isfinite(wide ? ((const double *)values)[i] : (double)((const float *)values)[i]), ERROR_DATA,
+              "%s holds numbers that are not finite, as a training leaves them that has diverged", name);
+    return 0;
 }
 
 static int read_tensor(backend *device, store_entry *entry, tensor_file *file, const char *path)
@@ -99,6 +123,8 @@ static int read_tensor(backend *device, store_entry *entry, tensor_file *file, c
     void *values = malloc(tensor_bytes(&entry->desc));
     CHECK(values, ERROR_MEMORY, "no memory to read %s", entry->name);
     int status = tensor_file_read(file, path, entry_type(entry), rank, shape, values);
+    if (status == 0)
+        status = check_values(path, entry, values);
     if (status == 0)
         status = store_import(device, entry, values);
     free(values);
@@ -140,6 +166,9 @@ static int read_progress(tensor_file *file, progress *at)
     TRY(tensor_file_get_int(file, "epoch", &at->epoch));
     TRY(tensor_file_get_int(file, "step", &at->step));
     TRY(tensor_file_get_int(file, "steps_done", &at->steps_done));
+    at->evaluated_at = at->steps_done;
+    if (tensor_file_has(file, "evaluated_at")) /* older files were saved after the evaluation */
+        TRY(tensor_file_get_int(file, "evaluated_at", &at->evaluated_at));
     TRY(tensor_file_get_double(file, "best_top1", &at->best_top1));
     return tensor_file_read(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, &at->epoch_sums);
 }
@@ -204,7 +233,7 @@ static int load(experiment *e, const char *path, progress *at)
     else
         status = read_tensors(&e->tensors, file);
     tensor_file_close(&file);
-    return status;
+    return status == ERROR_DATA ? error_prefix(status, "%s", path) : status;
 }
 
 /* Says which older file could be taken instead. */
@@ -217,9 +246,7 @@ static int offer_previous(int status, const char *path)
         (status == ERROR_FILE || status == ERROR_DATA) && strcmp(previous, path) != 0 && access(previous, F_OK) == 0;
     if (!offered)
         return status;
-    char message[1024];
-    snprintf(message, sizeof message, "%s", error_message());
-    return error_set(status, "%s; the one before it is there: --resume %s", message, previous);
+    return error_suffix(status, "; the one before it is there: --resume %s", previous);
 }
 
 static int broadcast_tensor(experiment *e, const store_entry *entry)

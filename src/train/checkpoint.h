@@ -5,14 +5,17 @@
 #include "train/experiment.h"
 #include "train/metrics.h"
 
-/* Where training stands: `step` steps of epoch `epoch` are done. */
+/* Where training stands: `step` steps of epoch `epoch` are done. All of them: the epoch's evaluation is still to come;
+ * once it is made, training stands at step 0 of the next epoch. */
 typedef struct {
     int64_t epoch, step, steps_done;
-    double best_top1;   /* of the teacher on the test pictures, 0 to 1; negative: not evaluated yet */
-    metrics epoch_sums; /* over all ranks, since the epoch began */
+    int64_t evaluated_at; /* steps_done at the latest evaluation; -1: none yet */
+    double best_top1;     /* of the teacher on the test pictures, 0 to 1; negative: not evaluated yet */
+    metrics epoch_sums;   /* over all ranks, since the epoch began */
 } progress;
 
-/* Rank 0 writes DIR/NAME; all ranks get the outcome. With `keep_previous` an existing file stays as DIR/previous.h5. */
+/* Rank 0 writes DIR/NAME; all ranks get the outcome. With `keep_previous` an existing file stays as DIR/previous.h5.
+ * ERROR_DATA when the weights or what goes with them are not finite: nothing is written then. */
 int checkpoint_save(experiment *e, const progress *at, const char *name, bool keep_previous);
 
 /* Rank 0 reads weights, statistics and momentum and hands them to all ranks. A damaged or foreign file, or one of

@@ -134,7 +134,7 @@ static int save(experiment *e, const char *out)
 {
     const char *slash = strrchr(out, '/');
     const char *name = slash ? slash + 1 : out;
-    const progress start = {.best_top1 = -1};
+    const progress start = {.evaluated_at = -1, .best_top1 = -1};
     folder_lock *lock = NULL;
     snprintf(e->config.output.dir, sizeof e->config.output.dir, "%.*s", slash ? (int)(slash - out) : 1,
              slash ? out : ".");

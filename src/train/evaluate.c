@@ -1,7 +1,9 @@
 /* Owns the evaluation loop. Invariant: a picture counts as right as op top_k says: a class that ties with the label's
- * counts against it. One thread. */
+ * counts against it, and with a score that is not finite nothing is right. One thread. */
 #include "train/evaluate.h"
 #include "base/error.h"
+#include "train/stop.h"
+#include "train/stop_vote.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -15,6 +17,7 @@ typedef struct {
     double *log_probabilities[HEADS]; /* [share][classes], of the mean over the views; NULL where nobody asks */
     prediction *rows;                 /* [share] */
     metrics sums, averaged;           /* what the programs add up; what the mean over the views amounts to */
+    stop_vote vote;
 } evaluation;
 
 static bool head_on(const model_options *o, int head)
@@ -24,7 +27,11 @@ static bool head_on(const model_options *o, int head)
 
 static int evaluation_open(evaluation *ev, experiment *e, predictions *out)
 {
-    *ev = (evaluation){.e = e, .out = out, .classes = e->step.model.classes, .views = e->config.eval.flip ? 2 : 1};
+    *ev = (evaluation){.e = e,
+                       .out = out,
+                       .classes = e->step.model.classes,
+                       .views = e->config.eval.flip ? 2 : 1,
+                       .vote = {.ranks = e->ranks}};
     if (ev->views == 1 && !out)
         return 0;
     size_t share = 1;
@@ -83,13 +90,26 @@ static void add_softmax(evaluation *ev, int head, int32_t images)
     }
 }
 
-/* Classes beside the label that lead it or tie with it; a NaN anywhere counts against the picture. */
+/* Classes beside the label that lead it or tie with it; at least five where a score is not finite. */
 static int32_t count_ahead(const double *scores, int32_t classes, int32_t label)
 {
     int32_t ahead = 0;
     for (int32_t k = 0; k < classes; k++)
-        ahead += k != label && !(scores[k] < scores[label]);
+        ahead += !isfinite(scores[k]) ? 5 : k != label && scores[k] >= scores[label];
     return ahead;
+}
+
+/* The first class with the highest score; -1 where one is not finite. */
+static int32_t find_predicted(const double *scores, int32_t classes)
+{
+    int32_t predicted = 0;
+    for (int32_t k = 0; k < classes; k++) {
+        if (!isfinite(scores[k]))
+            return -1;
+        if (scores[k] > scores[predicted])
+            predicted = k;
+    }
+    return predicted;
 }
 
 static int run_view(evaluation *ev, const feed_batch *batch)
@@ -122,15 +142,12 @@ static void fill_rows(evaluation *ev, const feed_batch *batch)
         int64_t first = (int64_t)n * ev->classes;
         const double *log_probabilities = ev->log_probabilities[0] + first;
         const double *scores = ev->views > 1 ? log_probabilities : ev->logits + first;
-        int32_t predicted = 0;
-        for (int32_t k = 1; k < ev->classes; k++)
-            if (scores[k] > scores[predicted])
-                predicted = k;
+        int32_t predicted = find_predicted(scores, ev->classes);
         ev->rows[n] = (prediction){.index = batch->position + n,
                                    .label = batch->labels[n],
                                    .predicted = predicted,
                                    .ahead = count_ahead(scores, ev->classes, batch->labels[n]),
-                                   .probability = exp(log_probabilities[predicted])};
+                                   .probability = predicted < 0 ? NAN : exp(log_probabilities[predicted])};
     }
 }
 
@@ -170,6 +187,15 @@ static int collect(evaluation *ev)
     return 0;
 }
 
+/* Who got the signal says so. */
+static int end_stopped(const evaluation *ev)
+{
+    int number = stop_signal();
+    return comm_agree(ev->e->ranks,
+                      number ? error_set(ERROR_STOPPED, "stopped by %s in an evaluation", stop_signal_name(number))
+                             : 0);
+}
+
 static int evaluate_share(evaluation *ev, feed *batches)
 {
     TRY(metrics_reset(&ev->e->tensors));
@@ -181,8 +207,13 @@ static int evaluate_share(evaluation *ev, feed *batches)
             TRY(evaluate_batch(ev, batches, &batch));
         if (ev->out)
             TRY(predictions_add(ev->out, ev->rows, ev->logits, batch.images));
+        TRY(stop_vote_start(&ev->vote));
+        if (ev->vote.stops)
+            break;
     }
-    return collect(ev);
+    TRY(stop_vote_count(&ev->vote));
+    TRY(collect(ev));
+    return ev->vote.stops ? end_stopped(ev) : 0;
 }
 
 int evaluate_pictures(experiment *e, feed *batches, predictions *out, metrics *mean)

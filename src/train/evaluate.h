@@ -6,7 +6,8 @@
 #include "train/metrics.h"
 #include "train/predictions.h"
 
-/* Fills means over the whole test set, the same on every rank. The feed is the one of the test set.
+/* Fills means over the whole test set, the same on every rank. The feed is the one of the test set. ERROR_STOPPED, on
+ * every rank, when a signal came (train/stop.h); it is looked for between the batches.
  * With eval.flip each picture goes through the network twice, the second time mirrored: top-1, top-5 and cross entropy
  * are then those of the class probabilities (softmax) averaged over the two, the students' losses the mean of both. */
 int evaluate(experiment *e, feed *batches, metrics *mean);

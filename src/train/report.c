@@ -93,13 +93,13 @@ static void json_metrics(json_lines *json, const experiment *e, const char *pref
     }
 }
 
-static void json_place(json_lines *json, const char *event, const progress *at)
+static void json_place(json_lines *json, const char *event, int64_t epoch, int64_t step, int64_t steps_done)
 {
     json_begin(json);
     json_text(json, "event", event);
-    json_integer(json, "epoch", at->epoch + 1);
-    json_integer(json, "step", at->step);
-    json_integer(json, "steps_done", at->steps_done);
+    json_integer(json, "epoch", epoch + 1);
+    json_integer(json, "step", step);
+    json_integer(json, "steps_done", steps_done);
 }
 
 int report_step(experiment *e, json_lines *json, const step_report *step)
@@ -110,7 +110,7 @@ int report_step(experiment *e, json_lines *json, const step_report *step)
         log_info(e->log, "%s", line);
     if (e->info->rank != 0)
         return 0;
-    json_place(json, "step", step->at);
+    json_place(json, "step", step->at->epoch, step->at->step, step->at->steps_done);
     json_number(json, "lr", step->lr);
     json_number(json, "loss", step->mean.total);
     json_metrics(json, e, "train_", &step->mean);
@@ -124,7 +124,7 @@ int report_step(experiment *e, json_lines *json, const step_report *step)
 
 int report_resume(json_lines *json, const progress *at, const char *from)
 {
-    json_place(json, "resume", at);
+    json_place(json, "resume", at->epoch, at->step, at->steps_done);
     json_text(json, "from", from);
     return json_end(json);
 }
@@ -135,52 +135,53 @@ void report_skipped(experiment *e, const loss_scaling *scaling, int64_t steps)
              (long long)steps, steps == 1 ? "" : "s", scaling->scale);
 }
 
-static void table_header(logger *log, bool train, bool test)
+/* What was measured on the pictures of one set. */
+static void print_table(const experiment *e, const char *set, const metrics *m)
 {
-    log_info(log, "  %-9s%s%s%9s %10s %12s", "", train ? "  train top-1  top-5" : "",
-             test ? "   test top-1  top-5" : "", "CE", "KD", "feature");
+    log_info(e->log, "  %-9s%9s%8s%11s%11s%13s", set, "top-1", "top-5", "CE", "KD", "feature");
+    for (int head = 0; head < HEADS; head++) {
+        char student_text[32] = "";
+        if (!head_on(e, head))
+            continue;
+        if (head > 0)
+            snprintf(student_text, sizeof student_text, "%11.4f%13.2f", m->kd[head - 1], m->feature[head - 1]);
+        log_info(e->log, "  %-9s%8.2f%%%7.1f%%%11.4f%s", head_names[head], 100 * m->top1[head], 100 * m->top5[head],
+                 m->cross_entropy[head], student_text);
+    }
 }
 
-/* Losses are those of training where there are any. */
-static void table_row(logger *log, int head, const metrics *train, const metrics *test)
+static void epoch_line(const experiment *e, const epoch_report *r)
 {
-    char train_text[32] = "", test_text[32] = "", student_text[32] = "";
-    const metrics *losses = train ? train : test;
-    if (train)
-        snprintf(train_text, sizeof train_text, "%12.2f%% %5.1f%%", 100 * train->top1[head], 100 * train->top5[head]);
-    if (test)
-        snprintf(test_text, sizeof test_text, "%12.2f%% %5.1f%%", 100 * test->top1[head], 100 * test->top5[head]);
-    if (head > 0)
-        snprintf(student_text, sizeof student_text, " %10.4f %12.2f", losses->kd[head - 1], losses->feature[head - 1]);
-    log_info(log, "  %-9s%s%s%9.4f%s", head_names[head], train_text, test_text, losses->cross_entropy[head],
-             student_text);
+    char part[64] = "", time[64] = "";
+    if (r->step < r->steps)
+        snprintf(part, sizeof part, " to step %lld of %lld", (long long)r->step, (long long)r->steps);
+    if (r->seconds > 0)
+        snprintf(time, sizeof time, " in %.1f s (%.1f images/s)", r->seconds, r->images_per_second);
+    log_info(e->log, "epoch %lld/%lld%s%s", (long long)r->epoch + 1, (long long)e->config.train.epochs, part, time);
 }
 
-int report_epoch(experiment *e, json_lines *json, const progress *at, const metrics *train, const metrics *test,
-                 double seconds, double images_per_second)
+int report_epoch(experiment *e, json_lines *json, const epoch_report *r)
 {
-    log_info(e->log, "epoch %lld/%lld in %.1f s (%.1f images/s)", (long long)at->epoch + 1,
-             (long long)e->config.train.epochs, seconds, images_per_second);
-    table_header(e->log, true, test != NULL);
-    for (int head = 0; head < HEADS; head++)
-        if (head_on(e, head))
-            table_row(e->log, head, train, test);
+    epoch_line(e, r);
+    if (r->train)
+        print_table(e, "training", r->train);
+    if (r->test)
+        print_table(e, "test", r->test);
     if (e->info->rank != 0)
         return 0;
-    json_place(json, "epoch", at);
-    json_number(json, "loss", train->total);
-    json_metrics(json, e, "train_", train);
-    if (test)
-        json_metrics(json, e, "test_", test);
-    json_number(json, "seconds", seconds);
+    json_place(json, "epoch", r->epoch, r->step, r->steps_done);
+    if (r->train) {
+        json_number(json, "loss", r->train->total);
+        json_metrics(json, e, "train_", r->train);
+    }
+    if (r->test)
+        json_metrics(json, e, "test_", r->test);
+    json_number(json, "seconds", r->seconds);
     return json_end(json);
 }
 
 void report_evaluation(experiment *e, const metrics *mean)
 {
     log_info(e->log, "%.0f test pictures", mean->images);
-    table_header(e->log, false, true);
-    for (int head = 0; head < HEADS; head++)
-        if (head_on(e, head))
-            table_row(e->log, head, NULL, mean);
+    print_table(e, "test", mean);
 }

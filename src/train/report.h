@@ -29,10 +29,14 @@ int report_resume(json_lines *json, const progress *at, const char *from);
 /* Says how many of the steps since the last line were skipped. */
 void report_skipped(experiment *e, const loss_scaling *scaling, int64_t steps);
 
-/* Seconds and rate are this process's part of the epoch. Top-1 and top-5 of every head on the training and test
- * pictures, every loss of every head. `test` is NULL in an epoch without evaluation. */
-int report_epoch(experiment *e, json_lines *json, const progress *at, const metrics *train, const metrics *test,
-                 double seconds, double images_per_second);
+/* Two tables: top-1, top-5 and every loss of every head on the training and on the test pictures. */
+typedef struct {
+    int64_t epoch, step, steps, steps_done; /* step < steps: training ended within the epoch */
+    const metrics *train;                   /* NULL: no step since the epoch began */
+    const metrics *test;                    /* NULL: without evaluation */
+    double seconds, images_per_second;      /* of this process's part of the epoch; 0: none */
+} epoch_report;
+int report_epoch(experiment *e, json_lines *json, const epoch_report *epoch);
 
 /* Table of an evaluation alone. */
 void report_evaluation(experiment *e, const metrics *mean);

@@ -9,6 +9,7 @@
 #include "train/schedule.h"
 #include "train/stop.h"
 #include "train/stop_file.h"
+#include "train/stop_vote.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -27,12 +28,40 @@ typedef struct {
     double line_images; /* of this rank, since the last line */
     int64_t skipped;    /* steps skipped that were reported */
     double line_start, epoch_start, live_time;
+    double epoch_seconds; /* of training in it, in this process */
     double images_before; /* of this epoch, trained on before this process resumed it */
-    comm_request vote;    /* on whether to stop; under way where `votes` */
-    int64_t stop_votes;
-    bool votes, stops;
-    bool trained; /* in this process */
+    stop_vote vote;
+    bool trained;                             /* in this process */
+    char checkpoint[SETTING_TEXT_BYTES + 96]; /* the newest one that a resume can take, in words; empty: none yet */
 } trainer;
+
+/* Notes that the checkpoint `path` is of this place. */
+static void note_checkpoint(trainer *t, const char *path)
+{
+    snprintf(t->checkpoint, sizeof t->checkpoint, "%s, of epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
+             (long long)t->at.step);
+}
+
+/* After a failure that all ranks share, since their weights and losses are the same. */
+static int say_diverged(const trainer *t, int status)
+{
+    return error_suffix(status, "; %s%s; a lower train.lr may help",
+                        t->checkpoint[0] ? "the last checkpoint from before is " : "there is no checkpoint from before",
+                        t->checkpoint);
+}
+
+/* Saves last.h5, where a resume goes on. */
+static int save_last(trainer *t, bool keep_previous)
+{
+    char path[SETTING_TEXT_BYTES + 16];
+    int status = checkpoint_save(t->e, &t->at, "last.h5", keep_previous);
+    if (status == ERROR_DATA)
+        return say_diverged(t, status);
+    TRY(status);
+    snprintf(path, sizeof path, "%s/last.h5", t->e->config.output.dir);
+    note_checkpoint(t, path);
+    return 0;
+}
 
 /* Lines that are there already may be of steps that a kill has undone: a record says where the run goes on. */
 static int open_metrics(trainer *t)
@@ -50,10 +79,12 @@ static int open_metrics(trainer *t)
 static int resume(trainer *t)
 {
     const char *path = output_folder_checkpoint(t->output);
+    t->at.evaluated_at = -1;
     t->at.best_top1 = -1;
     if (!path[0])
         return 0;
     TRY(checkpoint_load(t->e, path, &t->at));
+    note_checkpoint(t, path);
     log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
              (long long)t->at.step);
     return 0;
@@ -127,11 +158,9 @@ static int finish_line(trainer *t, double lr)
     TRY(metrics_reduce(&sums, e->ranks));
     step_report r = make_report(t, &sums, lr, 1);
     if (!isfinite(r.mean.total)) /* the same on all ranks: one tells */
-        return comm_agree(
-            e->ranks,
-            error_set(ERROR_DATA,
-                      "the loss is no longer finite in epoch %lld before step %lld; a lower train.lr may help",
-                      (long long)t->at.epoch + 1, (long long)t->at.step));
+        return say_diverged(
+            t, comm_agree(e->ranks, error_set(ERROR_DATA, "the loss is no longer finite in epoch %lld, step %lld",
+                                              (long long)t->at.epoch + 1, (long long)t->at.step)));
     metrics_add(&t->at.epoch_sums, &sums);
     t->line_images = 0;
     TRY(loss_scaling_read(&r.scaling, &e->tensors));
@@ -158,26 +187,6 @@ static int show_live(trainer *t, double lr)
     return 0;
 }
 
-static int count_votes(trainer *t)
-{
-    if (!t->votes)
-        return 0;
-    t->votes = false;
-    TRY(comm_wait(t->e->ranks, &t->vote));
-    t->stops = t->stop_votes > 0;
-    return 0;
-}
-
-/* All ranks stop after the same step. A step's vote is counted after the next one: to wait for it at once would let no
- * rank's host run ahead of the others'. */
-static int vote_on_stop(trainer *t)
-{
-    TRY(count_votes(t));
-    t->stop_votes = stop_signal() != 0;
-    t->votes = true;
-    return comm_all_reduce_start(t->e->ranks, &t->stop_votes, 1, COMM_I64, &t->vote);
-}
-
 static bool is_last_step(const trainer *t)
 {
     int64_t limit = t->e->config.train.max_steps;
@@ -191,20 +200,42 @@ static int run_epoch_steps(trainer *t)
     TRY(comm_agree(t->e->ranks, feed_seek(t->batches, t->at.epoch, first_part)));
     t->epoch_start = t->line_start = run_clock();
     t->images_before = t->at.epoch_sums.images;
-    while (t->at.step < t->steps && !is_last_step(t) && !t->stops) {
+    while (t->at.step < t->steps && !is_last_step(t) && !t->vote.stops) {
         double lr = 0;
         TRY(run_step(t, &lr));
-        TRY(vote_on_stop(t));
+        TRY(stop_vote_start(&t->vote));
         bool ends = t->at.step == t->steps || is_last_step(t);
-        bool saves = t->stops || (c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0);
+        bool saves =
+            t->vote.stops || (c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0);
         if (t->at.step % c->log.every == 0 || saves || ends)
             TRY(finish_line(t, lr));
         else if (t->e->log->terminal && t->e->device->ops->host_memory)
             TRY(show_live(t, lr));
-        if ((saves || is_last_step(t)) && t->at.step < t->steps)
-            TRY(checkpoint_save(t->e, &t->at, "last.h5", true));
+        if (saves && !ends)
+            TRY(save_last(t, true));
     }
     return 0;
+}
+
+/* Whether training ends where it stands. */
+static bool is_at_end(const trainer *t)
+{
+    int64_t epochs = t->at.epoch + (t->at.step == t->steps);
+    return epochs >= t->e->config.train.epochs || is_last_step(t);
+}
+
+/* Whether the weights are to be evaluated before training goes on or ends, and have not been yet. */
+static bool wants_evaluation(const trainer *t)
+{
+    int64_t every = t->e->config.eval.every;
+    bool in_turn = t->at.step == t->steps && every && (t->at.epoch + 1) % every == 0;
+    return (in_turn || is_at_end(t)) && t->at.evaluated_at != t->at.steps_done;
+}
+
+/* The epoch that training is in or, between two, that has ended. */
+static int64_t ended_epoch(const trainer *t)
+{
+    return t->at.step > 0 ? t->at.epoch : t->at.epoch - 1;
 }
 
 static int evaluate_now(trainer *t, metrics *mean)
@@ -216,27 +247,56 @@ static int evaluate_now(trainer *t, metrics *mean)
     return averaged ? store_swap_averages(&t->e->tensors) : 0;
 }
 
+static int report(trainer *t, const metrics *test)
+{
+    metrics train = metrics_mean(&t->at.epoch_sums);
+    epoch_report r = {.epoch = ended_epoch(t),
+                      .step = t->at.step > 0 ? t->at.step : t->steps,
+                      .steps = t->steps,
+                      .steps_done = t->at.steps_done,
+                      .test = test};
+    double images = train.images - t->images_before;
+    if (train.images > 0)
+        r.train = &train;
+    if (images > 0) {
+        r.seconds = t->epoch_seconds;
+        r.images_per_second = images / t->epoch_seconds;
+    }
+    return report_epoch(t->e, &t->json, &r);
+}
+
+/* Takes note of an evaluation; whether it is the best one. One whose loss is no number is not. */
+static bool take_evaluation(trainer *t, const metrics *test)
+{
+    t->at.evaluated_at = t->at.steps_done;
+    bool best = isfinite(test->cross_entropy[0]) && test->top1[0] > t->at.best_top1;
+    if (best)
+        t->at.best_top1 = test->top1[0];
+    return best;
+}
+
+/* At the end of an epoch or of training. What was trained is safe before the evaluation, which may be long: a resume
+ * from there makes it. */
 static int finish_epoch(trainer *t)
 {
-    experiment *e = t->e;
-    const settings *c = &e->config;
-    metrics train_mean = metrics_mean(&t->at.epoch_sums), test_mean;
-    double seconds = run_clock() - t->epoch_start;
-    bool last = t->at.epoch + 1 == c->train.epochs || is_last_step(t);
-    bool evaluates = last || (c->eval.every && (t->at.epoch + 1) % c->eval.every == 0);
-    if (evaluates)
-        TRY(evaluate_now(t, &test_mean));
-    TRY(report_epoch(e, &t->json, &t->at, &train_mean, evaluates ? &test_mean : NULL, seconds,
-                     (train_mean.images - t->images_before) / seconds));
-    bool best = evaluates && test_mean.top1[0] > t->at.best_top1;
+    metrics test;
+    bool evaluates = wants_evaluation(t), best = false;
+    t->epoch_seconds = run_clock() - t->epoch_start;
+    TRY(stop_vote_count(&t->vote));
+    if (evaluates) {
+        TRY(save_last(t, true));
+        TRY(evaluate_now(t, &test));
+        best = take_evaluation(t, &test);
+    }
+    TRY(report(t, evaluates ? &test : NULL));
+    if (t->at.step == t->steps) {
+        t->at.epoch++;
+        t->at.step = 0;
+        t->at.epoch_sums = (metrics){0};
+    }
     if (best)
-        t->at.best_top1 = test_mean.top1[0];
-    t->at.epoch++;
-    t->at.step = 0;
-    t->at.epoch_sums = (metrics){0};
-    if (best)
-        TRY(checkpoint_save(e, &t->at, "best.h5", false));
-    return checkpoint_save(e, &t->at, "last.h5", true);
+        TRY(checkpoint_save(t->e, &t->at, "best.h5", false));
+    return save_last(t, !evaluates);
 }
 
 static void say_where(const trainer *t)
@@ -252,15 +312,15 @@ static void say_where(const trainer *t)
 
 static bool is_finished(const trainer *t)
 {
-    return t->at.epoch >= t->e->config.train.epochs || is_last_step(t);
+    return is_at_end(t) && t->at.step < t->steps && !wants_evaluation(t);
 }
 
 /* A signal may just have come, while the run was being opened. */
 static int vote_before_start(trainer *t)
 {
     stop_heed();
-    TRY(vote_on_stop(t));
-    return count_votes(t);
+    TRY(stop_vote_start(&t->vote));
+    return stop_vote_count(&t->vote);
 }
 
 /* Who got the signal says so. What was trained has been saved. */
@@ -288,21 +348,26 @@ static int end_stopped(trainer *t)
 static int run_epochs(trainer *t)
 {
     TRY(vote_before_start(t));
-    while (!is_finished(t) && !t->stops) {
-        TRY(run_epoch_steps(t));
-        if (t->at.step == t->steps)
-            TRY(finish_epoch(t));
+    while (!is_finished(t) && !t->vote.stops) {
+        int status = 0;
+        if (!is_at_end(t) && t->at.step < t->steps)
+            TRY(run_epoch_steps(t));
+        if (t->at.step == t->steps || is_at_end(t))
+            status = finish_epoch(t);
+        if (status == ERROR_STOPPED)
+            return end_stopped(t);
+        TRY(status);
     }
     if (!is_finished(t))
         return end_stopped(t);
-    TRY(count_votes(t)); /* before the communicator goes */
+    TRY(stop_vote_count(&t->vote));
     say_where(t);
     return 0;
 }
 
 int train(experiment *e, output_folder *output)
 {
-    trainer t = {.e = e, .output = output, .steps = experiment_steps(e)};
+    trainer t = {.e = e, .output = output, .steps = experiment_steps(e), .vote = {.ranks = e->ranks}};
     log_is_note(e->log);
     int status = open_all(&t);
     if (status == 0)

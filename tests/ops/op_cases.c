@@ -439,7 +439,8 @@ static int clip_requests(const layer_case *row, dtype real, kernel_request *r)
     request_init(&r[0], OP_SUM_SQUARES, &attr, 1, &w, 1, &sum);
     request_init(&r[1], OP_SUM_SQUARES, &attr, 2, (tensor_desc[]){w, sum}, 1, &sum);
     request_init(&r[2], OP_CLIP_FACTOR, &attr, 1, &sum, 1, &sum);
-    return 3;
+    request_init(&r[3], OP_COUNT_NOT_FINITE, &attr, 1, &w, 1, &sum);
+    return 4;
 }
 
 static int sgd_requests(const layer_case *row, dtype real, kernel_request *r)

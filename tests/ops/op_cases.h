@@ -28,7 +28,7 @@ typedef enum {
     LAYER_CROSS_ENTROPY, /* cross_entropy, cross_entropy_grad, top_k */
     LAYER_KD_LOSS,       /* kd_loss, kd_loss_grad */
     LAYER_FEATURE_LOSS,  /* feature_loss, feature_loss_grad */
-    LAYER_CLIP,          /* sum_squares, sum_squares added to another, clip_factor */
+    LAYER_CLIP,          /* sum_squares, sum_squares added to another, clip_factor, count_not_finite */
     LAYER_SGD,           /* sgd_update */
     LAYER_EMA,           /* ema_update */
     LAYER_PICTURES,      /* pictures: of `o` pictures `n` with `c` channels; pad_channels, convert there and back */

@@ -147,6 +147,14 @@ static bool is_gradient_sums(unsigned op, int index)
            (op == OP_UPSAMPLE_BN_GRAD && index == 3) || (op == OP_LINEAR_BN_DGRAD && index == 5);
 }
 
+/* In place of about a third of the values. */
+static void put_not_finite(test_tensor *t, uint64_t seed)
+{
+    const double values[3] = {INFINITY, -INFINITY, NAN};
+    for (int64_t i = 0; i < tensor_count(&t->desc); i += 1 + (int64_t)(5 * uniform(seed, (uint64_t)i)))
+        t->real[i] = values[i % 3];
+}
+
 static void fill_input(test_tensor *t, const kernel_request *r, int index, uint64_t seed)
 {
     int64_t count = tensor_count(&t->desc);
@@ -163,6 +171,8 @@ static void fill_input(test_tensor *t, const kernel_request *r, int index, uint6
         t->real[i] = fmax(t->real[i], 0);
     for (int64_t i = 0; i < count && ties; i++) /* so that some values tie */
         t->real[i] = rint(t->real[i] * 4) / 4;
+    if (r->node.op == OP_COUNT_NOT_FINITE)
+        put_not_finite(t, seed + 2);
 }
 
 static double rounded(double value, uint8_t type)

@@ -211,19 +211,26 @@ static void losses_match_hand_values(void **state)
 static void top_k_counts_ties_and_nan_against_the_picture(void **state)
 {
     kernel_request r[LAYER_MAX_OPS];
-    const layer_case row = {.kind = LAYER_CROSS_ENTROPY, .n = 5, .c = 6};
-    const double logits[30] = {
-        9,   1, 2, 3, 4, 5, /* class 0 is first */
-        9,   9, 2, 3, 4, 5, /* class 1 ties for the first place: among five only */
-        1,   2, 3, 4, 5, 6, /* class 0 is sixth */
-        1,   1, 3, 4, 5, 6, /* class 1 ties for the fifth place */
-        NAN, 1, 1, 1, 1, 1, /* class 0 is not a number */
+    const layer_case row = {.kind = LAYER_CROSS_ENTROPY, .n = 8, .c = 6},
+                     few = {.kind = LAYER_CROSS_ENTROPY, .n = 3, .c = 1};
+    const double logits[48] = {
+        9,        1,         2, 3, 4, 5, /* class 0 is first */
+        9,        9,         2, 3, 4, 5, /* class 1 ties for the first place: among five only */
+        1,        2,         3, 4, 5, 6, /* class 0 is sixth */
+        1,        1,         3, 4, 5, 6, /* class 1 ties for the fifth place */
+        NAN,      1,         1, 1, 1, 1, /* class 0 is not a number */
+        9,        NAN,       1, 1, 1, 1, /* another one is not */
+        INFINITY, 1,         1, 1, 1, 1, /* class 0 has no finite logit */
+        9,        -INFINITY, 1, 1, 1, 1, /* another one has none */
     };
-    const int32_t target[5] = {0, 1, 0, 1, 0};
+    const int32_t target[8] = {0, 1, 0, 1, 0, 0, 0, 0};
     double right[2];
     layer_requests(&row, DTYPE_F64, r);
     apply(*state, &r[2], (const void *[]){logits, target}, (void *[]){right});
     assert_close(right, (double[]){1, 2}, 2, "top_k");
+    layer_requests(&few, DTYPE_F64, r); /* fewer classes than five */
+    apply(*state, &r[2], (const void *[]){(double[]){7, NAN, INFINITY}, (int32_t[]){0, 0, 0}}, (void *[]){right});
+    assert_close(right, (double[]){1, 1}, 2, "top_k of one class");
 }
 
 static void a_class_out_of_range_is_an_error(void **state)
@@ -413,6 +420,10 @@ static void clip_and_average_match_hand_values(void **state)
     assert_close(&out, (double[]){25}, 1, "sum_squares");
     apply(*state, &r[1], (const void *[]){dw, (double[]){11}}, (void *[]){&out});
     assert_close(&out, (double[]){36}, 1, "sum_squares with another");
+    apply(*state, &r[3], (const void *[]){dw}, (void *[]){&out});
+    assert_close(&out, (double[]){0}, 1, "count_not_finite of finite numbers");
+    apply(*state, &r[3], (const void *[]){(double[]){NAN, -INFINITY}}, (void *[]){&out});
+    assert_close(&out, (double[]){2}, 1, "count_not_finite of others");
     apply(*state, &r[2], (const void *[]){(double[]){36}}, (void *[]){&out});
     assert_close(&out, (double[]){0.9 / 6}, 1, "clip_factor of a long gradient");
     apply(*state, &r[2], (const void *[]){(double[]){0.36}}, (void *[]){&out});

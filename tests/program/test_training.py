@@ -13,16 +13,25 @@ LOSS_GROUPS = {"cross_entropy": 4, "kd": 3, "feature": 3, "top1": 4, "top5": 4}
 UNEVEN = {"train.batch": 24, "data.train_images": 66, "run.sync_bn": "yes"}
 
 
-def tables(text):
-    """The rows of each table of heads in the output: {head: [numbers as printed]}."""
+def tables(text, which="test"):
+    """The rows of each table of heads in the output, of training or of the test: {head: [numbers as printed]}."""
     found = []
     for line in text.splitlines():
         words = line.split()
-        if words and words[0] in HEADS and line.startswith("  "):
-            if words[0] == HEADS[0]:
-                found.append({})
-            found[-1][words[0]] = [word.rstrip("%") for word in words[1:]]
-    return found
+        if words[1:] == ["top-1", "top-5", "CE", "KD", "feature"]:
+            found.append((words[0], {}))
+        elif words and words[0] in HEADS and line.startswith("  "):
+            found[-1][1][words[0]] = [word.rstrip("%") for word in words[1:]]
+    return [rows for heading, rows in found if heading == which]
+
+
+def table_row(event, of, head):
+    """What a table has to say of a head, by a record of metrics.jsonl."""
+    row = [f"{100 * event[of + '_top1'][head]:.2f}", f"{100 * event[of + '_top5'][head]:.1f}",
+           f"{event[of + '_cross_entropy'][head]:.4f}"]
+    if head > 0:
+        row += [f"{event[of + '_kd'][head - 1]:.4f}", f"{event[of + '_feature'][head - 1]:.2f}"]
+    return row
 
 
 class Ranks(ProgramTest):
@@ -166,19 +175,16 @@ class Metrics(ProgramTest):
 
     def test_epoch_table(self):
         result = self.train("run", {"train.epochs": 3, "eval.every": 2, "data.train_images": 60})
-        epochs, printed = events(self.path("run"), "epoch"), tables(result.out)
-        self.assertEqual((len(epochs), len(printed)), (3, 3))
+        epochs = events(self.path("run"), "epoch")
         self.assertEqual(["test_top1" in event for event in epochs], [False, True, True])
-        for event, table in zip(epochs, printed):
-            self.assertEqual(tuple(table), HEADS)
-            for head, name in enumerate(HEADS):
-                row = [f"{100 * event['train_top1'][head]:.2f}", f"{100 * event['train_top5'][head]:.1f}"]
-                if "test_top1" in event:
-                    row += [f"{100 * event['test_top1'][head]:.2f}", f"{100 * event['test_top5'][head]:.1f}"]
-                row.append(f"{event['train_cross_entropy'][head]:.4f}")
-                if head > 0:
-                    row += [f"{event['train_kd'][head - 1]:.4f}", f"{event['train_feature'][head - 1]:.2f}"]
-                self.assertEqual(table[name], row)
+        for of, heading, records in (("train", "training", epochs), ("test", "test", epochs[1:])):
+            printed = tables(result.out, heading)
+            self.assertEqual(len(printed), len(records), heading)
+            for event, table in zip(records, printed):
+                self.assertEqual(table, {name: table_row(event, of, head) for head, name in enumerate(HEADS)})
+        alone = self.run_code(0, "eval", "--checkpoint", self.path("run", "last.h5"))
+        self.assertEqual(tables(alone.out), tables(result.out)[-1:])
+        self.assertEqual(tables(alone.out, "training"), [])
         best = max(event["test_top1"][0] for event in epochs if "test_top1" in event)
         self.assertIn(f"best teacher top-1 {100 * best:.2f}%", result.out)
         self.assertAlmostEqual(self.last("run").attributes["best_top1"], best)

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "run/store.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -114,6 +115,30 @@ static void matrices_and_vectors_keep_their_order(void **state)
     close_fixture(&f);
 }
 
+/* Wherever it is among what a checkpoint holds; not in what it does not hold. */
+static void numbers_that_are_not_finite_are_counted(void **state)
+{
+    (void)state;
+    const char *const names[] = {"conv.weight", "fc.bias", "bn.running_mean", "momentum/fc.weight"};
+    fixture f;
+    int64_t count;
+    open_fixture(&f, DTYPE_F64);
+    graph_state(&f.g, "loss_sums", LAYOUT_C, (const int32_t[]){1, 1, 1, 3});
+    graph_state(&f.g, "momentum/fc.weight", LAYOUT_OI, (const int32_t[]){OUT, 1, 1, IN});
+    store_close(&f.tensors);
+    assert_int_equal(store_open(&f.tensors, f.device, &f.g), 0);
+    ((double *)store_find(&f.tensors, "loss_sums")->memory)[0] = NAN;
+    assert_int_equal(store_count_not_finite(&f.tensors, &count), 0);
+    assert_int_equal(count, 0);
+    for (int i = 0; i < 4; i++) {
+        const store_entry *entry = store_find(&f.tensors, names[i]);
+        ((double *)entry->memory)[tensor_count(&entry->desc) - 1] = i % 2 ? -INFINITY : NAN;
+        assert_int_equal(store_count_not_finite(&f.tensors, &count), 0);
+        assert_int_equal(count, i + 1);
+    }
+    close_fixture(&f);
+}
+
 /* In the entry's own type nothing is rounded; float64 is rounded once. */
 static void round_trip_in_the_own_type(void **state)
 {
@@ -141,7 +166,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(holds_parameters_and_states),      cmocka_unit_test(file_shapes),
         cmocka_unit_test(convolution_weight_changes_order), cmocka_unit_test(matrices_and_vectors_keep_their_order),
-        cmocka_unit_test(round_trip_in_the_own_type),
+        cmocka_unit_test(round_trip_in_the_own_type),       cmocka_unit_test(numbers_that_are_not_finite_are_counted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,23 @@
+/* Owns the vote on an end. Invariant: at most one is under way, and all ranks have counted the same ones. One thread.
+ */
+#include "train/stop_vote.h"
+#include "base/error.h"
+#include "train/stop.h"
+
+int stop_vote_count(stop_vote *v)
+{
+    if (!v->under_way)
+        return 0;
+    v->under_way = false;
+    TRY(comm_wait(v->ranks, &v->request));
+    v->stops = v->votes > 0;
+    return 0;
+}
+
+int stop_vote_start(stop_vote *v)
+{
+    TRY(stop_vote_count(v));
+    v->votes = stop_signal() != 0;
+    v->under_way = true;
+    return comm_all_reduce_start(v->ranks, &v->votes, 1, COMM_I64, &v->request);
+}
