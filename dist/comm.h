@@ -69,8 +69,9 @@ typedef struct {
 } comm_limits;
 
 /* Opens MPI when a launcher (mpirun, srun --mpi=pmix) started this process, else a communicator of one rank that needs
- * no MPI daemon. Only once in a process. When opening fails for any rank, it fails for all with the same message; end
- * the process without MPI then. `limits` NULL: the numbers above, and no last resort. */
+ * no MPI daemon. Only once in a process. When opening fails for any rank, it fails for all, and
+ * error_message() is empty where another rank has the message; end the process without MPI then. `limits` NULL: the
+ * numbers above, and no last resort. */
 int comm_open(comm **out, const comm_limits *limits);
 
 /* The rank that the launcher's environment gives this process, for what has to be said before MPI is open; 0 without

@@ -153,18 +153,16 @@ static int open_channel(comm_mpi *m)
     return status;
 }
 
-/* Everybody returns the lowest failing rank's message. */
+/* The lowest failing rank returns its message, the others an empty one: who speaks is settled. */
 static int agree_on_opening(const comm_mpi *m, int status)
 {
     int size = m->base.info.size, mine = status < 0 ? m->base.info.rank : size, first = size;
-    char text[COMM_TEXT_BYTES] = "";
     TRY(comm_mpi_status("MPI_Allreduce", MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD)));
     if (first == size)
         return 0;
     if (mine == first)
-        strncpy(text, error_message(), sizeof text - 1);
-    TRY(comm_mpi_status("MPI_Bcast", MPI_Bcast(text, sizeof text, MPI_CHAR, first, MPI_COMM_WORLD)));
-    return error_set(ERROR_COMM, "rank %d on %s: %s", first, m->place[first].host, text);
+        return error_prefix(ERROR_COMM, "rank %d on %s", first, m->place[first].host);
+    return error_set(ERROR_COMM, "%s", "");
 }
 
 static int open_parts(comm_mpi *m)

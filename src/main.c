@@ -196,7 +196,8 @@ int main(int argc, char **argv)
     if (status == 0)
         status = comm_open(&ranks, &limits);
     if (status < 0) {
-        fprintf(stderr, "teskd: %s\n", error_message());
+        if (error_message()[0])
+            fprintf(stderr, "teskd: %s\n", error_message());
         return exit_code(status);
     }
     atomic_store(&opened, ranks);

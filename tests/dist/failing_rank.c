@@ -83,7 +83,8 @@ int main(int argc, char **argv)
                                 .end_process = end_process};
     comm *c = NULL;
     if (comm_open(&c, &limits) < 0) {
-        fprintf(stderr, "failing_rank: %s\n", error_message());
+        if (error_message()[0])
+            fprintf(stderr, "failing_rank: %s\n", error_message());
         return 2;
     }
     int rank = comm_describe(c)->rank, status = 0;

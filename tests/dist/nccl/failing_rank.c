@@ -152,7 +152,8 @@ int main(int argc, char **argv)
                                 .silence_seconds = COMM_SILENCE_SECONDS,
                                 .end_process = end_process};
     if (comm_open(&r.ranks, &limits) < 0) {
-        fprintf(stderr, "nccl_failing_rank: %s\n", error_message());
+        if (error_message()[0])
+            fprintf(stderr, "nccl_failing_rank: %s\n", error_message());
         return 2;
     }
     r.fails = comm_describe(r.ranks)->rank == atoi(argv[2]);
