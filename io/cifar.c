@@ -3,6 +3,7 @@
  */
 #include "io/dataset.h"
 
+#include "base/atomic_file.h"
 #include "base/error.h"
 
 #include <errno.h>
@@ -145,4 +146,16 @@ int dataset_open_cifar(dataset *set, int kind, const char *folder, dataset_split
     if (status < 0)
         dataset_close(set);
     return status;
+}
+
+bool dataset_cifar_holds(int kind, const char *folder, const char *path)
+{
+    const cifar_layout *layout = kind == 10 ? &cifar10 : &cifar100;
+    const char *subfolders[2] = {"", layout->subfolder};
+    char own[PATH_MAX];
+    for (int i = 0; i < 2 * 2; i++)
+        for (const char *const *file = layout->files[i / 2]; *file; file++)
+            if (join_path(own, folder, subfolders[i % 2], *file) == 0 && is_same_file(own, path))
+                return true;
+    return false;
 }

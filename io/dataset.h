@@ -2,6 +2,7 @@
 #ifndef TESKD_IO_DATASET_H
 #define TESKD_IO_DATASET_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -26,6 +27,9 @@ static inline size_t dataset_picture_bytes(const dataset *set)
  * `limit` > 0 keeps the first `limit` of them. ERROR_FILE or ERROR_DATA names the file and the record; nothing is held
  * then. */
 int dataset_open_cifar(dataset *set, int kind, const char *folder, dataset_split split, int32_t limit);
+
+/* Is `path` one of the files, of either split, that it reads in `folder`? */
+bool dataset_cifar_holds(int kind, const char *folder, const char *path);
 
 /* Made-up random pixels and labels, for benchmarks: a function of the arguments alone. */
 int dataset_open_synthetic(dataset *set, int32_t images, int32_t height, int32_t width, int32_t classes, uint64_t seed);

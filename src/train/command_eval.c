@@ -70,6 +70,8 @@ static int evaluate_checkpoint(experiment *e, const options *o, predictions *out
 static int run_evaluation(experiment *e, const options *o)
 {
     predictions *out = NULL;
+    if (o->predictions)
+        TRY(comm_agree(e->ranks, experiment_check_target(e, "--predictions", o->predictions)));
     TRY(experiment_build_evaluation(e));
     TRY(experiment_bind(e));
     TRY(checkpoint_load_weights(e, o->checkpoint));

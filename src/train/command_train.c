@@ -23,6 +23,8 @@ static int print_settings(const options *o, const comm *ranks)
 static int run_training(experiment *e, output_folder *output, const options *o)
 {
     e->plan_only = o->dry_run;
+    if (o->dump_graph)
+        TRY(comm_agree(e->ranks, experiment_check_target(e, "--dump-graph", o->dump_graph)));
     TRY(experiment_build_training(e));
     TRY(experiment_build_evaluation(e));
     if (o->dump_graph)

@@ -30,6 +30,15 @@ static int open_set(const settings *config, dataset_split split, dataset *set)
     return dataset_open_cifar(set, config->data.kind == DATA_CIFAR10 ? 10 : 100, config->data.path, split, limit);
 }
 
+int experiment_check_target(const experiment *e, const char *option, const char *path)
+{
+    const settings *c = &e->config;
+    bool holds =
+        !experiment_makes_data(c) && dataset_cifar_holds(c->data.kind == DATA_CIFAR10 ? 10 : 100, c->data.path, path);
+    CHECK(!holds, ERROR_USAGE, "%s %s: that is a file of the data set", option, path);
+    return 0;
+}
+
 static int64_t official_images(const settings *config, bool training)
 {
     int64_t limit = training ? config->data.train_images : config->data.test_images;

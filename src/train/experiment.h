@@ -63,6 +63,9 @@ int experiment_build_evaluation(experiment *e);
 /* Allocates what the programs need. */
 int experiment_bind(experiment *e);
 
+/* Refuses, by ERROR_USAGE, to let an option write over a file of the data set. */
+int experiment_check_target(const experiment *e, const char *option, const char *path);
+
 /* Are the pictures made up? */
 bool experiment_makes_data(const settings *config);
 
