@@ -117,6 +117,14 @@ int settings_write(const settings *s, FILE *out);
 /* The same text in memory, which the caller frees; NULL when there is none left. */
 char *settings_to_text(const settings *s);
 
+/* A setting with two values, as they would stand in a file. */
+typedef struct {
+    char name[64], a[SETTING_TEXT_BYTES + 16], b[SETTING_TEXT_BYTES + 16];
+} setting_difference;
+
+/* The first setting that differs, by number from `from` on; -1 when there is none. */
+int settings_difference(const settings *a, const settings *b, int from, setting_difference *out);
+
 /* All settings with type, bounds, default and meaning: for a terminal, and as tables for the documentation. */
 void settings_help(FILE *out);
 void settings_markdown(FILE *out);

@@ -39,6 +39,30 @@ char *settings_to_text(const settings *s)
     return text;
 }
 
+static void value_text(const settings *s, const setting_row *row, char *text, size_t bytes)
+{
+    FILE *memory = fmemopen(text, bytes, "w");
+    text[0] = '\0';
+    if (!memory)
+        return;
+    setting_print(s, row, memory);
+    fclose(memory);
+    text[bytes - 1] = '\0';
+}
+
+int settings_difference(const settings *a, const settings *b, int from, setting_difference *out)
+{
+    for (int i = from; i < SETTING_COUNT; i++) {
+        const setting_row *row = &setting_table[i];
+        value_text(a, row, out->a, sizeof out->a);
+        value_text(b, row, out->b, sizeof out->b);
+        snprintf(out->name, sizeof out->name, "%s.%s", row->section, row->key);
+        if (strcmp(out->a, out->b) != 0)
+            return i;
+    }
+    return -1;
+}
+
 static void help_of_section(const setting_section *section, FILE *out)
 {
     char range[SETTING_RANGE_BYTES];

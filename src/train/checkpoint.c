@@ -4,6 +4,7 @@
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "io/tensor_file.h"
+#include "train/resume_check.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -131,14 +132,15 @@ static int read_tensor(backend *device, store_entry *entry, tensor_file *file, c
     return status;
 }
 
-static int read_tensors(store *tensors, tensor_file *file)
+static int read_tensors(store *tensors, tensor_file *file, bool but_averages)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
         char path[2 * GRAPH_NAME_BYTES];
         tensor_path(&tensors->entries[i], path);
-        if (!store_is_saved(&tensors->entries[i]))
+        entry_role role = store_role(tensors->entries[i].name);
+        if (!store_is_saved(&tensors->entries[i]) || (but_averages && role == ENTRY_AVERAGE))
             continue;
-        bool optional = store_role(tensors->entries[i].name) == ENTRY_SCALING; /* of a training in another precision */
+        bool optional = role == ENTRY_SCALING; /* of a training in another precision */
         if (!optional || tensor_file_find(file, path))
             TRY(read_tensor(tensors->device, &tensors->entries[i], file, path));
     }
@@ -183,42 +185,36 @@ static int saved_settings(tensor_file *file, const char *path, settings *saved)
     return status;
 }
 
-/* A smaller network may find all its tensors in the checkpoint of a larger one. */
-static int check_same_model(const settings *now, const settings *saved, const char *path)
+/* An average that the checkpoint lacks starts from the weights. One that nobody wants any more is left. */
+static bool is_taken(const experiment *e, const settings *saved, const char *path)
 {
-    CHECK(strcmp(saved->model.network, now->model.network) == 0, ERROR_SETTINGS,
-          "model.network: %s, but %s is a checkpoint of %s", now->model.network, path, saved->model.network);
-    CHECK(saved->model.method == now->model.method, ERROR_SETTINGS,
-          "model.method: %s, but %s is a checkpoint of a training %s students",
-          now->model.method == METHOD_TESKD ? "teskd" : "plain", path,
-          saved->model.method == METHOD_TESKD ? "with" : "without");
-    return 0;
+    const char *name = strncmp(path, "weights/", 8) == 0 ? path + 8 : path;
+    bool dropped = strncmp(path, "ema/", 4) == 0 && e->config.train.ema_decay == 0 && saved->train.ema_decay > 0;
+    bool scaling = strcmp(path, "loss_scale") == 0; /* of a training in another precision */
+    return store_find(&e->tensors, name) || dropped || scaling || strcmp(path, "progress/epoch_sums") == 0;
 }
 
-/* In the middle of an epoch the rest of it must be the rest of the same epoch. */
-static int check_same_order(const settings *now, const settings *saved)
+static int check_all_taken(const experiment *e, const settings *saved, tensor_file *file, const char *path)
 {
-    const struct {
-        const char *name;
-        int64_t now, saved;
-    } orders[] = {{"train.seed", now->train.seed, saved->train.seed},
-                  {"train.batch", now->train.batch, saved->train.batch},
-                  {"data.train_images", now->data.train_images, saved->data.train_images}};
-    for (size_t i = 0; i < sizeof orders / sizeof orders[0]; i++)
-        CHECK(orders[i].now == orders[i].saved, ERROR_SETTINGS,
-              "%s: %lld, but the checkpoint is in the middle of an epoch with %lld", orders[i].name,
-              (long long)orders[i].now, (long long)orders[i].saved);
+    for (int32_t i = 0; i < tensor_file_count(file); i++)
+        CHECK(is_taken(e, saved, tensor_file_info(file, i)->name), ERROR_SHAPE,
+              "%s: tensor '%s' belongs to no part of this network", path, tensor_file_info(file, i)->name);
     return 0;
 }
 
 static int load_all(experiment *e, tensor_file *file, const char *path, progress *at)
 {
-    settings saved;
+    settings saved, now = e->config;
     TRY(saved_settings(file, path, &saved));
-    TRY(check_same_model(&e->config, &saved, path));
-    TRY(read_tensors(&e->tensors, file));
     TRY(read_progress(file, at));
-    return at->step > 0 ? check_same_order(&e->config, &saved) : 0;
+    TRY(tensor_file_get_int(file, "classes", &saved.model.classes));
+    now.model.classes = e->step.model.classes;
+    TRY(resume_check(&now, &saved, path, at->step > 0));
+    TRY(check_all_taken(e, &saved, file, path));
+    bool starts_average = now.train.ema_decay > 0 && saved.train.ema_decay == 0;
+    TRY(read_tensors(&e->tensors, file, starts_average));
+    resume_say_changes(&now, &saved, e->log);
+    return starts_average ? store_start_averages(&e->tensors) : 0;
 }
 
 static int load(experiment *e, const char *path, progress *at)
@@ -231,7 +227,7 @@ static int load(experiment *e, const char *path, progress *at)
     else if (e->config.eval.ema)
         status = read_averages(&e->tensors, file, path);
     else
-        status = read_tensors(&e->tensors, file);
+        status = read_tensors(&e->tensors, file, false);
     tensor_file_close(&file);
     return status == ERROR_DATA ? error_prefix(status, "%s", path) : status;
 }

@@ -185,12 +185,43 @@ class Refused(ProgramTest):
 
     def test_other_width(self):
         for ranks in (1, 2):
-            self.resume({"model.width": 6}, self.checkpoint, "conv1.weight", "[4, 3, 3, 3]", "[6, 3, 3, 3]",
-                        ranks=ranks)
-        self.resume({"model.student_width": 16}, self.checkpoint, "32", "16")
+            message = self.resume({"model.width": 6}, self.checkpoint, "model.width: 6", "a network with 4",
+                                  ranks=ranks)
+            self.assertNotIn("previous.h5", message, "it is no better")
+        self.resume({"model.student_width": 16}, self.checkpoint, "model.student_width: 16", "with 0")
+        self.resume({"model.blocks": "1,1,1,2"}, self.checkpoint, "model.blocks: 1,1,1,2", "with 1,1,1,1")
+        self.resume({"model.students": "3,2"}, self.checkpoint, "model.students: 3,2", "with 3,2,1")
 
     def test_other_classes(self):
-        self.resume({"model.classes": 12}, self.checkpoint, "[10", "[12")
+        self.resume({"model.classes": 12}, self.checkpoint, "model.classes: 12", "with 10")
+
+    def test_fewer_blocks(self):
+        # Each tensor of the network with fewer blocks is in the checkpoint.
+        changes = {"model.network": "cifarresnet18", "train.max_steps": 1}
+        self.train("large", changes)
+        self.resume({**changes, "model.blocks": "1,1,1,1"}, "model.blocks: 1,1,1,1", "2,2,2,2",
+                    path=self.path("large", "last.h5"))
+
+    def test_tensors_that_nobody_takes(self):
+        path = self.path("more.h5")
+        with h5py.File(self.checkpoint) as old, h5py.File(path, "w") as new:
+            for name in old:
+                old.copy(name, new)
+            old.copy("weights/fc.weight", new, name="weights/fc_x.weight")
+            for key, value in old.attrs.items():
+                new.attrs[key] = value
+        result = run(*self.training_arguments("resumed", None, path))
+        self.refused(result, path)
+
+    def test_average_newly_on(self):
+        last = self.train("run", {"train.ema_decay": 0.5, "train.max_steps": 4, "loss.temperature": 2}, resume="auto")
+        self.assertIn("train.ema_decay is now 0.5, in the checkpoint 0: the average starts from", last.out)
+        self.assertIn("loss.temperature is now 2, in the checkpoint 4", last.out)
+        self.train("run", {"train.ema_decay": 0.5, "train.max_steps": 5}, resume="auto")
+        self.assertIn("ema/fc.weight", self.last("run").tensors)
+        # And off again: it is dropped.
+        self.train("run", {"train.max_steps": 6}, resume="auto")
+        self.assertNotIn("ema/fc.weight", self.last("run").tensors)
 
     def test_changes_within_an_epoch(self):
         self.resume({"train.seed": 7}, "middle of an epoch", "train.seed: 7", "with 0")
