@@ -3,8 +3,10 @@
 
 #include "base/error.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 int dataset_allocate(dataset *set, int32_t images, int32_t height, int32_t width, int32_t classes)
 {
@@ -24,6 +26,14 @@ int dataset_allocate(dataset *set, int32_t images, int32_t height, int32_t width
         return error_set(ERROR_MEMORY, "no memory for a data set of %d pictures of %d x %d", images, height, width);
     }
     return 0;
+}
+
+void dataset_identity(const dataset *set, char text[DATASET_IDENTITY_BYTES])
+{
+    XXH64_hash_t labels = XXH3_64bits(set->labels, (size_t)set->images * sizeof *set->labels);
+    XXH64_hash_t all = XXH3_64bits_withSeed(set->pixels, (size_t)set->images * dataset_picture_bytes(set), labels);
+    snprintf(text, DATASET_IDENTITY_BYTES, "%d images of %dx%d, %d classes, checksum %016llx", set->images, set->width,
+             set->height, set->classes, (unsigned long long)all);
 }
 
 void dataset_close(dataset *set)

@@ -34,6 +34,11 @@ bool dataset_cifar_holds(int kind, const char *folder, const char *path);
 /* Made-up random pixels and labels, for benchmarks: a function of the arguments alone. */
 int dataset_open_synthetic(dataset *set, int32_t images, int32_t height, int32_t width, int32_t classes, uint64_t seed);
 
+/* What the set is, in words: how many images, their size, the classes, and a checksum of all labels and pixels. The
+ * same text means the same set. */
+enum { DATASET_IDENTITY_BYTES = 128 };
+void dataset_identity(const dataset *set, char text[DATASET_IDENTITY_BYTES]);
+
 /* Frees what an open call allocated and clears `set`; a zeroed set is fine. */
 void dataset_close(dataset *set);
 

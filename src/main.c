@@ -1,6 +1,7 @@
 /* Owns the process: picks the subcommand, prints the one message of a failure, and alone exits.
  * Exit codes: 0, 1 for a failed run, 2 for wrong usage or settings, 75 when a signal stopped the training. */
 #include "base/error.h"
+#include "train/agreement.h"
 #include "train/commands.h"
 #include "train/stop.h"
 #include "train/threads.h"
@@ -76,6 +77,7 @@ static int run_command(int argc, char **argv, logger *log, comm *ranks)
     }
     options o;
     TRY(comm_agree(ranks, options_read(&o, argc, argv, c->options)));
+    TRY(agree_on_options(ranks, &o));
     if (o.is_recipe && !o.help && !o.print_config && !o.json)
         log_info(log, "settings from %s", o.config_path);
     if (!o.help) {

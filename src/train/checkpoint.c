@@ -43,6 +43,37 @@ static int write_tensors(const store *tensors, tensor_file *file)
     return 0;
 }
 
+static int write_set(tensor_file *file, const char *key, const dataset *set)
+{
+    char text[DATASET_IDENTITY_BYTES];
+    if (set->images == 0)
+        return 0;
+    dataset_identity(set, text);
+    return tensor_file_set_text(file, key, text);
+}
+
+/* An imported checkpoint is of no set. */
+static int check_set(tensor_file *file, const char *path, const char *key, const dataset *set, const experiment *e,
+                     bool *is_other)
+{
+    char now[DATASET_IDENTITY_BYTES], *saved = NULL;
+    if (set->images == 0 || !tensor_file_has(file, key))
+        return 0;
+    dataset_identity(set, now);
+    TRY(tensor_file_get_text(file, key, &saved));
+    bool same = strcmp(now, saved) == 0;
+    *is_other = !same;
+    int status = same || e->other_data ? 0
+                                       : error_set(ERROR_SETTINGS,
+                                                   "%s: now %s, but %s is of a training on %s; at the start of an "
+                                                   "epoch --other-data goes on all the same",
+                                                   key, now, path, saved);
+    if (!same && e->other_data)
+        log_info(e->log, "  %s is now %s, in the checkpoint %s", key, now, saved);
+    free(saved);
+    return status;
+}
+
 static int write_attributes(const experiment *e, const progress *at, tensor_file *file)
 {
     const int64_t count = METRICS_COUNT;
@@ -57,6 +88,8 @@ static int write_attributes(const experiment *e, const progress *at, tensor_file
     TRY(tensor_file_set_text(file, "network", e->step.model.network->name));
     TRY(tensor_file_set_text(file, "program", "teskd " TESKD_VERSION));
     TRY(tensor_file_write(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, &at->epoch_sums));
+    TRY(write_set(file, "train_set", &e->train_set));
+    TRY(write_set(file, "test_set", &e->test_set));
     char *text = settings_to_text(&e->config);
     CHECK(text, ERROR_MEMORY, "no memory for the settings");
     int status = tensor_file_set_text(file, "settings", text);
@@ -205,11 +238,18 @@ static int check_all_taken(const experiment *e, const settings *saved, tensor_fi
 static int load_all(experiment *e, tensor_file *file, const char *path, progress *at)
 {
     settings saved, now = e->config;
+    bool is_other = false;
     TRY(saved_settings(file, path, &saved));
     TRY(read_progress(file, at));
     TRY(tensor_file_get_int(file, "classes", &saved.model.classes));
     now.model.classes = e->step.model.classes;
     TRY(resume_check(&now, &saved, path, at->step > 0));
+    CHECK(at->step == 0 || !e->other_data, ERROR_USAGE, "--other-data: %s is in the middle of an epoch", path);
+    TRY(check_set(file, path, "train_set", &e->train_set, e, &is_other));
+    is_other = false;
+    TRY(check_set(file, path, "test_set", &e->test_set, e, &is_other));
+    if (is_other) /* accuracies on different images do not compare */
+        at->best_top1 = -1;
     TRY(check_all_taken(e, &saved, file, path));
     bool starts_average = now.train.ema_decay > 0 && saved.train.ema_decay == 0;
     TRY(read_tensors(&e->tensors, file, starts_average));

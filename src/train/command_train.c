@@ -23,6 +23,7 @@ static int print_settings(const options *o, const comm *ranks)
 static int run_training(experiment *e, output_folder *output, const options *o)
 {
     e->plan_only = o->dry_run;
+    e->other_data = o->other_data;
     if (o->dump_graph)
         TRY(comm_agree(e->ranks, experiment_check_target(e, "--dump-graph", o->dump_graph)));
     TRY(experiment_build_training(e));
@@ -69,8 +70,8 @@ const command command_train = {
     .name = "train",
     .summary = "train a network",
     .usage = "",
-    .options =
-        OPTION_RESUME | OPTION_OVERWRITE | OPTION_DRY_RUN | OPTION_PRINT_CONFIG | OPTION_DUMP_GRAPH | OPTION_DEVICE,
+    .options = OPTION_RESUME | OPTION_OTHER_DATA | OPTION_OVERWRITE | OPTION_DRY_RUN | OPTION_PRINT_CONFIG |
+               OPTION_DUMP_GRAPH | OPTION_DEVICE,
     .uses_settings = true,
     .stops = true,
     .run = run,

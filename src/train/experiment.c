@@ -2,6 +2,7 @@
  * One thread. */
 #include "train/experiment.h"
 #include "base/error.h"
+#include "train/agreement.h"
 #include "train/device.h"
 #include "train/feed.h"
 #include "train/initialise.h"
@@ -203,6 +204,7 @@ int experiment_open(experiment *e, const settings *config, logger *log, comm *ra
     *e = (experiment){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
     TRY(threads_choose(config, ranks, &e->threads));
     TRY(comm_agree(ranks, open_parts(e, parts)));
+    TRY(agree_on_data(e));
     TRY(comm_agree(ranks, sums_open(&e->sums, config, e->device, ranks, log)));
     runtime_open(&e->run, &(runtime_options){.device = e->device,
                                              .tensors = &e->tensors,

@@ -31,6 +31,7 @@ typedef struct {
     int64_t train_images, test_images;
     step_input train_input, test_input;
     int32_t batch, eval_batch; /* global */
+    bool other_data;           /* a resume may go on with other sets */
     bool plan_only;            /* the programs will not run: no memory is taken for weights */
     store tensors;
     reduction *sums; /* NULL with one rank */

@@ -231,8 +231,9 @@ class Refused(ProgramTest):
 
     def test_changes_between_epochs(self):
         self.train("epoch", {"train.epochs": 1})
-        self.train("next", {"train.batch": 40, "train.seed": 7, "data.train_images": 100},
-                   resume=self.path("epoch", "last.h5"))
+        arguments = self.training_arguments("next", {"train.batch": 40, "train.seed": 7, "data.train_images": 100},
+                                            self.path("epoch", "last.h5"))
+        self.run_code(0, *arguments, "--other-data")
         self.assertEqual(self.last("next").attributes["steps_done"], 10 + 3)
 
     def test_eval_refuses_too(self):

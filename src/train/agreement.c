@@ -1,0 +1,64 @@
+/* Owns the comparison of ranks with rank 0. One thread. */
+#include "train/agreement.h"
+#include "base/error.h"
+
+#include <string.h>
+
+enum { TEXT_BYTES = 1024 };
+
+/* May be another one on each host. Of output.dir, rank 0's counts. */
+static bool is_local(const char *name)
+{
+    return strcmp(name, "data.path") == 0 || strcmp(name, "output.dir") == 0 || strcmp(name, "run.plan_cache") == 0 ||
+           strcmp(name, "run.threads") == 0;
+}
+
+static int compare_settings(const settings *mine, const settings *first)
+{
+    setting_difference d;
+    for (int i = settings_difference(mine, first, 0, &d); i >= 0; i = settings_difference(mine, first, i + 1, &d))
+        CHECK(is_local(d.name), ERROR_SETTINGS, "%s: %s, but rank 0 has %s; all ranks need the same settings", d.name,
+              d.a, d.b);
+    return 0;
+}
+
+static int agree_on_text(comm *ranks, const char *what, const char mine[TEXT_BYTES])
+{
+    char first[TEXT_BYTES];
+    memcpy(first, mine, TEXT_BYTES);
+    TRY(comm_broadcast(ranks, first, TEXT_BYTES, 0));
+    return comm_agree(ranks, strcmp(mine, first) == 0
+                                 ? 0
+                                 : error_set(ERROR_SETTINGS, "%s: \"%s\", but rank 0 has \"%s\"", what, mine, first));
+}
+
+int agree_on_options(comm *ranks, const options *o)
+{
+    char text[TEXT_BYTES] = "";
+    settings first = o->config;
+    if (comm_describe(ranks)->size == 1)
+        return 0;
+    TRY(comm_broadcast(ranks, &first, sizeof first, 0));
+    TRY(comm_agree(ranks, compare_settings(&o->config, &first)));
+    snprintf(text, sizeof text, "%s%s%s%s%s%s%s%s", o->argv[0], o->resume ? " --resume " : "",
+             o->resume ? o->resume : "", o->overwrite ? " --overwrite" : "", o->dry_run ? " --dry-run" : "",
+             o->teacher_only ? " --teacher-only" : "", o->predictions ? " --predictions" : "",
+             o->per_class ? " --per-class" : "");
+    return agree_on_text(ranks, "command line", text);
+}
+
+static int agree_on_set(const experiment *e, const char *name, const dataset *set)
+{
+    char text[TEXT_BYTES] = "";
+    if (set->images > 0)
+        dataset_identity(set, text);
+    return agree_on_text(e->ranks, name, text);
+}
+
+int agree_on_data(const experiment *e)
+{
+    if (e->info->size == 1)
+        return 0;
+    TRY(agree_on_set(e, "training set", &e->train_set));
+    return agree_on_set(e, "test set", &e->test_set);
+}

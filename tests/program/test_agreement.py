@@ -1,0 +1,71 @@
+"""What does not fit together is refused: ranks with other settings or data, a resume on another data set."""
+
+import os
+import shutil
+import subprocess
+import unittest
+
+import numpy
+
+from program import MPIRUN, TESKD, ProgramTest, Result, environment, run
+
+
+class Ranks(ProgramTest):
+    def differ(self, changes, *words, code=2, arguments=()):
+        """Rank 1 is started with other settings."""
+        one, other = (self.training_arguments("run", {"train.max_steps": 1, **c}) for c in ({}, changes))
+        line = MPIRUN + ["-np", "1", TESKD, *map(str, one), ":", "-np", "1", TESKD, *map(str, other), *arguments]
+        done = subprocess.run(line, capture_output=True, text=True, env=environment(), timeout=120, check=False)
+        result = Result(done.returncode, done.stdout, done.stderr, 0)
+        if code == 0:
+            self.assertEqual(result.code, 0, str(result))
+            return
+        self.assertEqual(result.code, code, str(result))
+        self.refused(result, "rank 1 on ", *words)
+        self.assertFalse(os.path.exists(self.path("run", "last.h5")))
+
+    def other_data(self, change):
+        folder = shutil.copytree(self.data, self.path(change.__name__))
+        path = os.path.join(folder, "data_batch_1.bin")
+        records = numpy.fromfile(path, dtype=numpy.uint8).reshape(-1, 3073)
+        change(records).tofile(path)
+        return folder
+
+    def test_settings(self):
+        self.differ({"train.lr": 0.06}, "train.lr: 0.06", "rank 0 has 0.05")
+        self.differ({"train.batch": 40, "train.max_steps": 2}, "train.batch: 40", "rank 0 has 20")
+        self.differ({}, "--resume", arguments=("--resume", "auto"))
+
+    def test_data(self):
+        def fewer(records):
+            return records[:-5]
+
+        def relabelled(records):
+            records[3, 0] ^= 1
+            return records
+
+        for change in (fewer, relabelled):
+            self.differ({"data.path": self.other_data(change)}, "training set", "checksum", "rank 0 has")
+        self.differ({"data.path": shutil.copytree(self.data, self.path("same")), "run.threads": 2}, code=0)
+
+
+class Resume(ProgramTest):
+    def test_other_set(self):
+        smaller = self.path("smaller")
+        made = run("data", "synth", "--out", smaller, "--train-images", 180, "--test-images", 60)
+        self.assertEqual(made.code, 0, str(made))
+        self.train("within", {"train.max_steps": 5})
+        self.train("between", {"train.epochs": 1})
+        for name in ("within", "between"):
+            result = self.train(name, {"data.path": smaller}, resume="auto", code=2)
+            self.refused(result, "train_set", "180 images", "200 images")
+        arguments = self.training_arguments("within", {"data.path": smaller}, "auto")
+        self.refused(run(*arguments, "--other-data"), "middle of an epoch")
+        arguments = self.training_arguments("between", {"data.path": smaller}, "auto")
+        result = self.run_code(0, *arguments, "--other-data")
+        self.assertIn("train_set is now 180 images", result.out)
+        self.assertEqual(self.last("between").attributes["steps_done"], 10 + 9)
+
+
+if __name__ == "__main__":
+    unittest.main()
