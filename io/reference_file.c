@@ -8,14 +8,37 @@
 #include <stdlib.h>
 #include <string.h>
 
+enum { ELEMENTS_MAX = 1 << 28 };
+
+/* Is it `count` numbers? Anything else in a file would be read past the caller's room. */
+static bool holds_numbers(hid_t attribute, int64_t count)
+{
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    H5T_class_t class = type < 0 ? H5T_NO_CLASS : H5Tget_class(type);
+    bool fits =
+        (class == H5T_INTEGER || class == H5T_FLOAT) && space >= 0 && H5Sget_simple_extent_npoints(space) == count;
+    if (space >= 0)
+        H5Sclose(space);
+    if (type >= 0)
+        H5Tclose(type);
+    return fits;
+}
+
+/* Is it one text? */
+static bool holds_text(hid_t attribute, hid_t type)
+{
+    hid_t space = H5Aget_space(attribute);
+    bool fits = H5Tis_variable_str(type) > 0 && space >= 0 && H5Sget_simple_extent_npoints(space) == 1;
+    if (space >= 0)
+        H5Sclose(space);
+    return fits;
+}
+
 static int read_attribute(const reference_file *f, const char *name, hid_t type, int64_t count, void *value)
 {
     hid_t attribute = H5Aopen((hid_t)f->file, name, H5P_DEFAULT);
     CHECK(attribute >= 0, ERROR_FILE, "%s: the attribute \"%s\" is missing", f->path, name);
-    hid_t space = H5Aget_space(attribute);
-    bool fits = H5Sget_simple_extent_npoints(space) == count;
-    herr_t status = fits ? H5Aread(attribute, type, value) : -1;
-    H5Sclose(space);
+    herr_t status = holds_numbers(attribute, count) ? H5Aread(attribute, type, value) : -1;
     H5Aclose(attribute);
     CHECK(status >= 0, ERROR_FILE, "%s: the attribute \"%s\" is not %lld numbers", f->path, name, (long long)count);
     return 0;
@@ -27,10 +50,10 @@ static int read_text(const reference_file *f, const char *name, char *text, size
     CHECK(attribute >= 0, ERROR_FILE, "%s: the attribute \"%s\" is missing", f->path, name);
     hid_t type = H5Aget_type(attribute);
     char *value = NULL;
-    bool variable = H5Tis_variable_str(type) > 0;
+    bool variable = holds_text(attribute, type);
     herr_t status = variable ? H5Aread(attribute, type, &value) : -1;
     if (status >= 0)
-        snprintf(text, bytes, "%s", value);
+        snprintf(text, bytes, "%s", value ? value : "");
     if (variable && value)
         H5free_memory(value);
     H5Tclose(type);
@@ -59,6 +82,11 @@ static int read_integers(reference_file *f)
     for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
         if (integers[i].required || H5Aexists((hid_t)f->file, integers[i].name) > 0)
             TRY(read_attribute(f, integers[i].name, H5T_NATIVE_INT64, 1, integers[i].value));
+    const int64_t most = 1 << 20; /* products of these stay within 64 bits */
+    CHECK(f->classes <= most && f->batch <= most && f->height <= 1 << 12 && f->width <= 1 << 12 && f->steps <= most &&
+              f->base_width >= 0 && f->base_width <= 1 << 14 && f->student_width >= 0 && f->student_width <= 1 << 14,
+          ERROR_FILE, "%s: classes, batch, height, width, steps, base_width or student_width is out of bounds",
+          f->path);
     CHECK(f->classes > 0 && f->batch > 0 && f->height > 0 && f->width > 0 && f->steps > 0, ERROR_FILE,
           "%s: classes, batch, height, width and steps must be positive", f->path);
     return 0;
@@ -98,6 +126,7 @@ int reference_open(reference_file *f, const char *path)
     snprintf(f->path, sizeof f->path, "%s", path);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Pset_file_locking(access, false, true); /* reading needs no lock, which some file systems lack */
     f->file = H5Fopen(path, H5F_ACC_RDONLY, access);
     H5Pclose(access);
     CHECK(f->file >= 0, ERROR_FILE, "%s: cannot be opened as an HDF5 file", path);
@@ -141,7 +170,8 @@ static int read_all(hid_t parent, const char *name, hid_t type, size_t element, 
     if (dataset < 0)
         return -1;
     *count = dataset_elements(dataset);
-    *values = malloc((size_t)*count * element + 1);
+    bool possible = *count >= 0 && *count <= ELEMENTS_MAX; /* more would overflow the size, or is no sample */
+    *values = possible ? malloc((size_t)*count * element + 1) : NULL;
     herr_t status = *values ? H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *values) : -1;
     H5Dclose(dataset);
     return status < 0 ? -1 : 0;
@@ -152,7 +182,7 @@ static int read_scalar(hid_t object, const char *name, double *value)
     hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
     if (attribute < 0)
         return -1;
-    herr_t status = H5Aread(attribute, H5T_NATIVE_DOUBLE, value);
+    herr_t status = holds_numbers(attribute, 1) ? H5Aread(attribute, H5T_NATIVE_DOUBLE, value) : -1;
     H5Aclose(attribute);
     return status < 0 ? -1 : 0;
 }

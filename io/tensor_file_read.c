@@ -38,6 +38,16 @@ static int add_tensor(tensor_file *f, const tensor_info *info)
     return 0;
 }
 
+/* Are the values of a dataset in another file? */
+static bool is_stored_elsewhere(hid_t dataset)
+{
+    hid_t creation = H5Dget_create_plist(dataset);
+    bool elsewhere = creation < 0 || H5Pget_external_count(creation) != 0 || H5Pget_layout(creation) == H5D_VIRTUAL;
+    if (creation >= 0)
+        H5Pclose(creation);
+    return elsewhere;
+}
+
 /* Fills type and shape from an open dataset. */
 static int describe(const tensor_file *f, hid_t dataset, tensor_info *info)
 {
@@ -51,6 +61,8 @@ static int describe(const tensor_file *f, hid_t dataset, tensor_info *info)
     if (space >= 0)
         H5Sclose(space);
     TRY(status);
+    CHECK(!is_stored_elsewhere(dataset), ERROR_FILE, "%s: the values of '%s' are in another file, which is not read",
+          f->path, info->name);
     CHECK((single || twice) && rank <= TENSOR_FILE_MAX_RANK, ERROR_FILE,
           "%s: '%s' is not a float32 or float64 tensor of at most %d dimensions", f->path, info->name,
           TENSOR_FILE_MAX_RANK);
@@ -69,8 +81,11 @@ static int compare_infos(const void *a, const void *b)
 /* H5Lvisit's callback: our status rides in `failed`, since HDF5 only needs to know that it should stop. */
 static herr_t list_link(hid_t group, const char *name, const H5L_info_t *link, void *context)
 {
-    (void)link;
     tensor_file *f = context;
+    if (link->type != H5L_TYPE_HARD) { /* it may lead to another file, a device or a pipe */
+        f->failed = true;
+        return error_set(ERROR_FILE, "%s: '%s' is a link to somewhere else, which is not followed", f->path, name);
+    }
     tensor_info info = {.name = (char *)(uintptr_t)name};
     hid_t object = H5Oopen(group, name, H5P_DEFAULT);
     int status = object < 0 ? h5_error(f->path, "open '%s'", name) : 0;
@@ -153,6 +168,19 @@ const tensor_info *tensor_file_find(const tensor_file *file, const char *name)
     return bsearch(name, file->tensors, (size_t)file->count, sizeof *file->tensors, compare_name);
 }
 
+/* Reads one uint64 from an attribute; another type or count in a file is an error and not room on the stack. */
+static herr_t read_checksum(hid_t attribute, uint64_t *value)
+{
+    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
+    bool fits = type >= 0 && space >= 0 && H5Tget_class(type) == H5T_INTEGER && H5Tget_size(type) == sizeof *value &&
+                H5Sget_simple_extent_npoints(space) == 1;
+    if (space >= 0)
+        H5Sclose(space);
+    if (type >= 0)
+        H5Tclose(type);
+    return fits ? H5Aread(attribute, H5T_NATIVE_UINT64, value) : -1;
+}
+
 /* Reads the stored values and holds them against their checksum. */
 static int read_verified(tensor_file *f, const tensor_info *info, void *data)
 {
@@ -161,7 +189,7 @@ static int read_verified(tensor_file *f, const tensor_info *info, void *data)
     int status = 0;
     if (dataset >= 0)
         attribute = H5Aopen(dataset, TENSOR_FILE_CHECKSUM, H5P_DEFAULT);
-    if (attribute < 0 || H5Aread(attribute, H5T_NATIVE_UINT64, &stored) < 0 ||
+    if (attribute < 0 || read_checksum(attribute, &stored) < 0 ||
         H5Dread(dataset, h5_memory_type(info->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         status = h5_error(f->path, "read tensor '%s'", info->name);
     if (attribute >= 0)

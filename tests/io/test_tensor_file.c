@@ -232,6 +232,47 @@ static void test_foreign(void **state)
     expect_refused(s->folder, "teskd-checkpoint");
 }
 
+/* A tensor of one number, with a checksum of `count` numbers; or whose number is in another file. */
+static void write_trap(const char *path, hsize_t count, bool elsewhere)
+{
+    uint64_t numbers[24] = {0};
+    hsize_t one = 1;
+    write_foreign(path, "teskd-checkpoint", 1, false);
+    hid_t h5 = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT), creation = H5Pcreate(H5P_DATASET_CREATE);
+    hid_t single = H5Screate_simple(1, &one, NULL), many = H5Screate_simple(1, &count, NULL);
+    if (elsewhere)
+        H5Pset_external(creation, "/etc/passwd", 0, 4);
+    hid_t dataset = H5Dcreate2(h5, "trap", H5T_IEEE_F32LE, single, H5P_DEFAULT, creation, H5P_DEFAULT);
+    hid_t attribute = H5Acreate2(dataset, "xxh3", H5T_STD_U64LE, many, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Awrite(attribute, H5T_NATIVE_UINT64, numbers) >= 0);
+    H5Aclose(attribute);
+    H5Dclose(dataset);
+    H5Pclose(creation);
+    H5Sclose(single);
+    H5Sclose(many);
+    H5Fclose(h5);
+}
+
+static void test_traps(void **state)
+{
+    const char *path = scratch_path(*state, "trap.h5");
+    const int64_t one = 1;
+    tensor_file *file;
+    float value;
+    write_trap(path, 24, false);
+    assert_int_equal(tensor_file_open(&file, path), 0);
+    assert_int_equal(tensor_file_read(file, "trap", REAL_FLOAT32, 1, &one, &value), ERROR_FILE);
+    assert_contains(error_message(), "cannot read tensor 'trap'");
+    tensor_file_close(&file);
+    write_trap(path, 1, true);
+    expect_refused(path, "the values of 'trap' are in another file");
+    write_foreign(path, "teskd-checkpoint", 1, false);
+    hid_t h5 = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
+    assert_true(H5Lcreate_external("/etc/passwd", "x", h5, "away", H5P_DEFAULT, H5P_DEFAULT) >= 0);
+    H5Fclose(h5);
+    expect_refused(path, "'away' is a link to somewhere else");
+}
+
 /* Readers see the old file until the commit, and for good when there is none. */
 static void test_atomic(void **state)
 {
@@ -330,6 +371,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_truncation, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_flipped_byte, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_foreign, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_traps, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_atomic, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_full_disk, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_h5py, scratch_setup, scratch_teardown),
