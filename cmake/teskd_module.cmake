@@ -8,6 +8,12 @@ add_library(teskd_flags INTERFACE)
 target_compile_definitions(teskd_flags INTERFACE _GNU_SOURCE TESKD_VERSION="${PROJECT_VERSION}")
 target_compile_options(teskd_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion -Wstrict-prototypes
   -Wmissing-prototypes -Wpointer-arith -Wwrite-strings -Wformat=2 -fno-math-errno -fno-common)
+# A fault in reading a foreign file must not become a way in. Fortify needs optimisation, and would hide what sanitizers see.
+target_compile_options(teskd_flags INTERFACE -fstack-protector-strong)
+if(NOT TESKD_SANITIZE)
+  target_compile_options(teskd_flags INTERFACE $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>)
+endif()
+target_link_options(teskd_flags INTERFACE -Wl,-z,relro,-z,now)
 if(TESKD_WERROR)
   target_compile_options(teskd_flags INTERFACE -Werror)
 endif()
