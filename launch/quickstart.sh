@@ -32,8 +32,29 @@ step() { printf '\n== %s\n' "$*"; }
 step "Packages"
 bash launch/packages.sh --install
 
+# Kernels for all GPUs take longer to compile than all the rest: here, for those of this machine or none.
+# Prints what CMake is told; a build folder that is there keeps what was chosen for it. Turing (75) is the oldest.
+kernel_options() {
+  local found
+  [ ! -e "$build/CMakeCache.txt" ] || return 0
+  found=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | tr -d '. ' | awk '!/^[0-9]+$/ || $1 >= 75' | sort -nu) || found=
+  if [[ $found =~ ^[0-9]+($'\n'[0-9]+)*$ ]]; then
+    echo "-DCMAKE_CUDA_ARCHITECTURES=$(sed 's/$/-real/' <<<"$found" | paste -sd ';')"
+  else
+    echo -DTESKD_CUDA=OFF
+  fi
+}
+
 step "Build"
-cmake -S . -B build -G Ninja -DCMAKE_BUILD_TYPE=Release -DTESKD_TESTS=OFF
+kernels=$(kernel_options)
+case $kernels in
+  *OFF) choice="for no GPU, as this machine has none that is known" ;;
+  *=*) choice="for the GPU of this machine (${kernels#*=})" ;;
+  *) choice="as $build was configured before" ;;
+esac
+echo "Kernels are built $choice; for every GPU:"
+echo "  cmake -S . -B build -DTESKD_CUDA=AUTO -DCMAKE_CUDA_ARCHITECTURES= && cmake --build build"
+cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTESKD_TESTS=OFF ${kernels:+"$kernels"}
 cmake --build build
 
 step "Pictures"

@@ -3,12 +3,22 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
+usage() {
+  cat <<'TEXT'
+usage: launch/test.sh [options]
+  --sanitizers   also an address and undefined-behaviour build
+  --all-gpus     compile the kernels for every GPU from Turing on; without it, for Hopper (sm_90) alone
+TEXT
+}
+
 sanitizers=no
+gpus=90-real
 for argument in "$@"; do
   case $argument in
     --sanitizers) sanitizers=yes ;;
+    --all-gpus) gpus= ;;
     *)
-      echo "usage: launch/test.sh [--sanitizers]   (also an address and undefined-behaviour build)" >&2
+      usage >&2
       case $argument in --help | -h) exit 0 ;; *) exit 2 ;; esac
       ;;
   esac
@@ -33,8 +43,8 @@ build_and_test() {
 }
 
 bash launch/packages.sh --tests --install
-build_and_test build-test
+build_and_test build-test -DCMAKE_CUDA_ARCHITECTURES="$gpus"
 if [ "$sanitizers" = yes ]; then
-  # One architecture is enough here: the kernels' code for all of them was just built.
+  # Sanitizers look at the host's code: one architecture is enough, whatever was built above.
   build_and_test build-asan -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESKD_SANITIZE=address,undefined -DCMAKE_CUDA_ARCHITECTURES=90-real
 fi
