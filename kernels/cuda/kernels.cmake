@@ -1,0 +1,21 @@
+# The own kernels. Every GPU from Turing on; a toolkit before 12.8 knows those before Blackwell.
+if(NOT CMAKE_CUDA_ARCHITECTURES)
+  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real)
+  if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
+    list(APPEND CMAKE_CUDA_ARCHITECTURES 100-real 120)
+  else()
+    list(APPEND CMAKE_CUDA_ARCHITECTURES 90-virtual)
+  endif()
+endif()
+if(NOT CMAKE_CUDA_COMPILER)
+  set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
+endif()
+enable_language(CUDA)
+add_library(teskd_cuda_kernels STATIC batch_norm.cu excite.cu joined.cu joined_losses.cu linear_bn.cu losses.cu pictures.cu pointwise.cu pooling.cu resample.cu update.cu upsample_bn.cu
+  upsample_bn_small.cu)
+target_link_libraries(teskd_cuda_kernels PRIVATE teskd_backend teskd_base stdc++)
+target_compile_features(teskd_cuda_kernels PRIVATE cuda_std_17)
+# A kernel that spills registers or uses local memory is warned about, on every architecture.
+target_compile_options(teskd_cuda_kernels PRIVATE -Xcompiler=-Wall,-Wextra,-Wshadow
+  -Xptxas=--warn-on-spills,--warn-on-local-memory-usage
+  $<$<BOOL:${TESKD_WERROR}>:-Werror=all-warnings>)
