@@ -52,9 +52,9 @@ class Training(ProgramTest):
 
     def test_recording_changes_nothing(self):
         for precision in ("fp32", "fp16"):
-            expected = self.weights("plain", {**GPU, "run.precision": precision, "run.capture": "no"})
+            expected = self.weights(f"plain_{precision}", {**GPU, "run.precision": precision, "run.capture": "no"})
             for name, capture, environment in (("recorded", "yes", {}), ("late", "no", LATE), ("both", "yes", LATE)):
-                got = self.weights(name, {**GPU, "run.precision": precision, "run.capture": capture},
+                got = self.weights(f"{name}_{precision}", {**GPU, "run.precision": precision, "run.capture": capture},
                                    replays=capture == "yes", **environment)
                 self.assertEqual(got.tobytes(), expected.tobytes(), name)
 
