@@ -1,11 +1,11 @@
 /* Owns `teskd import`: a checkpoint that begins with the weights of a safetensors file. */
 #include "base/error.h"
-#include "io/safetensors.h"
 #include "train/checkpoint.h"
 #include "train/commands.h"
 #include "train/folder_lock.h"
 #include "train/naming.h"
 #include "train/output_folder.h"
+#include "train/weights_file.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -51,18 +51,10 @@ static void shape_text(const int64_t *shape, int rank, char text[96])
     snprintf(text + used, 96 - used, "]");
 }
 
-static const safetensors_info *find_in_file(const safetensors_file *file, const char *name)
-{
-    for (int32_t i = 0; i < safetensors_count(file); i++)
-        if (strcmp(naming_own(safetensors_at(file, i)->name), name) == 0)
-            return safetensors_at(file, i);
-    return NULL;
-}
-
-static void check_entry(const safetensors_file *file, const store_entry *entry, bool teacher_only, name_list *missing,
+static void check_entry(const weights_file *file, const store_entry *entry, bool teacher_only, name_list *missing,
                         name_list *misshapen)
 {
-    const safetensors_info *tensor = find_in_file(file, entry->name);
+    const safetensors_info *tensor = weights_file_find(file, entry->name);
     int64_t shape[4];
     int rank = store_file_shape(&entry->desc, shape);
     if (!tensor && !(teacher_only && naming_is_student(entry->name)))
@@ -78,20 +70,20 @@ static void check_entry(const safetensors_file *file, const store_entry *entry, 
 /* Is it of no use here, and rightly in the file all the same? */
 static bool is_ignored(const char *name, bool teacher_only)
 {
-    return naming_ends_with(name, NAMING_COUNTER_SUFFIX) || (teacher_only && naming_is_student(name));
+    return naming_is_counter(name) || (teacher_only && naming_is_student(name));
 }
 
 /* All that does not fit, in one message. */
-static int check_tensors(const experiment *e, const safetensors_file *file, const options *o)
+static int check_tensors(const experiment *e, const weights_file *file, const options *o)
 {
     name_list missing = {0}, surplus = {0}, misshapen = {0};
     for (uint32_t i = 0; i < e->tensors.n_entries; i++)
         if (store_role(e->tensors.entries[i].name) == ENTRY_MODEL)
             check_entry(file, &e->tensors.entries[i], o->teacher_only, &missing, &misshapen);
-    for (int32_t i = 0; i < safetensors_count(file); i++) {
-        const char *name = naming_own(safetensors_at(file, i)->name);
+    for (int32_t i = 0; i < safetensors_count(file->file); i++) {
+        const char *name = weights_file_name(file, i);
         if (!is_ignored(name, o->teacher_only) && !store_find(&e->tensors, name))
-            list(&surplus, "%s", safetensors_at(file, i)->name);
+            list(&surplus, "%s", name);
     }
     if (missing.count + surplus.count + misshapen.count == 0)
         return 0;
@@ -103,29 +95,37 @@ static int check_tensors(const experiment *e, const safetensors_file *file, cons
                      e->step.model.classes, message);
 }
 
-static int read_tensor(backend *device, store_entry *entry, const safetensors_file *file)
+static int read_tensor(backend *device, store_entry *entry, const weights_file *file)
 {
-    const safetensors_info *tensor = find_in_file(file, entry->name);
+    const safetensors_info *tensor = weights_file_find(file, entry->name);
     if (!tensor)
         return 0;
     double *values = malloc((size_t)tensor_count(&entry->desc) * sizeof *values);
     CHECK(values, ERROR_MEMORY, "no memory to read %s", entry->name);
-    int status = safetensors_read(file, tensor, values);
+    int status = weights_file_read(file, tensor, values);
     if (status == 0)
         status = store_import_f64(device, entry, values);
     free(values);
     return status;
 }
 
+static void say_wrapper(const weights_file *file, logger *log)
+{
+    const char *wrapped = weights_file_wrapped(file);
+    if (wrapped)
+        log_info(log, "%s: all names begin with \"%.*s\", which is left out", file->path, (int)file->wrapper, wrapped);
+}
+
 static int read_tensors(experiment *e, const options *o)
 {
-    safetensors_file *file;
-    TRY(safetensors_open(&file, o->from));
-    int status = check_tensors(e, file, o);
+    weights_file file;
+    TRY(weights_file_open(&file, o->from, &e->tensors));
+    say_wrapper(&file, e->log);
+    int status = check_tensors(e, &file, o);
     for (uint32_t i = 0; i < e->tensors.n_entries && status == 0; i++)
         if (store_role(e->tensors.entries[i].name) == ENTRY_MODEL)
-            status = read_tensor(e->device, &e->tensors.entries[i], file);
-    safetensors_close(&file);
+            status = read_tensor(e->device, &e->tensors.entries[i], &file);
+    weights_file_close(&file);
     return status;
 }
 

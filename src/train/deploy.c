@@ -6,6 +6,7 @@
 #include "train/checkpoint.h"
 
 #include <iconv.h>
+#include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -121,7 +122,7 @@ static int build(deployment *d)
 int deployment_open(deployment *d, const char *checkpoint, bool with_students, bool averages, logger *log, comm *ranks)
 {
     settings config;
-    *d = (deployment){0};
+    *d = (deployment){.path = checkpoint};
     TRY(checkpoint_settings(ranks, checkpoint, &config));
     config.run.device = DEVICE_CPU;
     CHECK(!with_students || config.model.method == METHOD_TESKD, ERROR_USAGE,
@@ -159,6 +160,15 @@ value_id deployment_next_tensor(const deployment *d, value_id last)
     return VALUE_NONE;
 }
 
+int deployment_check_finite(const deployment *d, const char *tensor, const float *values, int64_t count)
+{
+    for (int64_t i = 0; i < count; i++)
+        CHECK(isfinite(values[i]), ERROR_DATA,
+              "%s: '%s': element %lld of %lld would be exported as %g, which is not finite", d->path, tensor,
+              (long long)i, (long long)count, (double)values[i]);
+    return 0;
+}
+
 int deployment_read(const deployment *d, value_id tensor, float **values, int64_t shape[4], int *rank)
 {
     const graph_value *value = &d->g.values[tensor];
@@ -169,6 +179,8 @@ int deployment_read(const deployment *d, value_id tensor, float **values, int64_
     CHECK(*values, ERROR_MEMORY, "no memory to read %s", value->name);
     snprintf(path, sizeof path, "%s%s", d->prefix, value->name);
     int status = tensor_file_read(d->checkpoint, path, REAL_FLOAT32, own_rank, own_shape, *values);
+    if (status == 0)
+        status = deployment_check_finite(d, value->name, *values, tensor_count(&value->desc));
     if (status < 0) {
         free(*values);
         *values = NULL;

@@ -13,6 +13,7 @@ typedef struct {
     graph g; /* of one picture, without rewrites */
     model m;
     tensor_file *checkpoint;
+    const char *path;    /* of the checkpoint; the caller's */
     const char *prefix;  /* of the tensors that are taken */
     int64_t epoch, step; /* where the training stood */
     int64_t steps_done;
@@ -29,8 +30,13 @@ void deployment_close(deployment *d);
  * (VALUE_NONE: the first), VALUE_NONE at the end. */
 value_id deployment_next_tensor(const deployment *d, value_id last);
 
-/* The tensor's values in PyTorch's layout, which the caller frees; its shape and rank, if they are not NULL. */
+/* The tensor's values in PyTorch's layout, which the caller frees; its shape and rank, if they are not NULL. ERROR_DATA
+ * when one is not finite. */
 int deployment_read(const deployment *d, value_id tensor, float **values, int64_t shape[4], int *rank);
+
+/* ERROR_DATA, naming the tensor and the element, when a number is not finite: other programs would take what a diverged
+ * training leaves for a network. */
+int deployment_check_finite(const deployment *d, const char *tensor, const float *values, int64_t count);
 
 /* Writes the file `path`; fold_norms lets every normalisation that follows a convolution become part of it. */
 int deployment_write_safetensors(const deployment *d, const char *path);

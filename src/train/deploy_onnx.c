@@ -148,6 +148,10 @@ static int put_folded_weights(exporter *x, const graph_node *conv, const double 
             weight[i] = (float)((double)weight[i] * scale[c]);
         folded_bias[c] = (float)(shift[c] + (bias ? (double)bias[c] * scale[c] : 0));
     }
+    if (status == 0) /* finite weights can overflow, and a negative variance has no root */
+        status = deployment_check_finite(x->d, weight_name, weight, channels * each);
+    if (status == 0)
+        status = deployment_check_finite(x->d, label(x, conv), folded_bias, channels);
     if (status == 0) {
         onnx_floats(x->file, weight_name, 4, shape, weight);
         snprintf(bias_name, sizeof bias_name, "%s/folded_bias", label(x, conv));

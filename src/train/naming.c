@@ -28,8 +28,7 @@ bool naming_counter(const char *name, char *counter, size_t bytes)
     return true;
 }
 
-const char *naming_own(const char *name)
+bool naming_is_counter(const char *name)
 {
-    static const char wrapper[] = "module.";
-    return strncmp(name, wrapper, strlen(wrapper)) == 0 ? name + strlen(wrapper) : name;
+    return naming_ends_with(name, NAMING_COUNTER_SUFFIX) || strcmp(name, NAMING_UPDATES) == 0;
 }

@@ -12,6 +12,9 @@
 /* PyTorch counts a norm's batches beside its running statistics; this program does not. */
 #define NAMING_COUNTER_SUFFIX ".num_batches_tracked"
 
+/* PyTorch's AveragedModel counts its updates beside the module that it wraps. */
+#define NAMING_UPDATES "n_averaged"
+
 bool naming_ends_with(const char *name, const char *suffix);
 
 /* Does the tensor belong to a student (rather than the teacher, or anything unknown)? */
@@ -20,7 +23,7 @@ bool naming_is_student(const char *name);
 /* The counter beside a running mean; false for every other tensor. */
 bool naming_counter(const char *name, char *counter, size_t bytes);
 
-/* The program's name for a tensor of a file: PyTorch's wrapper for several GPUs puts "module." before each. */
-const char *naming_own(const char *name);
+/* Is it one of the whole numbers that PyTorch counts in: a norm's batches, or an average's updates? */
+bool naming_is_counter(const char *name);
 
 #endif

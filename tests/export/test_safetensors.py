@@ -152,10 +152,41 @@ class Import(ExportTest):
             self.take(self.tensors, dtype=dtype)
             self.check_weights(self.tensors, tolerance)
 
-    def test_without_counters_and_with_the_wrapper_of_several_gpus(self):
-        self.take({"module." + name: values for name, values in self.tensors.items()
-                   if not name.endswith("num_batches_tracked")})
-        self.check_weights(self.tensors)
+    def test_names_as_wrappers_save_them(self):
+        """PyTorch's wrappers for several GPUs, for compiling and for averages put something before every name."""
+        counted = {name for name in self.tensors if name.endswith("num_batches_tracked")}
+        for wrapper, extra in (("module.", {}), ("_orig_mod.", {}), ("_orig_mod.module.", {}), ("net.model.", {}),
+                               ("module.", {"n_averaged": numpy.array(7)})):
+            result = self.take({wrapper + name: values for name, values in self.tensors.items()
+                                if name not in counted} | extra)
+            self.assertIn(f'all names begin with "{wrapper}", which is left out', result.out)
+            self.check_weights(self.tensors)
+        message = self.refused(self.take({"_orig_mod." + name: values for name, values in self.tensors.items()
+                                          if name != "fc.bias"}, code=1), "1 missing: fc.bias")
+        self.assertNotIn("unknown", message)
+        names = {("module." if name.startswith("layer") else "") + name: self.tensors[name] for name in self.tensors}
+        self.refused(self.take(names, code=1), "unknown: module.layer1")
+        self.assertNotIn("left out", self.take(self.tensors).out)
+
+    def test_numbers_that_are_not_finite(self):
+        for dtype, value, words in (("F32", numpy.nan, "nan"), ("F16", numpy.inf, "inf"), ("BF16", -numpy.inf, "-inf"),
+                                    ("F64", 1e300, "1e+300, which is not finite in float32")):
+            tensors = dict(self.tensors)
+            tensors["layer1.0.bn1.running_var"] = numpy.array(tensors["layer1.0.bn1.running_var"], numpy.float64)
+            tensors["layer1.0.bn1.running_var"][3] = value
+            self.refused(self.take(tensors, dtype=dtype, code=1), self.file, '"layer1.0.bn1.running_var"',
+                         f"element 3 of 8 is {words}")
+            self.assertFalse(os.path.exists(self.out))
+
+    def test_an_export_that_is_not_finite(self):
+        """Folded into its convolution a norm of great weight passes the largest float32."""
+        tensors = {**self.tensors, "bn1.weight": numpy.full_like(self.tensors["bn1.weight"], 1e38)}
+        tensors["bn1.running_var"] = numpy.zeros_like(self.tensors["bn1.running_var"])
+        self.take(tensors)
+        self.export(self.out, "onnx", self.path("plain.onnx"))
+        self.refused(self.export(self.out, "onnx", self.path("folded.onnx"), "--fold-bn", code=1), self.out,
+                     "'conv1.weight'", "inf", "not finite")
+        self.assertFalse(os.path.exists(self.path("folded.onnx")))
 
     def test_the_teacher_alone(self):
         teacher = {name: values for name, values in self.tensors.items() if not name.startswith(STUDENTS)}
