@@ -45,19 +45,25 @@ int h5_error(const char *path, const char *format, ...)
     return error_set(ERROR_FILE, "%s: cannot %s: %s", path, what, reason);
 }
 
-hid_t h5_access(bool in_memory)
+hid_t h5_access(void)
 {
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     if (access < 0)
         return access;
     /* Degree STRONG: closing the file closes all that is still open in it, also after an error. */
-    if (H5Pset_file_locking(access, false, true) < 0 || H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
+    if (H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
         H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST) < 0 ||
-        (in_memory && H5Pset_fapl_core(access, IMAGE_STEP, false) < 0)) {
+        H5Pset_fapl_core(access, IMAGE_STEP, false) < 0) {
         H5Pclose(access);
         return -1;
     }
     return access;
+}
+
+const char *h5_name(const tensor_file *file, char name[H5_NAME])
+{
+    snprintf(name, H5_NAME, "/dev/null/%p", (const void *)file);
+    return name;
 }
 
 hid_t h5_file_type(real_type type)

@@ -2,8 +2,9 @@
  *
  * Group and dataset names follow the tensor's name ("weights/layer1.0.conv1.weight" is a dataset in the group
  * "weights"), values are little-endian IEEE floats in row-major order, attributes sit on the root. Each dataset carries
- * an XXH3 checksum of its bytes as the attribute "xxh3", and the HDF5 file is followed by 16 bytes: "TESKDSUM" and the
- * XXH3 of everything before them. Main thread only.
+ * an XXH3 checksum of its bytes as the attribute "xxh3". Before the HDF5 file is a block of 512 bytes that says what
+ * the file is, its length and its checksum; a file without it, of another program, is refused, like one that is not as
+ * long or has another sum, before HDF5 sees it. The same tensors and attributes make the same bytes. Main thread only.
  *
  * Errors are ERROR_FILE and name the path, unless said otherwise.
  */
@@ -43,7 +44,8 @@ int tensor_file_set_text(tensor_file *file, const char *key, const char *value);
  * earlier write, the temporary file is removed and the old file is untouched. */
 int tensor_file_commit(tensor_file **file);
 
-/* Reading. Opens without file locks, which many cluster file systems lack, and lists the tensors. */
+/* Reading. Takes the whole file into memory, without locks (which many cluster file systems lack), and lists the
+ * tensors. */
 int tensor_file_open(tensor_file **file, const char *path);
 
 /* The tensors in the order of their names; infos belong to the file. */
@@ -60,8 +62,10 @@ int tensor_file_read(tensor_file *file, const char *name, real_type type, int32_
 
 /* Whether it has an attribute of that name. */
 bool tensor_file_has(const tensor_file *file, const char *key);
-int tensor_file_get_int(tensor_file *file, const char *key, int64_t *value);
-int tensor_file_get_double(tensor_file *file, const char *key, double *value);
+
+/* A number out of its bounds is damage; so is one that is no number. */
+int tensor_file_get_int(tensor_file *file, const char *key, int64_t least, int64_t most, int64_t *value);
+int tensor_file_get_double(tensor_file *file, const char *key, double least, double most, double *value);
 
 /* The caller frees `*value`. */
 int tensor_file_get_text(tensor_file *file, const char *key, char **value);

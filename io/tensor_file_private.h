@@ -34,18 +34,23 @@ void h5_silence_end(h5_silence silence);
  * other HDF5 call, which would clear the stack. */
 int h5_error(const char *path, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Access properties without file locks and with checksummed metadata (file format 1.8 or later); negative on failure.
- * `in_memory`: for a file that is built in memory and never written by HDF5 itself. */
-hid_t h5_access(bool in_memory);
+/* Access properties of a file in memory, which HDF5 neither reads nor writes itself, with checksummed metadata (file
+ * format 1.8 or later); negative on failure. */
+hid_t h5_access(void);
+
+/* HDF5 wants a name also for a file in memory and looks whether there is one: a name that cannot be. */
+enum { H5_NAME = 64 };
+const char *h5_name(const tensor_file *file, char name[H5_NAME]);
 
 /* File type (little-endian) and memory type of a real type. */
 hid_t h5_file_type(real_type type);
 hid_t h5_memory_type(real_type type);
 
-/* The checksum that follows the HDF5 file. Checking a file that has none succeeds. */
-enum { SEAL_BYTES = 16 };
-void seal_make(const void *bytes, size_t count, uint8_t seal[SEAL_BYTES]);
-int seal_check(const char *path);
+/* The block before the HDF5 file. seal_make fills it for the `rest` of the file at `path`. seal_read reads a whole
+ * file, block and rest, and refuses one that is not sealed or not whole; the caller frees `*bytes`. */
+enum { SEAL_BYTES = 512 };
+int seal_make(const char *path, const void *rest, size_t rest_bytes, uint8_t block[SEAL_BYTES]);
+int seal_read(const char *path, uint8_t **bytes, size_t *count);
 
 /* Elements of a shape. */
 size_t tensor_elements(int32_t rank, const int64_t *shape);

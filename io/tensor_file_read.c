@@ -10,11 +10,16 @@
 
 static int open_h5(tensor_file *f)
 {
-    TRY(seal_check(f->path));
+    char name[H5_NAME];
+    uint8_t *bytes;
+    size_t count;
     int status = 0;
-    hid_t properties = h5_access(false);
-    if (properties >= 0)
-        f->h5 = H5Fopen(f->path, H5F_ACC_RDONLY, properties);
+    TRY(seal_read(f->path, &bytes, &count));
+    hid_t properties = h5_access();
+    bool taken = properties >= 0 && H5Pset_file_image(properties, bytes, count) >= 0; /* a copy */
+    free(bytes);
+    if (taken)
+        f->h5 = H5Fopen(h5_name(f, name), H5F_ACC_RDONLY, properties);
     if (f->h5 < 0)
         status = h5_error(f->path, "read it as a %s file (HDF5)", TENSOR_FILE_FORMAT);
     if (properties >= 0)
@@ -116,7 +121,7 @@ static int check_format(tensor_file *f)
     free(format);
     if (!ours)
         return ERROR_FILE;
-    TRY(tensor_file_get_int(f, "version", &version));
+    TRY(tensor_file_get_int(f, "version", INT64_MIN, INT64_MAX, &version));
     CHECK(version == TENSOR_FILE_VERSION, ERROR_FILE, "%s: format version %lld, this program reads version %d", f->path,
           (long long)version, TENSOR_FILE_VERSION);
     return 0;
@@ -280,14 +285,20 @@ static int get_number(tensor_file *file, const char *key, H5T_class_t class, hid
     return status;
 }
 
-int tensor_file_get_int(tensor_file *file, const char *key, int64_t *value)
+int tensor_file_get_int(tensor_file *file, const char *key, int64_t least, int64_t most, int64_t *value)
 {
-    return get_number(file, key, H5T_INTEGER, H5T_NATIVE_INT64, value);
+    TRY(get_number(file, key, H5T_INTEGER, H5T_NATIVE_INT64, value));
+    CHECK(*value >= least && *value <= most, ERROR_FILE, "%s: the file is damaged: %s is %lld, expected %lld to %lld",
+          file->path, key, (long long)*value, (long long)least, (long long)most);
+    return 0;
 }
 
-int tensor_file_get_double(tensor_file *file, const char *key, double *value)
+int tensor_file_get_double(tensor_file *file, const char *key, double least, double most, double *value)
 {
-    return get_number(file, key, H5T_FLOAT, H5T_NATIVE_DOUBLE, value);
+    TRY(get_number(file, key, H5T_FLOAT, H5T_NATIVE_DOUBLE, value));
+    CHECK(*value >= least && *value <= most, ERROR_FILE, "%s: the file is damaged: %s is %g, expected %g to %g",
+          file->path, key, *value, least, most);
+    return 0;
 }
 
 static int read_text(tensor_file *f, const char *key, hid_t attribute, size_t size, char **value)

@@ -1,71 +1,134 @@
-/* The seal: 16 bytes behind the HDF5 file (which ignores them) with a checksum of all that is before. It is checked
- * before HDF5 looks at the file, since HDF5 1.10 notices damaged metadata but leaks and complains at the program's end.
- * A file without a seal, rewritten by another tool, is read all the same. Owns no state. */
+/* The seal: a first block before the HDF5 file (to HDF5 a user block, which it skips) that says what the file is, how
+ * long, and the checksum of the whole. It is read and held against the file's bytes before HDF5 sees any of them: HDF5
+ * 1.10 crashes or hangs on some damaged files. A file is therefore read whole into memory, and HDF5 is given these
+ * bytes: what was checked is what is opened, and neither needs a lock. Owns no state. */
 #include "tensor_file_private.h"
 
 #include "base/error.h"
 
 #include <errno.h>
-#include <stdio.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 #include <xxhash.h>
 
-enum { MAGIC_BYTES = 8, CHUNK = 1 << 20 };
-static const char magic[MAGIC_BYTES] = {'T', 'E', 'S', 'K', 'D', 'S', 'U', 'M'};
+/* Of the first block: the format's name at 0, then the length of the file and its checksum, little-endian; zeros. */
+enum { NAME_BYTES = 16, LENGTH_AT = 16, SUM_AT = 24, SUM_END = 32 };
+_Static_assert(sizeof TENSOR_FILE_FORMAT - 1 == NAME_BYTES, "the block begins with the format's name");
 
-void seal_make(const void *bytes, size_t count, uint8_t seal[SEAL_BYTES])
-{
-    const uint64_t checksum = XXH3_64bits(bytes, count);
-    memcpy(seal, magic, MAGIC_BYTES);
-    memcpy(seal + MAGIC_BYTES, &checksum, sizeof checksum);
-}
+/* Version 0.1.0's first files had their checksum at the end: a word, and the XXH3 of all that is before. */
+enum { OLD_SEAL_BYTES = 16, OLD_WORD_BYTES = 8 };
+static const char old_word[] = "TESKDSUM", hdf5_word[] = "\x89HDF\r\n\x1a\n";
+enum { HDF5_WORD_BYTES = sizeof hdf5_word - 1 };
 
-/* Checksum of the first `count` bytes. */
-static int hash_file(const char *path, FILE *file, size_t count, uint64_t *checksum)
+/* Of all bytes but the checksum itself. */
+static int whole_sum(const char *path, const uint8_t block[SEAL_BYTES], const void *rest, size_t rest_bytes,
+                     uint64_t *sum)
 {
     XXH3_state_t *state = XXH3_createState();
-    uint8_t *chunk = malloc(CHUNK);
-    int status = state && chunk ? 0 : error_set(ERROR_MEMORY, "%s: no memory to read it", path);
-    if (status == 0)
-        XXH3_64bits_reset(state);
-    while (status == 0 && count > 0) {
-        const size_t part = count < CHUNK ? count : CHUNK;
-        if (fread(chunk, 1, part, file) != part)
-            status = error_set(ERROR_FILE, "%s: cannot read: %s", path,
-                               ferror(file) ? strerror(errno) : "it became shorter");
-        else
-            XXH3_64bits_update(state, chunk, part);
-        count -= part;
-    }
-    if (status == 0)
-        *checksum = XXH3_64bits_digest(state);
-    free(chunk);
+    CHECK(state, ERROR_MEMORY, "%s: no memory for its checksum", path);
+    XXH3_64bits_reset(state);
+    XXH3_64bits_update(state, block, SUM_AT);
+    XXH3_64bits_update(state, block + SUM_END, SEAL_BYTES - SUM_END);
+    XXH3_64bits_update(state, rest, rest_bytes);
+    *sum = XXH3_64bits_digest(state);
     XXH3_freeState(state);
-    return status;
+    return 0;
 }
 
-static int check_open_file(const char *path, FILE *file)
+int seal_make(const char *path, const void *rest, size_t rest_bytes, uint8_t block[SEAL_BYTES])
 {
-    uint8_t seal[SEAL_BYTES];
-    uint64_t expected, found = 0;
-    if (fseek(file, -SEAL_BYTES, SEEK_END) != 0 || fread(seal, 1, SEAL_BYTES, file) != SEAL_BYTES ||
-        memcmp(seal, magic, MAGIC_BYTES) != 0)
-        return 0; /* no seal; HDF5 says what the file is */
-    const long end = ftell(file);
-    CHECK(end >= SEAL_BYTES && fseek(file, 0, SEEK_SET) == 0, ERROR_FILE, "%s: cannot read: %s", path, strerror(errno));
-    TRY(hash_file(path, file, (size_t)(end - SEAL_BYTES), &found));
-    memcpy(&expected, seal + MAGIC_BYTES, sizeof expected);
+    const uint64_t length = SEAL_BYTES + (uint64_t)rest_bytes;
+    uint64_t sum = 0;
+    memset(block, 0, SEAL_BYTES);
+    memcpy(block, TENSOR_FILE_FORMAT, NAME_BYTES);
+    memcpy(block + LENGTH_AT, &length, sizeof length);
+    TRY(whole_sum(path, block, rest, rest_bytes, &sum));
+    memcpy(block + SUM_AT, &sum, sizeof sum);
+    return 0;
+}
+
+static int check_sum(const char *path, uint64_t found, const void *stored)
+{
+    uint64_t expected;
+    memcpy(&expected, stored, sizeof expected);
     CHECK(found == expected, ERROR_FILE, "%s: the file is damaged: its checksum is %016llx, expected %016llx", path,
           (unsigned long long)found, (unsigned long long)expected);
     return 0;
 }
 
-int seal_check(const char *path)
+static int check_block(const char *path, const uint8_t *bytes, size_t count)
 {
-    FILE *file = fopen(path, "rb");
-    CHECK(file, ERROR_FILE, "%s: cannot open: %s", path, strerror(errno));
-    int status = check_open_file(path, file);
-    fclose(file);
+    uint64_t length = SEAL_BYTES, sum = 0;
+    if (count >= SEAL_BYTES)
+        memcpy(&length, bytes + LENGTH_AT, sizeof length);
+    CHECK(count >= SEAL_BYTES && count == length, ERROR_FILE,
+          "%s: the file is damaged: it has %zu bytes, expected %s%llu", path, count,
+          count < SEAL_BYTES ? "more than " : "", (unsigned long long)length);
+    TRY(whole_sum(path, bytes, bytes + SEAL_BYTES, count - SEAL_BYTES, &sum));
+    return check_sum(path, sum, bytes + SUM_AT);
+}
+
+static bool has_word(const uint8_t *bytes, size_t count, size_t at, const char *word, size_t word_bytes)
+{
+    return count >= at + word_bytes && memcmp(bytes + at, word, word_bytes) == 0;
+}
+
+static int check_bytes(const char *path, const uint8_t *bytes, size_t count)
+{
+    const size_t old_end = count < OLD_SEAL_BYTES ? 0 : count - OLD_SEAL_BYTES;
+    CHECK(count > 0, ERROR_FILE, "%s: the file is damaged: it is empty", path);
+    if (has_word(bytes, count, 0, TENSOR_FILE_FORMAT, NAME_BYTES))
+        return check_block(path, bytes, count);
+    CHECK(!has_word(bytes, count, SEAL_BYTES, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
+          "%s: the file is damaged: its first %d bytes do not begin with '%s'", path, SEAL_BYTES, TENSOR_FILE_FORMAT);
+    CHECK(has_word(bytes, count, 0, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE, "%s: not a %s: it begins with other bytes",
+          path, TENSOR_FILE_FORMAT);
+    CHECK(has_word(bytes, count, old_end, old_word, OLD_WORD_BYTES), ERROR_FILE,
+          "%s: not a %s: an HDF5 file without the checksum by which teskd knows its own, so another program wrote it "
+          "or it is damaged; weights of other programs come by teskd import, from safetensors",
+          path, TENSOR_FILE_FORMAT);
+    return check_sum(path, XXH3_64bits(bytes, old_end), bytes + old_end + OLD_WORD_BYTES);
+}
+
+static int read_all(const char *path, int file, uint8_t *bytes, size_t count)
+{
+    for (size_t done = 0; done < count;) {
+        ssize_t part = read(file, bytes + done, count - done);
+        if (part < 0 && errno == EINTR)
+            continue;
+        CHECK(part > 0, ERROR_FILE, "%s: cannot read: %s", path, part < 0 ? strerror(errno) : "it became shorter");
+        done += (size_t)part;
+    }
+    return 0;
+}
+
+static int read_open(const char *path, int file, uint8_t **bytes, size_t *count)
+{
+    struct stat status;
+    CHECK(fstat(file, &status) == 0, ERROR_FILE, "%s: cannot read: %s", path, strerror(errno));
+    CHECK(!S_ISDIR(status.st_mode), ERROR_FILE, "%s: not a %s but a folder", path, TENSOR_FILE_FORMAT);
+    CHECK(S_ISREG(status.st_mode), ERROR_FILE, "%s: not a %s but a pipe or a device", path, TENSOR_FILE_FORMAT);
+    *count = (size_t)status.st_size;
+    *bytes = malloc(*count + 1);
+    CHECK(*bytes, ERROR_MEMORY, "%s: no memory for its %zu bytes", path, *count);
+    return read_all(path, file, *bytes, *count);
+}
+
+int seal_read(const char *path, uint8_t **bytes, size_t *count)
+{
+    *bytes = NULL;
+    int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC); /* a pipe nobody writes is not waited for */
+    CHECK(file >= 0, ERROR_FILE, "%s: cannot open: %s", path, strerror(errno));
+    int status = read_open(path, file, bytes, count);
+    close(file);
+    if (status == 0)
+        status = check_bytes(path, *bytes, *count);
+    if (status == 0)
+        return 0;
+    free(*bytes);
+    *bytes = NULL;
     return status;
 }

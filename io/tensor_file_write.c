@@ -11,18 +11,20 @@
 #include <string.h>
 #include <xxhash.h>
 
-/* HDF5 wants a name for a file in memory and looks whether there is one: a name that cannot be. */
+/* No time stamps, here and below: the same tensors make the same bytes. */
 static int create_h5(tensor_file *f)
 {
-    char name[64];
+    char name[H5_NAME];
     h5_silence silence = h5_silence_begin();
     int status = 0;
-    hid_t access = h5_access(true);
-    snprintf(name, sizeof name, "/dev/null/%p", (void *)f);
-    if (access >= 0)
-        f->h5 = H5Fcreate(name, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    hid_t access = h5_access(), creation = H5Pcreate(H5P_FILE_CREATE);
+    if (access >= 0 && creation >= 0 && H5Pset_userblock(creation, SEAL_BYTES) >= 0 &&
+        H5Pset_obj_track_times(creation, false) >= 0)
+        f->h5 = H5Fcreate(h5_name(f, name), H5F_ACC_TRUNC, creation, access);
     if (f->h5 < 0)
         status = h5_error(f->path, "begin the file");
+    if (creation >= 0)
+        H5Pclose(creation);
     if (access >= 0)
         H5Pclose(access);
     h5_silence_end(silence);
@@ -103,7 +105,7 @@ int tensor_file_set_text(tensor_file *file, const char *key, const char *value)
 }
 
 /* The dataset and its checksum. */
-static int put_tensor(tensor_file *f, const tensor_info *info, const void *data, hid_t links, hid_t creation)
+static int put_tensor(tensor_file *f, const tensor_info *info, const void *data, hid_t creation)
 {
     hsize_t dims[TENSOR_FILE_MAX_RANK];
     for (int32_t i = 0; i < info->rank; i++)
@@ -111,7 +113,7 @@ static int put_tensor(tensor_file *f, const tensor_info *info, const void *data,
     int status = 0;
     hid_t space = H5Screate_simple(info->rank, dims, NULL), dataset = H5I_INVALID_HID;
     if (space >= 0)
-        dataset = H5Dcreate2(f->h5, info->name, h5_file_type(info->type), space, links, creation, H5P_DEFAULT);
+        dataset = H5Dcreate2(f->h5, info->name, h5_file_type(info->type), space, H5P_DEFAULT, creation, H5P_DEFAULT);
     if (dataset < 0 || H5Dwrite(dataset, h5_memory_type(info->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         status = h5_error(f->path, "write tensor '%s'", info->name);
     if (status == 0) {
@@ -125,20 +127,51 @@ static int put_tensor(tensor_file *f, const tensor_info *info, const void *data,
     return status;
 }
 
+static int put_group(tensor_file *f, const char *name)
+{
+    htri_t exists = H5Lexists(f->h5, name, H5P_DEFAULT);
+    if (exists > 0)
+        return 0;
+    int status = 0;
+    hid_t creation = H5Pcreate(H5P_GROUP_CREATE), group = H5I_INVALID_HID;
+    if (exists == 0 && creation >= 0 && H5Pset_obj_track_times(creation, false) >= 0)
+        group = H5Gcreate2(f->h5, name, H5P_DEFAULT, creation, H5P_DEFAULT);
+    if (group < 0)
+        status = h5_error(f->path, "make group '%s'", name);
+    else
+        H5Gclose(group);
+    if (creation >= 0)
+        H5Pclose(creation);
+    return status;
+}
+
+/* The groups above a tensor: HDF5 makes them by itself only with time stamps. */
+static int put_groups(tensor_file *f, const char *tensor)
+{
+    char *name = strdup(tensor);
+    CHECK(name, ERROR_MEMORY, "%s: no memory for '%s'", f->path, tensor);
+    int status = 0;
+    for (char *slash = strchr(name, '/'); slash && status == 0; slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        status = put_group(f, name);
+        *slash = '/';
+    }
+    free(name);
+    return status;
+}
+
 static int put_tensor_with_groups(tensor_file *f, const tensor_info *info, const void *data)
 {
     int status = 0;
-    hid_t links = H5Pcreate(H5P_LINK_CREATE), creation = H5Pcreate(H5P_DATASET_CREATE);
-    /* No time stamps: the same tensors make the same bytes. */
-    if (links < 0 || creation < 0 || H5Pset_create_intermediate_group(links, 1) < 0 ||
-        H5Pset_obj_track_times(creation, false) < 0)
+    hid_t creation = H5Pcreate(H5P_DATASET_CREATE);
+    if (creation < 0 || H5Pset_obj_track_times(creation, false) < 0)
         status = h5_error(f->path, "prepare tensor '%s'", info->name);
     if (status == 0)
-        status = put_tensor(f, info, data, links, creation);
+        status = put_groups(f, info->name);
+    if (status == 0)
+        status = put_tensor(f, info, data, creation);
     if (creation >= 0)
         H5Pclose(creation);
-    if (links >= 0)
-        H5Pclose(links);
     return status;
 }
 
@@ -178,11 +211,11 @@ static int write_image(tensor_file *f)
         size = H5Fget_file_image(f->h5, NULL, 0);
     if (size <= 0)
         return h5_error(f->path, "finish the file");
-    const char *image = *(char *const *)handle;
-    uint8_t seal[SEAL_BYTES];
-    seal_make(image, (size_t)size, seal);
-    TRY(atomic_file_write(f->file, image, (size_t)size));
-    return atomic_file_write(f->file, seal, sizeof seal);
+    const char *rest = *(char *const *)handle + SEAL_BYTES; /* `size` is without the block */
+    uint8_t block[SEAL_BYTES];
+    TRY(seal_make(f->path, rest, (size_t)size, block));
+    TRY(atomic_file_write(f->file, block, sizeof block));
+    return atomic_file_write(f->file, rest, (size_t)size);
 }
 
 int tensor_file_commit(tensor_file **file)

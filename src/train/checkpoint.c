@@ -3,13 +3,15 @@
 #include "train/checkpoint.h"
 #include "base/atomic_file.h"
 #include "base/error.h"
-#include "io/tensor_file.h"
 #include "train/resume_check.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Epochs and classes as many as the settings take; steps as many as a double counts. */
+static const int64_t MOST_EPOCHS = 1000000, MOST_CLASSES = 1000000, MOST_STEPS = INT64_C(1) << 53;
 
 /* Weights and running statistics go to "weights/NAME"; the others have a prefix of their own. */
 static void tensor_path(const store_entry *entry, char path[2 * GRAPH_NAME_BYTES])
@@ -195,17 +197,34 @@ static int read_averages(store *tensors, tensor_file *file, const char *name)
     return 0;
 }
 
+int checkpoint_position(tensor_file *file, progress *at)
+{
+    TRY(tensor_file_get_int(file, "epoch", 0, MOST_EPOCHS, &at->epoch));
+    TRY(tensor_file_get_int(file, "steps_done", 0, MOST_STEPS, &at->steps_done));
+    TRY(tensor_file_get_int(file, "step", 0, at->steps_done, &at->step));
+    at->evaluated_at = at->steps_done;
+    if (tensor_file_has(file, "evaluated_at")) /* older files were saved after the evaluation */
+        TRY(tensor_file_get_int(file, "evaluated_at", -1, at->steps_done, &at->evaluated_at));
+    return 0;
+}
+
 static int read_progress(tensor_file *file, progress *at)
 {
     const int64_t count = METRICS_COUNT;
-    TRY(tensor_file_get_int(file, "epoch", &at->epoch));
-    TRY(tensor_file_get_int(file, "step", &at->step));
-    TRY(tensor_file_get_int(file, "steps_done", &at->steps_done));
-    at->evaluated_at = at->steps_done;
-    if (tensor_file_has(file, "evaluated_at")) /* older files were saved after the evaluation */
-        TRY(tensor_file_get_int(file, "evaluated_at", &at->evaluated_at));
-    TRY(tensor_file_get_double(file, "best_top1", &at->best_top1));
-    return tensor_file_read(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, &at->epoch_sums);
+    double sums[METRICS_COUNT];
+    TRY(checkpoint_position(file, at));
+    TRY(tensor_file_get_double(file, "best_top1", -1, 1, &at->best_top1));
+    TRY(tensor_file_read(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, sums));
+    for (int i = 0; i < METRICS_COUNT; i++)
+        CHECK(isfinite(sums[i]), ERROR_DATA, "progress/epoch_sums holds numbers that are not finite");
+    memcpy(&at->epoch_sums, sums, sizeof sums);
+    return 0;
+}
+
+/* A training knows it; the settings may leave it to the data. */
+static int read_classes(tensor_file *file, settings *config)
+{
+    return tensor_file_get_int(file, "classes", 1, MOST_CLASSES, &config->model.classes);
 }
 
 static int saved_settings(tensor_file *file, const char *path, settings *saved)
@@ -241,7 +260,7 @@ static int load_all(experiment *e, tensor_file *file, const char *path, progress
     bool is_other = false;
     TRY(saved_settings(file, path, &saved));
     TRY(read_progress(file, at));
-    TRY(tensor_file_get_int(file, "classes", &saved.model.classes));
+    TRY(read_classes(file, &saved));
     now.model.classes = e->step.model.classes;
     TRY(resume_check(&now, &saved, path, at->step > 0));
     CHECK(at->step == 0 || !e->other_data, ERROR_USAGE, "--other-data: %s is in the middle of an epoch", path);
@@ -333,7 +352,7 @@ static int read_settings(const char *path, settings *config)
     TRY(tensor_file_open(&file, path));
     int status = saved_settings(file, path, config);
     if (status == 0)
-        status = tensor_file_get_int(file, "classes", &config->model.classes);
+        status = read_classes(file, config);
     tensor_file_close(&file);
     return status;
 }

@@ -2,6 +2,7 @@
 #ifndef TESKD_TRAIN_CHECKPOINT_H
 #define TESKD_TRAIN_CHECKPOINT_H
 
+#include "io/tensor_file.h"
 #include "train/experiment.h"
 #include "train/metrics.h"
 
@@ -25,6 +26,10 @@ int checkpoint_load(experiment *e, const char *path, progress *at);
 /* Only the weights and statistics (no momentum, no progress) into a store that has nothing else, for an evaluation;
  * with eval.ema their averages. */
 int checkpoint_load_weights(experiment *e, const char *path);
+
+/* Fills epoch, step, steps_done and evaluated_at; all else stays. Whether the epoch has so many steps is the caller's
+ * to know. */
+int checkpoint_position(tensor_file *file, progress *at);
 
 /* Fills `config` with the settings that a checkpoint was made with, model.classes never 0. Every rank calls it. */
 int checkpoint_settings(comm *ranks, const char *path, settings *config);

@@ -98,11 +98,13 @@ static int say_all(deployment *d, const char *checkpoint, bool averages)
 
 static int open_weights(deployment *d, const char *checkpoint, bool averages)
 {
+    progress at;
     d->prefix = averages ? "ema/" : "weights/";
     TRY(tensor_file_open(&d->checkpoint, checkpoint));
-    TRY(tensor_file_get_int(d->checkpoint, "epoch", &d->epoch));
-    TRY(tensor_file_get_int(d->checkpoint, "step", &d->step));
-    TRY(tensor_file_get_int(d->checkpoint, "steps_done", &d->steps_done));
+    TRY(checkpoint_position(d->checkpoint, &at));
+    d->epoch = at.epoch;
+    d->step = at.step;
+    d->steps_done = at.steps_done;
     for (value_id id = VALUE_NONE; averages && (id = deployment_next_tensor(d, id)) != VALUE_NONE;) {
         char path[2 * GRAPH_NAME_BYTES];
         snprintf(path, sizeof path, "%s%s", d->prefix, d->g.values[id].name);

@@ -76,6 +76,14 @@ static int open_metrics(trainer *t)
     return t->json.goes_on ? report_resume(&t->json, &t->at, from) : 0;
 }
 
+static int check_step(const trainer *t, const char *path)
+{
+    CHECK(t->at.step <= t->steps, ERROR_FILE,
+          "%s: the file is damaged, or of a training on more images: step is %lld, expected 0 to %lld", path,
+          (long long)t->at.step, (long long)t->steps);
+    return 0;
+}
+
 static int resume(trainer *t)
 {
     const char *path = output_folder_checkpoint(t->output);
@@ -84,6 +92,7 @@ static int resume(trainer *t)
     if (!path[0])
         return 0;
     TRY(checkpoint_load(t->e, path, &t->at));
+    TRY(comm_agree(t->e->ranks, check_step(t, path)));
     note_checkpoint(t, path);
     log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
              (long long)t->at.step);

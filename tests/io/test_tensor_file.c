@@ -1,18 +1,23 @@
-/* Tensor files: round trip, every truncation, every flipped byte, foreign files, and that a failed write changes
- * nothing. */
+/* Tensor files: round trip, every truncation, every flipped byte, foreign and locked files, and that a failed write
+ * changes nothing. */
 #include "scratch.h"
 
 #include "base/error.h"
 #include "io/tensor_file.h"
 
+#include <fcntl.h>
 #include <hdf5.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <sys/file.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <xxhash.h>
 
 static const int64_t weight_shape[] = {4, 3, 2, 2}, bias_shape[] = {5};
 static const char *const weight_name = "weights/layer1.0.conv1.weight", *const bias_name = "weights/fc.bias";
-enum { WEIGHTS = 48, BIASES = 5 };
+enum { WEIGHTS = 48, BIASES = 5, SEAL_BYTES = 512 };
 
 static float weight_value(int i)
 {
@@ -60,9 +65,9 @@ static int read_small(const char *path, int64_t epoch)
     if (status == 0)
         status = tensor_file_read(file, "state/scale", REAL_FLOAT64, 0, NULL, &scalar);
     if (status == 0)
-        status = tensor_file_get_int(file, "epoch", &found);
+        status = tensor_file_get_int(file, "epoch", 0, 100, &found);
     if (status == 0)
-        status = tensor_file_get_double(file, "best_accuracy", &accuracy);
+        status = tensor_file_get_double(file, "best_accuracy", 0, 1, &accuracy);
     if (status == 0)
         status = tensor_file_get_text(file, "settings", &text);
     if (status == 0) {
@@ -126,14 +131,36 @@ static void test_wrong_requests(void **state)
     assert_contains(error_message(), "has shape [4, 3, 2, 2], expected [4, 3, 4, 1]");
     assert_int_equal(tensor_file_read(file, "weights/none", REAL_FLOAT32, 4, other, values), ERROR_FILE);
     assert_contains(error_message(), "no tensor 'weights/none'");
-    assert_int_equal(tensor_file_get_int(file, "none", &number), ERROR_FILE);
+    assert_int_equal(tensor_file_get_int(file, "none", 0, 1, &number), ERROR_FILE);
     assert_contains(error_message(), "no attribute 'none'");
-    assert_int_equal(tensor_file_get_int(file, "settings", &number), ERROR_FILE);
+    assert_int_equal(tensor_file_get_int(file, "settings", 0, 1, &number), ERROR_FILE);
     assert_contains(error_message(), "'settings' is not a single int64");
-    assert_int_equal(tensor_file_get_double(file, "epoch", &real), ERROR_FILE);
+    assert_int_equal(tensor_file_get_double(file, "epoch", 0, 1, &real), ERROR_FILE);
+    assert_contains(error_message(), "'epoch' is not a single float64");
+    assert_int_equal(tensor_file_get_int(file, "epoch", 2, 9, &number), ERROR_FILE);
+    assert_contains(error_message(), "damaged: epoch is 1, expected 2 to 9");
+    assert_int_equal(tensor_file_get_double(file, "best_accuracy", -1, 0.5, &real), ERROR_FILE);
+    assert_contains(error_message(), "damaged: best_accuracy is 0.7915, expected -1 to 0.5");
     assert_int_equal(tensor_file_get_text(file, "epoch", &text), ERROR_FILE);
     assert_null(text);
     tensor_file_close(&file);
+}
+
+/* Writes the first block of a file, as docs/formats.md has it. */
+static void seal(uint8_t *bytes, size_t count)
+{
+    const uint64_t length = count;
+    memset(bytes, 0, SEAL_BYTES);
+    memcpy(bytes, "teskd-checkpoint", 16);
+    memcpy(bytes + 16, &length, sizeof length);
+    XXH3_state_t *state = XXH3_createState();
+    assert_non_null(state);
+    XXH3_64bits_reset(state);
+    XXH3_64bits_update(state, bytes, 24);
+    XXH3_64bits_update(state, bytes + 32, count - 32);
+    const uint64_t sum = XXH3_64bits_digest(state);
+    XXH3_freeState(state);
+    memcpy(bytes + 24, &sum, sizeof sum);
 }
 
 /* Copies the file with a change and returns what reading it says. */
@@ -152,11 +179,18 @@ static void test_truncation(void **state)
     write_small(scratch_path(s, "a.h5"), 17);
     size_t count;
     uint8_t *bytes = scratch_read(s, "a.h5", &count);
-    for (size_t length = 0; length < count - 16; length++)
+    for (size_t length = 0; length < count; length++) {
         assert_int_equal(read_changed(s, bytes, length), ERROR_FILE);
-    for (size_t length = count - 16; length <= count;
-         length++) /* without the last 16 bytes it is a file of another tool */
-        assert_int_equal(read_changed(s, bytes, length), 0);
+        assert_contains(error_message(), length >= 16 || length == 0 ? "damaged" : "teskd-checkpoint");
+    }
+    assert_int_equal(read_changed(s, bytes, count), 0);
+    bytes = realloc(bytes, count + 600);
+    assert_non_null(bytes);
+    memset(bytes + count, 0, 600);
+    for (size_t more = 1; more <= 600; more += 37) {
+        assert_int_equal(read_changed(s, bytes, count + more), ERROR_FILE);
+        assert_contains(error_message(), "damaged: it has");
+    }
     free(bytes);
 }
 
@@ -168,20 +202,76 @@ static void test_flipped_byte(void **state)
     uint8_t *bytes = scratch_read(s, "a.h5", &count);
     for (size_t i = 0; i < count; i++) {
         bytes[i] ^= 0x10;
-        bool in_magic = i >= count - 16 && i < count - 8;
-        assert_int_equal(read_changed(s, bytes, count), in_magic ? 0 : ERROR_FILE);
+        assert_int_equal(read_changed(s, bytes, count), ERROR_FILE);
+        assert_contains(error_message(), "the file is damaged");
         bytes[i] ^= 0x10;
     }
-    /* Without the checksum of the whole, that of the tensor finds the damage and says where it is. */
+    /* Where the checksum of the whole is right, that of the tensor finds the damage and says where it is. */
     const double bias = bias_value(2);
     uint8_t *at = memmem(bytes, count, &bias, sizeof bias);
     assert_non_null(at);
     *at ^= 1;
     assert_int_equal(read_changed(s, bytes, count), ERROR_FILE);
     assert_contains(error_message(), "the file is damaged");
-    assert_int_equal(read_changed(s, bytes, count - 16), ERROR_FILE);
+    seal(bytes, count);
+    assert_int_equal(read_changed(s, bytes, count), ERROR_FILE);
     assert_contains(error_message(), "'weights/fc.bias' is damaged");
     free(bytes);
+}
+
+/* As version 0.1.0 first wrote them: without a first block, with a checksum at the end. */
+static void test_old_seal(void **state)
+{
+    scratch *s = *state;
+    write_small(scratch_path(s, "a.h5"), 17);
+    size_t count;
+    uint8_t *bytes = scratch_read(s, "a.h5", &count), *rest = bytes + SEAL_BYTES;
+    count -= SEAL_BYTES;
+    assert_int_equal(read_changed(s, rest, count), ERROR_FILE);
+    assert_contains(error_message(), "an HDF5 file without the checksum by which teskd knows its own");
+    bytes = realloc(bytes, SEAL_BYTES + count + 17);
+    assert_non_null(bytes);
+    rest = bytes + SEAL_BYTES;
+    uint64_t sum = XXH3_64bits(rest, count);
+    memcpy(rest + count, "TESKDSUM", 8);
+    memcpy(rest + count + 8, &sum, sizeof sum);
+    assert_int_equal(read_changed(s, rest, count + 16), 0);
+    rest[count + 16] = 0;
+    assert_int_equal(read_changed(s, rest, count + 17), ERROR_FILE);
+    for (size_t cut = 1; cut <= 16; cut++)
+        assert_int_equal(read_changed(s, rest, count + 16 - cut), ERROR_FILE);
+    rest[count / 2] ^= 1;
+    assert_int_equal(read_changed(s, rest, count + 16), ERROR_FILE);
+    assert_contains(error_message(), "the file is damaged: its checksum");
+    free(bytes);
+}
+
+/* Files in which nothing differs but the second in which they were written. */
+static void test_same_bytes(void **state)
+{
+    scratch *s = *state;
+    size_t counts[2];
+    write_small(scratch_path(s, "a.h5"), 17);
+    sleep(1);
+    uint8_t *first = scratch_read(s, "a.h5", &counts[0]);
+    write_small(scratch_path(s, "a.h5"), 17);
+    uint8_t *second = scratch_read(s, "a.h5", &counts[1]);
+    assert_int_equal(counts[0], counts[1]);
+    assert_memory_equal(first, second, counts[0]);
+    free(first);
+    free(second);
+}
+
+/* Reading takes no lock and waits for none. */
+static void test_locked(void **state)
+{
+    const char *path = scratch_path(*state, "a.h5");
+    write_small(path, 17);
+    int file = open(path, O_RDWR | O_CLOEXEC);
+    assert_true(file >= 0);
+    assert_int_equal(flock(file, LOCK_EX | LOCK_NB), 0);
+    assert_int_equal(read_small(path, 17), 0);
+    close(file);
 }
 
 static void expect_refused(const char *path, const char *part)
@@ -214,6 +304,19 @@ static void write_foreign(const char *path, const char *format, int64_t version,
     H5Fclose(h5);
 }
 
+/* Puts a first block before "f.h5", an HDF5 file without one. */
+static void reseal(scratch *s)
+{
+    size_t count;
+    uint8_t *rest = scratch_read(s, "f.h5", &count), *bytes = malloc(SEAL_BYTES + count);
+    assert_non_null(bytes);
+    memcpy(bytes + SEAL_BYTES, rest, count);
+    seal(bytes, SEAL_BYTES + count);
+    scratch_write(s, "f.h5", bytes, SEAL_BYTES + count);
+    free(bytes);
+    free(rest);
+}
+
 static void test_foreign(void **state)
 {
     scratch *s = *state;
@@ -221,15 +324,25 @@ static void test_foreign(void **state)
     expect_refused(path, "No such file");
     scratch_write(s, "f.h5", "not HDF5 at all", 15);
     expect_refused(path, "teskd-checkpoint");
+    write_foreign(path, "teskd-checkpoint", 1, false);
+    expect_refused(path, "not a teskd-checkpoint: an HDF5 file without the checksum");
     write_foreign(path, NULL, 0, false);
+    reseal(s);
     expect_refused(path, "no attribute 'format'");
     write_foreign(path, "something", 1, false);
+    reseal(s);
     expect_refused(path, "format is 'something', expected 'teskd-checkpoint'");
     write_foreign(path, "teskd-checkpoint", 2, false);
+    reseal(s);
     expect_refused(path, "format version 2, this program reads version 1");
     write_foreign(path, "teskd-checkpoint", 1, true);
+    reseal(s);
     expect_refused(path, "'numbers' is not a float32 or float64 tensor");
-    expect_refused(s->folder, "teskd-checkpoint");
+    expect_refused(s->folder, "not a teskd-checkpoint but a folder");
+    expect_refused("/dev/null", "not a teskd-checkpoint but a pipe or a device");
+    path = scratch_path(s, "pipe");
+    assert_int_equal(mkfifo(path, 0600), 0);
+    expect_refused(path, "not a teskd-checkpoint but a pipe or a device");
 }
 
 /* A tensor of one number, with a checksum of `count` numbers; or whose number is in another file. */
@@ -255,21 +368,25 @@ static void write_trap(const char *path, hsize_t count, bool elsewhere)
 
 static void test_traps(void **state)
 {
-    const char *path = scratch_path(*state, "trap.h5");
+    scratch *s = *state;
+    const char *path = scratch_path(s, "f.h5");
     const int64_t one = 1;
     tensor_file *file;
     float value;
     write_trap(path, 24, false);
+    reseal(s);
     assert_int_equal(tensor_file_open(&file, path), 0);
     assert_int_equal(tensor_file_read(file, "trap", REAL_FLOAT32, 1, &one, &value), ERROR_FILE);
     assert_contains(error_message(), "cannot read tensor 'trap'");
     tensor_file_close(&file);
     write_trap(path, 1, true);
+    reseal(s);
     expect_refused(path, "the values of 'trap' are in another file");
     write_foreign(path, "teskd-checkpoint", 1, false);
     hid_t h5 = H5Fopen(path, H5F_ACC_RDWR, H5P_DEFAULT);
     assert_true(H5Lcreate_external("/etc/passwd", "x", h5, "away", H5P_DEFAULT, H5P_DEFAULT) >= 0);
     H5Fclose(h5);
+    reseal(s);
     expect_refused(path, "'away' is a link to somewhere else");
 }
 
@@ -370,6 +487,9 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_wrong_requests, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_truncation, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_flipped_byte, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_old_seal, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_same_bytes, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(test_locked, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_foreign, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_traps, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_atomic, scratch_setup, scratch_teardown),

@@ -8,7 +8,7 @@ import unittest
 import h5py
 import numpy
 
-from program import ProgramTest, enough_under_sanitizers, events, settings
+from program import ProgramTest, enough_under_sanitizers, events, reseal, settings
 from test_training import HEADS, tables
 
 PICTURES = 60  # of the test set; picture i has class i % 10
@@ -193,6 +193,7 @@ class Average(EvalTest):
             old.copy("ema", new, name="weights")
             for key, value in old.attrs.items():
                 new.attrs[key] = value
+        reseal(path)
         _, expected, result = self.predictions("--logits", checkpoint=path)
         for ranks in (1, 2):
             _, average, averaged = self.predictions("--logits", ranks=ranks, **{"eval.ema": "yes"})

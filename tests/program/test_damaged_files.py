@@ -1,0 +1,148 @@
+"""Checkpoints that are damaged, of another program, or made to do harm: each is refused by name, and nothing hangs."""
+
+import fcntl
+import os
+import pathlib
+import shutil
+import time
+import unittest
+
+import h5py
+
+from program import ProgramTest, reseal, xxh3
+
+BLOCK = 512  # bytes before the HDF5 file
+
+
+class Damaged(ProgramTest):
+    @classmethod
+    def setUpClass(cls):
+        super().setUpClass()
+        cls.folder = cls.class_folder
+        cls.train(cls(), "trained", {"train.max_steps": 2})
+        cls.whole = os.path.join(cls.class_folder, "trained", "last.h5")
+
+    def copy(self, name="copy.h5"):
+        return shutil.copy(self.whole, self.path(name))
+
+    def changed(self, change):
+        """A copy that h5py has changed, whole to all appearances."""
+        path = self.copy()
+        with h5py.File(path, "r+") as file:
+            change(file)
+        reseal(path)
+        return path
+
+    def with_number(self, key, value):
+        return self.changed(lambda file: file.attrs.modify(key, value))
+
+    def export(self, path, code=1):
+        return self.run_code(code, "export", "--checkpoint", path, "--format", "safetensors", "--out",
+                             self.path("out.safetensors"), timeout=60)
+
+    def refuses(self, path, *words):
+        self.refused(self.export(path), path, *words)
+        self.assertFalse(os.path.exists(self.path("out.safetensors")))
+
+    def refuses_resume(self, path, *words):
+        result = self.run_code(1, *self.training_arguments("resumed", None, path), timeout=60)
+        self.refused(result, path, *words)
+
+    def test_changed_bytes(self):
+        size = os.path.getsize(self.whole)
+        for at in (3, 17, 27, 300, BLOCK + 5, size // 2, size - 1):
+            with self.subTest(at=at):
+                path = self.copy()
+                with open(path, "r+b") as file:
+                    file.seek(at)
+                    byte = file.read(1)[0]
+                    file.seek(at)
+                    file.write(bytes([byte ^ 1]))
+                self.refuses(path, "damaged")
+
+    def test_other_length(self):
+        size = os.path.getsize(self.whole)
+        for length in (0, 20, BLOCK, size - 8, size + 1, size + 5000):
+            with self.subTest(length=length):
+                path = self.copy()
+                os.truncate(path, length)
+                self.refuses(path, "damaged")
+
+    def test_damage_and_appended_bytes(self):
+        path = self.copy()
+        with open(path, "r+b") as file:
+            file.seek(BLOCK + 1000)
+            file.write(b"\xff\xff")
+            file.seek(0, os.SEEK_END)
+            file.write(b"\0")
+        self.refuses_resume(path, "damaged")
+
+    def test_not_ours(self):
+        path = self.path("foreign.h5")
+        with open(self.whole, "rb") as ours, open(path, "wb") as file:
+            file.write(ours.read()[BLOCK:])
+        self.refuses(path, "not a teskd-checkpoint", "HDF5", "teskd import")
+        os.mkfifo(self.path("pipe"))
+        for path, word in ((self.path("pipe"), "pipe"), ("/dev/zero", "device"), (self.folder, "folder")):
+            self.refuses(path, word)
+            self.refuses_resume(path, word)
+
+    def test_other_files(self):
+        def link(file):
+            file["weights/more"] = h5py.ExternalLink("/etc/passwd", "/x")
+        self.refuses(self.changed(link), "weights/more", "link")
+
+        def store(file):
+            del file["weights/fc.bias"]
+            file.create_dataset("weights/fc.bias", (10,), "f4", external=[("/etc/passwd", 0, 40)])
+        self.refuses(self.changed(store), "weights/fc.bias", "another file")
+
+    def test_checksum_of_another_size(self):
+        def lengthen(file):
+            file["weights/fc.bias"].attrs["xxh3"] = [2**63] * 24
+        self.refuses(self.changed(lengthen), "weights/fc.bias")
+
+    def test_numbers(self):
+        for key, value in (("classes", 2**32 + 10), ("classes", 0), ("epoch", -1), ("epoch", 2**40),
+                           ("steps_done", 2**62), ("step", 2**32 + 1), ("evaluated_at", 3)):
+            with self.subTest(key=key, value=value):
+                self.refuses(self.with_number(key, value), f"damaged: {key} is {value}, expected")
+        self.refuses_resume(self.with_number("classes", 2**32 + 10), "classes is")
+        self.refuses_resume(self.with_number("best_top1", float("nan")), "best_top1 is nan")
+
+    def test_more_steps_than_an_epoch_has(self):
+        def advance(file):
+            file.attrs.modify("step", 2**32 + 1)
+            file.attrs.modify("steps_done", 2**32 + 1)
+        self.refuses_resume(self.changed(advance), "step is 4294967297, expected 0 to 10")
+
+    def test_sums_that_are_not_finite(self):
+        def spoil(file):
+            sums = file["progress/epoch_sums"]
+            sums[3] = float("inf")
+            sums.attrs.modify("xxh3", xxh3(sums[()].tobytes()))
+        self.refuses_resume(self.changed(spoil), "progress/epoch_sums", "not finite")
+
+    def test_locked(self):
+        path = self.copy()
+        with open(path, "r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            self.export(path, code=0)
+        with h5py.File(path, "r+"):
+            self.train("resumed", {"train.max_steps": 3}, resume=path)
+
+
+class Equal(ProgramTest):
+    def test_equal_runs_leave_equal_bytes(self):
+        found = []
+        for name in ("a", "b"):
+            os.mkdir(self.path(name))
+            arguments = self.training_arguments("run", {"output.dir": "run", "train.max_steps": 2})
+            self.run_code(0, *arguments, cwd=self.path(name))
+            found.append([pathlib.Path(self.path(name, "run", file)).read_bytes() for file in ("last.h5", "best.h5")])
+            time.sleep(1.1)  # time stamps would differ
+        self.assertTrue(found[0] == found[1])
+
+
+if __name__ == "__main__":
+    unittest.main()
