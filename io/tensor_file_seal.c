@@ -59,44 +59,67 @@ static int check_sum(const char *path, uint64_t found, const void *stored)
     return 0;
 }
 
-static int check_block(const char *path, const uint8_t *bytes, size_t count)
-{
-    uint64_t length = SEAL_BYTES, sum = 0;
-    if (count >= SEAL_BYTES)
-        memcpy(&length, bytes + LENGTH_AT, sizeof length);
-    CHECK(count >= SEAL_BYTES && count == length, ERROR_FILE,
-          "%s: the file is damaged: it has %zu bytes, expected %s%llu", path, count,
-          count < SEAL_BYTES ? "more than " : "", (unsigned long long)length);
-    TRY(whole_sum(path, bytes, bytes + SEAL_BYTES, count - SEAL_BYTES, &sum));
-    return check_sum(path, sum, bytes + SUM_AT);
-}
+/* The ends of a file, which tell whether it is worth to be read: a large file of another program is not. */
+enum { HEAD_BYTES = SEAL_BYTES + HDF5_WORD_BYTES };
+typedef struct {
+    size_t bytes; /* of the whole file */
+    uint8_t head[HEAD_BYTES], tail[OLD_SEAL_BYTES];
+    size_t head_bytes, tail_bytes;
+} file_ends;
 
 static bool has_word(const uint8_t *bytes, size_t count, size_t at, const char *word, size_t word_bytes)
 {
     return count >= at + word_bytes && memcmp(bytes + at, word, word_bytes) == 0;
 }
 
-static int check_bytes(const char *path, const uint8_t *bytes, size_t count)
+static bool has_block(const uint8_t *bytes, size_t count)
 {
-    const size_t old_end = count < OLD_SEAL_BYTES ? 0 : count - OLD_SEAL_BYTES;
-    CHECK(count > 0, ERROR_FILE, "%s: the file is damaged: it is empty", path);
-    if (has_word(bytes, count, 0, TENSOR_FILE_FORMAT, NAME_BYTES))
-        return check_block(path, bytes, count);
-    CHECK(!has_word(bytes, count, SEAL_BYTES, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
+    return has_word(bytes, count, 0, TENSOR_FILE_FORMAT, NAME_BYTES);
+}
+
+static int check_length(const char *path, const file_ends *ends)
+{
+    uint64_t length;
+    CHECK(ends->bytes >= SEAL_BYTES, ERROR_FILE, "%s: the file is damaged: it has %zu bytes, expected more than %d",
+          path, ends->bytes, SEAL_BYTES);
+    memcpy(&length, ends->head + LENGTH_AT, sizeof length);
+    CHECK(ends->bytes == length, ERROR_FILE, "%s: the file is damaged: it has %zu bytes, expected %llu", path,
+          ends->bytes, (unsigned long long)length);
+    return 0;
+}
+
+static int check_ends(const char *path, const file_ends *ends)
+{
+    CHECK(ends->bytes > 0, ERROR_FILE, "%s: the file is damaged: it is empty", path);
+    if (has_block(ends->head, ends->head_bytes))
+        return check_length(path, ends);
+    CHECK(!has_word(ends->head, ends->head_bytes, SEAL_BYTES, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
           "%s: the file is damaged: its first %d bytes do not begin with '%s'", path, SEAL_BYTES, TENSOR_FILE_FORMAT);
-    CHECK(has_word(bytes, count, 0, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE, "%s: not a %s: it begins with other bytes",
-          path, TENSOR_FILE_FORMAT);
-    CHECK(has_word(bytes, count, old_end, old_word, OLD_WORD_BYTES), ERROR_FILE,
+    CHECK(has_word(ends->head, ends->head_bytes, 0, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
+          "%s: not a %s: it begins with other bytes", path, TENSOR_FILE_FORMAT);
+    CHECK(has_word(ends->tail, ends->tail_bytes, 0, old_word, OLD_WORD_BYTES), ERROR_FILE,
           "%s: not a %s: an HDF5 file without the checksum by which teskd knows its own, so another program wrote it "
           "or it is damaged; weights of other programs come by teskd import, from safetensors",
           path, TENSOR_FILE_FORMAT);
-    return check_sum(path, XXH3_64bits(bytes, old_end), bytes + old_end + OLD_WORD_BYTES);
+    return 0;
 }
 
-static int read_all(const char *path, int file, uint8_t *bytes, size_t count)
+/* Of a file whose ends are right. */
+static int check_bytes(const char *path, const uint8_t *bytes, size_t count)
+{
+    uint64_t sum = 0;
+    if (!has_block(bytes, count))
+        return check_sum(path, XXH3_64bits(bytes, count - OLD_SEAL_BYTES),
+                         bytes + count - OLD_SEAL_BYTES + OLD_WORD_BYTES);
+    CHECK(count >= SEAL_BYTES, ERROR_FILE, "%s: cannot read: it changed", path);
+    TRY(whole_sum(path, bytes, bytes + SEAL_BYTES, count - SEAL_BYTES, &sum));
+    return check_sum(path, sum, bytes + SUM_AT);
+}
+
+static int read_part(const char *path, int file, size_t from, uint8_t *bytes, size_t count)
 {
     for (size_t done = 0; done < count;) {
-        ssize_t part = read(file, bytes + done, count - done);
+        ssize_t part = pread(file, bytes + done, count - done, (off_t)(from + done));
         if (part < 0 && errno == EINTR)
             continue;
         CHECK(part > 0, ERROR_FILE, "%s: cannot read: %s", path, part < 0 ? strerror(errno) : "it became shorter");
@@ -105,16 +128,30 @@ static int read_all(const char *path, int file, uint8_t *bytes, size_t count)
     return 0;
 }
 
-static int read_open(const char *path, int file, uint8_t **bytes, size_t *count)
+static int read_ends(const char *path, int file, file_ends *ends)
 {
     struct stat status;
     CHECK(fstat(file, &status) == 0, ERROR_FILE, "%s: cannot read: %s", path, strerror(errno));
     CHECK(!S_ISDIR(status.st_mode), ERROR_FILE, "%s: not a %s but a folder", path, TENSOR_FILE_FORMAT);
     CHECK(S_ISREG(status.st_mode), ERROR_FILE, "%s: not a %s but a pipe or a device", path, TENSOR_FILE_FORMAT);
-    *count = (size_t)status.st_size;
-    *bytes = malloc(*count + 1);
+    const size_t bytes = (size_t)status.st_size;
+    ends->bytes = bytes;
+    ends->head_bytes = bytes < HEAD_BYTES ? bytes : HEAD_BYTES;
+    ends->tail_bytes = bytes < OLD_SEAL_BYTES ? bytes : OLD_SEAL_BYTES;
+    TRY(read_part(path, file, 0, ends->head, ends->head_bytes));
+    return read_part(path, file, bytes - ends->tail_bytes, ends->tail, ends->tail_bytes);
+}
+
+static int read_open(const char *path, int file, uint8_t **bytes, size_t *count)
+{
+    file_ends ends = {0};
+    TRY(read_ends(path, file, &ends));
+    TRY(check_ends(path, &ends));
+    *count = ends.bytes;
+    *bytes = malloc(*count);
     CHECK(*bytes, ERROR_MEMORY, "%s: no memory for its %zu bytes", path, *count);
-    return read_all(path, file, *bytes, *count);
+    TRY(read_part(path, file, 0, *bytes, *count));
+    return check_bytes(path, *bytes, *count);
 }
 
 int seal_read(const char *path, uint8_t **bytes, size_t *count)
@@ -124,8 +161,6 @@ int seal_read(const char *path, uint8_t **bytes, size_t *count)
     CHECK(file >= 0, ERROR_FILE, "%s: cannot open: %s", path, strerror(errno));
     int status = read_open(path, file, bytes, count);
     close(file);
-    if (status == 0)
-        status = check_bytes(path, *bytes, *count);
     if (status == 0)
         return 0;
     free(*bytes);

@@ -340,6 +340,10 @@ static void test_foreign(void **state)
     expect_refused(path, "'numbers' is not a float32 or float64 tensor");
     expect_refused(s->folder, "not a teskd-checkpoint but a folder");
     expect_refused("/dev/null", "not a teskd-checkpoint but a pipe or a device");
+    path = scratch_path(s, "large.h5"); /* which is not read for nothing */
+    write_foreign(path, NULL, 0, false);
+    assert_int_equal(truncate(path, (off_t)1 << 40), 0);
+    expect_refused(path, "not a teskd-checkpoint: an HDF5 file without the checksum");
     path = scratch_path(s, "pipe");
     assert_int_equal(mkfifo(path, 0600), 0);
     expect_refused(path, "not a teskd-checkpoint but a pipe or a device");

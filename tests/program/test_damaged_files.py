@@ -9,7 +9,7 @@ import unittest
 
 import h5py
 
-from program import ProgramTest, reseal, xxh3
+from program import ProgramTest, enough_under_sanitizers, reseal, xxh3
 
 BLOCK = 512  # bytes before the HDF5 file
 
@@ -142,6 +142,9 @@ class Equal(ProgramTest):
             found.append([pathlib.Path(self.path(name, "run", file)).read_bytes() for file in ("last.h5", "best.h5")])
             time.sleep(1.1)  # time stamps would differ
         self.assertTrue(found[0] == found[1])
+
+
+load_tests = enough_under_sanitizers("Damaged")
 
 
 if __name__ == "__main__":
