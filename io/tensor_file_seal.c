@@ -148,7 +148,7 @@ static int read_open(const char *path, int file, uint8_t **bytes, size_t *count)
     TRY(read_ends(path, file, &ends));
     TRY(check_ends(path, &ends));
     *count = ends.bytes;
-    *bytes = malloc(*count);
+    *bytes = malloc(*count + 1);
     CHECK(*bytes, ERROR_MEMORY, "%s: no memory for its %zu bytes", path, *count);
     TRY(read_part(path, file, 0, *bytes, *count));
     return check_bytes(path, *bytes, *count);
