@@ -5,6 +5,7 @@
 
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "io/file_kind.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -69,6 +70,8 @@ static int64_t count_records(const cifar_layout *layout, const char *path)
     CHECK(S_ISREG(info.st_mode), ERROR_FILE, "%s: not a regular file", path);
     size_t record = record_bytes(layout), bytes = (size_t)info.st_size;
     CHECK(bytes > 0, ERROR_DATA, "%s: holds no records (0 bytes); expected a multiple of %zu bytes", path, record);
+    if (bytes % record != 0)
+        TRY(file_kind_check(path, EXPECT_RECORDS));
     CHECK(bytes % record == 0, ERROR_DATA,
           "%s: %zu bytes is not a multiple of the %s record of %zu bytes; it breaks off in record %zu at offset %zu",
           path, bytes, layout->name, record, bytes / record, bytes - bytes % record);

@@ -1,6 +1,7 @@
 /* Owns reading of reference results. Invariant: every HDF5 handle opened here is closed here. Main thread only. */
 #include "io/reference_file.h"
 #include "base/error.h"
+#include "io/file_kind.h"
 
 #include <hdf5.h>
 #include <math.h>
@@ -124,6 +125,7 @@ int reference_open(reference_file *f, const char *path)
 {
     memset(f, 0, sizeof *f);
     snprintf(f->path, sizeof f->path, "%s", path);
+    TRY(file_kind_check(path, EXPECT_REFERENCE));
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, false, true); /* reading needs no lock, which some file systems lack */

@@ -2,6 +2,7 @@
  * has been checked against the file's size. One thread a file. */
 #include "io/safetensors.h"
 #include "base/error.h"
+#include "io/file_kind.h"
 
 #include <json-c/json.h>
 
@@ -238,7 +239,8 @@ static int open_file(safetensors_file *f, const char *path)
     struct stat info;
     f->path = strdup(path);
     CHECK(f->path, ERROR_MEMORY, "%s: no memory to read it", path);
-    f->descriptor = open(path, O_RDONLY | O_CLOEXEC);
+    TRY(file_kind_check(path, EXPECT_SAFETENSORS));
+    f->descriptor = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
     CHECK(f->descriptor >= 0 && fstat(f->descriptor, &info) == 0, ERROR_FILE, "%s: cannot open: %s", path,
           strerror(errno));
     CHECK(S_ISREG(info.st_mode), ERROR_FILE, "%s: not a regular file", path);

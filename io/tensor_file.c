@@ -26,11 +26,15 @@ void h5_silence_end(h5_silence silence)
 
 enum { REASON = 256, IMAGE_STEP = 1 << 22 }; /* bytes by which a file in memory grows */
 
-/* Keeps the innermost entry, which says what really happened. */
+/* Keeps the innermost entry, which says what really happened; of several lines the first, without the time. */
 static herr_t keep_reason(unsigned depth, const H5E_error2_t *entry, void *reason)
 {
-    if (depth == 0 && entry->desc)
-        snprintf(reason, REASON, "%s", entry->desc);
+    if (depth == 0 && entry->desc) {
+        snprintf(reason, REASON, "%.*s", (int)strcspn(entry->desc, "\n"), entry->desc);
+        char *time = strstr(reason, ": time = ");
+        if (time)
+            *time = '\0';
+    }
     return 0;
 }
 

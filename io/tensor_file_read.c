@@ -3,6 +3,7 @@
 #include "tensor_file_private.h"
 
 #include "base/error.h"
+#include "io/file_kind.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +15,7 @@ static int open_h5(tensor_file *f)
     uint8_t *bytes;
     size_t count;
     int status = 0;
+    TRY(file_kind_check(f->path, EXPECT_CHECKPOINT));
     TRY(seal_read(f->path, &bytes, &count));
     hid_t properties = h5_access();
     bool taken = properties >= 0 && H5Pset_file_image(properties, bytes, count) >= 0; /* a copy */

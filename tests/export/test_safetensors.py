@@ -1,11 +1,13 @@
 """Export to and import from safetensors: the same tensors, the same answers, and clear words about files that do not
 fit."""
 
+import io
 import os
 import random
 import shutil
 import struct
 import unittest
+import zipfile
 
 import numpy
 
@@ -225,8 +227,73 @@ class Import(ExportTest):
         self.refused(self.run_code(2, "import", "--from", self.path("random.safetensors"), "--out", self.out,
                                    ranks=2), "one rank")
         self.refused(self.import_weights(self.path("none"), self.out, SMALL, code=1), self.path("none"))
-        self.refused(self.import_weights(self.folder, self.out, SMALL, code=1), "regular file")
+        self.refused(self.import_weights(self.folder, self.out, SMALL, code=1), self.folder, "not a safetensors file but a folder")
         self.assertFalse(os.path.exists(self.out))
+
+
+def archive(name):
+    """A ZIP archive of one member."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as file:
+        file.writestr(name, b"\x80\x02}q\x00.")
+    return content.getvalue()
+
+
+class OtherKinds(ExportTest):
+    """A file of another kind is called what it is, and what can be done is said, whoever reads it."""
+
+    POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
+
+    def read_by(self, path):
+        """Reader and its message, of import, of eval and of reference."""
+        yield "import", self.import_weights(path, self.path("out.h5"), SMALL, code=1)
+        yield "eval", self.run_code(1, "eval", "--checkpoint", path, "--set", f"data.path={self.data}")
+        yield "reference", self.run_code(1, "reference", path)
+
+    def test_whoever_reads_it(self):
+        path = self.path("file")
+        kinds = {self.POINTER: ("a Git LFS pointer", "'git lfs pull' fetches the file itself"),
+                 b"\n<!DOCTYPE HTML><html><body>404</body></html>": ("a web page", "download"),
+                 archive("net/data.pkl"): ("a PyTorch file", "safetensors.torch.save_file"),
+                 archive("weights.npy"): ("a ZIP archive", "unpack"),
+                 b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19.": ("a PyTorch file", "safetensors.torch.save_file"),
+                 b"\x80\x04\x95\x0b\x00": ("a Python pickle", "safetensors"),
+                 b"\x1f\x8b\x08\x00": ("a compressed file", "unpack"),
+                 b'{"metadata": {}, "weight_map": {}}': ("a JSON text", "another file"),
+                 b"\x08\x08\x12\x05teskd": ("an ONNX file", "not read"),
+                 b"": ("an empty file", "again")}
+        for content, (kind, advice) in kinds.items():
+            with open(path, "wb") as file:
+                file.write(content)
+            for reader, result in self.read_by(path):
+                if reader == "eval" and not content: # damaged, as a checkpoint
+                    continue
+                message = self.refused(result, f"{path}: not a", f" but {kind}")
+                if reader != "reference":
+                    self.assertIn(advice, message)
+        os.remove(path)
+        os.mkfifo(path)
+        for place, kind in ((path, "a pipe or a device"), (self.folder, "a folder"), ("/dev/null", "a pipe or a device")):
+            for _, result in self.read_by(place):
+                self.refused(result, f"{place}: not a ", f" but {kind}")
+
+    def test_one_that_another_command_takes(self):
+        checkpoint = self.train_once("run", "cifarresnet8")
+        self.refused(self.import_weights(checkpoint, self.path("out.h5"), SMALL, code=1), "but a checkpoint",
+                     "'teskd export'")
+        self.export(checkpoint, "safetensors", self.path("file"))
+        self.refused(self.run_code(1, "eval", "--checkpoint", self.path("file")), "a safetensors file",
+                     "'teskd import' makes a checkpoint of it")
+        self.export(checkpoint, "onnx", self.path("file"))
+        self.refused(self.run_code(1, "eval", "--checkpoint", self.path("file")), "an ONNX file")
+
+    def test_images(self):
+        os.mkdir(self.path("data"))
+        for name in [f"data_batch_{i}.bin" for i in range(1, 6)]:
+            with open(self.path("data", name), "wb") as file:
+                file.write(self.POINTER)
+        result = self.run_code(1, *self.training_arguments("run", {"data.path": self.path("data")}))
+        self.refused(result, "data_batch_1.bin: not records of images but a Git LFS pointer; 'git lfs pull'")
 
 
 class Malformed(ExportTest):
@@ -246,8 +313,10 @@ class Malformed(ExportTest):
             return self.refuse(file.read(), *words)
 
     def test_header(self):
-        self.refuse(b"", "0 bytes")
-        self.refuse(b"\x89HDF\r\n\x1a\n" + bytes(100), "offset 0", "is it a safetensors file")
+        self.refuse(b"", "but an empty file")
+        self.refuse(b"abc", "3 bytes")
+        self.refuse(b"\x89HDF\r\n\x1a\n" + bytes(100), "not a safetensors file but an HDF5 file", "teskd export")
+        self.refuse(b"\xff" * 100, "offset 0", "is it a safetensors file")
         self.refuse(struct.pack("<Q", 500) + b"{}", "offset 0", "500 bytes", "cut off")
         self.refuse_header(b"", b"", "offset 8")
         self.refuse_header(b"[]", b"", "offset 8", "no JSON object")
