@@ -275,8 +275,8 @@ static int open_attribute(tensor_file *f, const char *key, H5T_class_t class, si
 static int get_number(tensor_file *file, const char *key, H5T_class_t class, hid_t memory_type, void *value)
 {
     h5_silence silence = h5_silence_begin();
-    hid_t attribute;
-    size_t size;
+    hid_t attribute = H5I_INVALID_HID;
+    size_t size = 0;
     int status = open_attribute(file, key, class, 8, &attribute, &size);
     if (status == 0) {
         if (H5Aread(attribute, memory_type, value) < 0)
@@ -332,8 +332,8 @@ int tensor_file_get_text(tensor_file *file, const char *key, char **value)
 {
     *value = NULL;
     h5_silence silence = h5_silence_begin();
-    hid_t attribute;
-    size_t size;
+    hid_t attribute = H5I_INVALID_HID;
+    size_t size = 0;
     int status = open_attribute(file, key, H5T_STRING, 0, &attribute, &size);
     if (status == 0) {
         status = read_text(file, key, attribute, size, value);
