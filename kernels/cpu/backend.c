@@ -246,29 +246,6 @@ static void limit_onednn(cpu_isa isa)
         dnnl_set_max_cpu_isa(dnnl_cpu_isa_sse41);
 }
 
-static const char *onednn_isa_name(void)
-{
-    switch (dnnl_get_effective_cpu_isa()) {
-    case dnnl_cpu_isa_all:
-        return "no limit";
-    case dnnl_cpu_isa_sse41:
-        return "SSE4.1";
-    case dnnl_cpu_isa_avx:
-        return "AVX";
-    case dnnl_cpu_isa_avx2:
-    case dnnl_cpu_isa_avx2_vnni:
-        return "AVX2";
-    case dnnl_cpu_isa_avx512_core:
-        return "AVX-512";
-    case dnnl_cpu_isa_avx512_core_vnni:
-        return "AVX-512 VNNI";
-    case dnnl_cpu_isa_avx512_core_bf16:
-        return "AVX-512 BF16";
-    default:
-        return "AVX-512 and more";
-    }
-}
-
 static size_t last_cache_bytes(void)
 {
     enum { USUAL = 32 << 20 };

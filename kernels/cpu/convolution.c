@@ -8,11 +8,14 @@
 
 enum { CONVOLUTION, REORDER, MERGED };
 
-/* The tensors of one convolution, whatever the direction, as oneDNN sees them (N,C,H,W and [G],O,I,H,W). */
+/* One convolution in one direction: the tensors of the forward or their gradients, and how it is launched. */
 typedef struct {
-    dnnl_memory_desc_t src, dst, weight, plain_weight, bias;
-    dnnl_dims_t stride, pad;
-} geometry;
+    dnnl_prop_kind_t direction;
+    const tensor_desc *x, *w, *y;
+    bool bias;
+    int id[4]; /* arguments in the order of their buffers; the weight is the second, the bias the last */
+    cpu_launch *launch;
+} problem;
 
 static bool is_matrix_product(const op_attr *attr)
 {
@@ -62,114 +65,117 @@ static void split_weight_gradient(const cpu_backend *self, const kernel *k, cons
                    (size_t)in * sizeof *gradient);
 }
 
-static int activation(dnnl_memory_desc_t *out, const tensor_desc *t)
+static int activation(onednn_layout *out, const tensor_desc *t)
 {
     int64_t c = t->dim[3], w = t->dim[2], h = t->dim[1];
     int64_t dim[] = {t->dim[0], c, h, w}, stride[] = {h * w * c, 1, w * c, c};
     return onednn_strided(out, 4, dim, stride);
 }
 
-static int weights(geometry *g, const tensor_desc *t, int64_t groups, int64_t i)
+/* As oneDNN sees it: [G],O,I,H,W. `plain` is ours, `best` the primitive's choice. */
+static int weights(onednn_layout *plain, onednn_layout *best, const tensor_desc *t, int64_t groups, int64_t i)
 {
     int64_t o = t->dim[0] / groups, h = t->dim[1], w = t->dim[2];
     int64_t dim[] = {groups, o, i, h, w}, stride[] = {o * h * w * i, h * w * i, 1, w * i, i};
     int skip = groups == 1; /* the leading dimension exists only in grouped convolutions */
-    TRY(onednn_strided(&g->plain_weight, 5 - skip, dim + skip, stride + skip));
-    return onednn_any(&g->weight, 5 - skip, dim + skip);
+    TRY(onednn_strided(plain, 5 - skip, dim + skip, stride + skip));
+    return onednn_any(best, 5 - skip, dim + skip);
 }
 
-static int describe(const cpu_backend *self, kernel *k, geometry *g, const tensor_desc *x, const tensor_desc *w,
-                    const tensor_desc *y)
+static int describe(const cpu_backend *self, kernel *k, const problem *p, onednn_convolution *c, onednn_layout *plain)
 {
     const op_attr *attr = &k->request.node.attr;
-    int64_t o[] = {y->dim[3]}, one[] = {1};
-    CHECK(attr->groups >= 1 && w->dim[0] == y->dim[3] && (int64_t)w->dim[3] * attr->groups == x->dim[3], ERROR_SHAPE,
-          "convolution of %d channels to %d in %d groups: the weight does not fit", x->dim[3], y->dim[3], attr->groups);
-    TRY(activation(&g->src, x));
-    TRY(activation(&g->dst, y));
+    const tensor_desc *w = p->w;
+    int64_t o[] = {p->y->dim[3]}, one[] = {1};
+    CHECK(attr->groups >= 1 && w->dim[0] == p->y->dim[3] && (int64_t)w->dim[3] * attr->groups == p->x->dim[3],
+          ERROR_SHAPE, "convolution of %d channels to %d in %d groups: the weight does not fit", p->x->dim[3],
+          p->y->dim[3], attr->groups);
+    *c = (onednn_convolution){.direction = p->direction,
+                              .stride = {attr->stride, attr->stride},
+                              .pad = {attr->pad, attr->pad},
+                              .channels = p->x->dim[3],
+                              .map = p->y->dim[1] > p->y->dim[2] ? p->y->dim[1] : p->y->dim[2]};
     k->chunk = groups_merged(self, attr->groups, w);
-    TRY(weights(g, w, attr->groups / k->chunk, w->dim[3] * k->chunk));
-    TRY(onednn_strided(&g->bias, 1, o, one));
-    g->stride[0] = g->stride[1] = attr->stride;
-    g->pad[0] = g->pad[1] = attr->pad;
-    return 0;
+    TRY(activation(&c->src, p->x));
+    TRY(activation(&c->dst, p->y));
+    TRY(weights(plain, &c->weight, w, attr->groups / k->chunk, w->dim[3] * k->chunk));
+    return p->bias ? onednn_strided(&c->bias, 1, o, one) : 0;
+}
+
+static void convolution_destroy(onednn_convolution *c)
+{
+    onednn_layout_destroy(c->src);
+    onednn_layout_destroy(c->weight);
+    onednn_layout_destroy(c->bias);
+    onednn_layout_destroy(c->dst);
 }
 
 /* brgconv is half as fast as oneDNN's next choice on maps of 4x4 and smaller. With AVX2 the gradient of the weight of a
  * strided 1x1 convolution from fewer channels than a vector has comes out wrong, or never, from jit_1x1 of oneDNN 2.6.
  */
-static bool is_refused(const geometry *g, dnnl_prop_kind_t direction, const_dnnl_primitive_desc_t choice)
+static bool is_refused(const onednn_convolution *c, const_dnnl_primitive_desc_t offered)
 {
     enum { LANES = 8, SMALL_MAP = 4 };
     const char *name = NULL;
-    if (dnnl_primitive_desc_query(choice, dnnl_query_impl_info_str, 0, &name) != dnnl_success)
+    if (dnnl_primitive_desc_query(offered, dnnl_query_impl_info_str, 0, &name) != dnnl_success)
         return false;
-    if (direction == dnnl_forward_training)
-        return g->dst.dims[2] <= SMALL_MAP && g->dst.dims[3] <= SMALL_MAP && strncmp(name, "brgconv:", 8) == 0;
-    return direction == dnnl_backward_weights && g->src.dims[1] < LANES && g->stride[0] > 1 &&
+    if (c->direction == dnnl_forward_training)
+        return c->map <= SMALL_MAP && strncmp(name, "brgconv:", 8) == 0;
+    return c->direction == dnnl_backward_weights && c->channels < LANES && c->stride[0] > 1 &&
            strncmp(name, "jit_1x1:", 8) == 0;
 }
 
-/* oneDNN's first choice that is not refused; the last ones are plain C. `hint` is the forward, which oneDNN wants for a
- * backward. */
-static int choose(const cpu_backend *self, const geometry *g, const dnnl_convolution_desc_t *desc,
-                  const_dnnl_primitive_desc_t hint, dnnl_primitive_desc_t *out)
+/* A backward is described with its forward, which has no bias here. */
+static int choose(const cpu_backend *self, const onednn_convolution *c, dnnl_primitive_desc_t *out)
 {
-    dnnl_primitive_desc_iterator_t iterator = NULL;
-    dnnl_primitive_attr_t attribute;
-    TRY(onednn_attribute(&attribute, false, false));
-    int code = onednn_check(dnnl_primitive_desc_iterator_create(&iterator, desc, attribute, self->engine, hint),
-                            "convolution");
-    dnnl_primitive_attr_destroy(attribute);
-    TRY(code);
-    *out = dnnl_primitive_desc_iterator_fetch(iterator);
-    while (*out && is_refused(g, desc->prop_kind, *out) &&
-           dnnl_primitive_desc_iterator_next(iterator) == dnnl_success) {
-        dnnl_primitive_desc_destroy(*out);
-        *out = dnnl_primitive_desc_iterator_fetch(iterator);
-    }
-    dnnl_primitive_desc_iterator_destroy(iterator);
-    return *out ? 0 : error_set(ERROR_MEMORY, "no memory for a convolution");
-}
-
-static int forward_desc(const cpu_backend *self, const geometry *g, bool bias, dnnl_primitive_desc_t *out)
-{
-    dnnl_convolution_desc_t desc;
-    TRY(onednn_check(dnnl_convolution_forward_desc_init(&desc, dnnl_forward_training, dnnl_convolution_direct, &g->src,
-                                                        &g->weight, bias ? &g->bias : NULL, &g->dst, g->stride, g->pad,
-                                                        g->pad),
-                     "convolution"));
-    return choose(self, g, &desc, NULL, out);
-}
-
-static int backward_desc(const cpu_backend *self, const geometry *g, const dnnl_convolution_desc_t *desc,
-                         dnnl_primitive_desc_t *out)
-{
-    dnnl_primitive_desc_t hint;
-    TRY(forward_desc(self, g, false, &hint));
-    int code = choose(self, g, desc, hint, out);
-    dnnl_primitive_desc_destroy(hint);
+    onednn_convolution without_bias = *c;
+    dnnl_primitive_desc_t forward;
+    if (c->direction == dnnl_forward_training)
+        return onednn_convolution_desc(out, self->engine, c, NULL, is_refused);
+    without_bias.direction = dnnl_forward_training;
+    without_bias.bias = NULL;
+    TRY(onednn_convolution_desc(&forward, self->engine, &without_bias, NULL, is_refused));
+    int code = onednn_convolution_desc(out, self->engine, c, forward, is_refused);
+    dnnl_primitive_desc_destroy(forward);
     return code;
 }
 
-/* Makes both calls and lays out the workspace; `desc` is given up. The weight is argument 1. */
-static int prepare_calls(const cpu_backend *self, kernel *k, const geometry *g, dnnl_primitive_desc_t desc,
-                         const int *id, int count, size_t *workspace)
+/* Makes both calls and lays out the workspace. */
+static int prepare_calls(const cpu_backend *self, kernel *k, const problem *p, const_dnnl_primitive_desc_t desc,
+                         const_onednn_layout plain, size_t *workspace)
 {
     onednn_call *convolution = &k->call[CONVOLUTION], *reorder = &k->call[REORDER];
-    bool gradient = id[1] == DNNL_ARG_DIFF_WEIGHTS;
-    const dnnl_memory_desc_t *weight = dnnl_primitive_desc_query_md(desc, dnnl_query_exec_arg_md, id[1]);
-    int code = onednn_call_create(convolution, self->engine, desc, count, id);
+    bool gradient = p->direction == dnnl_backward_weights;
+    int count = p->bias ? 4 : 3;
+    const_onednn_layout weight = dnnl_primitive_desc_query_md(desc, dnnl_query_exec_arg_md, p->id[1]);
+    int code = onednn_call_create(convolution, self->engine, desc, count, p->id);
     if (code == 0)
-        code = gradient ? onednn_reorder_create(reorder, self->engine, weight, &g->plain_weight)
-                        : onednn_reorder_create(reorder, self->engine, &g->plain_weight, weight);
+        code = gradient ? onednn_reorder_create(reorder, self->engine, weight, plain)
+                        : onednn_reorder_create(reorder, self->engine, plain, weight);
     if (code == 0 && reorder->primitive)
         k->offset[REORDER] = workspace_take(workspace, dnnl_memory_desc_get_size(weight));
     if (k->chunk > 1)
-        k->offset[MERGED] = workspace_take(workspace, dnnl_memory_desc_get_size(&g->plain_weight));
-    dnnl_primitive_desc_destroy(desc);
+        k->offset[MERGED] = workspace_take(workspace, dnnl_memory_desc_get_size(plain));
     size_t a = convolution->scratch_bytes, b = reorder->scratch_bytes;
     k->offset[CONVOLUTION] = workspace_take(workspace, a > b ? a : b);
+    return code;
+}
+
+static int prepare(const cpu_backend *self, kernel *k, const problem *p, size_t *workspace)
+{
+    onednn_convolution c = {0};
+    onednn_layout plain = NULL;
+    dnnl_primitive_desc_t desc = NULL;
+    k->launch = p->launch;
+    int code = describe(self, k, p, &c, &plain);
+    if (code == 0)
+        code = choose(self, &c, &desc);
+    if (code == 0)
+        code = prepare_calls(self, k, p, desc, plain, workspace);
+    if (desc)
+        dnnl_primitive_desc_destroy(desc);
+    convolution_destroy(&c);
+    onednn_layout_destroy(plain);
     return code;
 }
 
@@ -211,52 +217,47 @@ static int wgrad_launch(const cpu_backend *self, const kernel *k, const kernel_a
 
 int conv2d_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
 {
-    static const int id[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS};
     const kernel_request *r = &k->request;
-    bool bias = tensor_count(&r->in[2]) > 0;
-    geometry g;
-    dnnl_primitive_desc_t desc;
     if (is_matrix_product(&r->node.attr))
         return linear_prepare(self, k, workspace);
-    TRY(describe(self, k, &g, &r->in[0], &r->in[1], &r->out[0]));
-    TRY(forward_desc(self, &g, bias, &desc));
-    k->launch = weight_first_launch;
-    return prepare_calls(self, k, &g, desc, id, bias ? 4 : 3, workspace);
+    return prepare(self, k,
+                   &(problem){.direction = dnnl_forward_training,
+                              .x = &r->in[0],
+                              .w = &r->in[1],
+                              .y = &r->out[0],
+                              .bias = tensor_count(&r->in[2]) > 0,
+                              .id = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS},
+                              .launch = weight_first_launch},
+                   workspace);
 }
 
 int conv2d_dgrad_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
 {
-    static const int id[] = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC};
     const kernel_request *r = &k->request;
-    geometry g;
-    dnnl_convolution_desc_t backward;
-    dnnl_primitive_desc_t desc;
     if (is_matrix_product(&r->node.attr))
         return linear_dgrad_prepare(self, k, workspace);
-    TRY(describe(self, k, &g, &r->out[0], &r->in[1], &r->in[0]));
-    TRY(onednn_check(dnnl_convolution_backward_data_desc_init(&backward, dnnl_convolution_direct, &g.src, &g.weight,
-                                                              &g.dst, g.stride, g.pad, g.pad),
-                     "convolution"));
-    TRY(backward_desc(self, &g, &backward, &desc));
-    k->launch = weight_first_launch;
-    return prepare_calls(self, k, &g, desc, id, 3, workspace);
+    return prepare(self, k,
+                   &(problem){.direction = dnnl_backward_data,
+                              .x = &r->out[0],
+                              .w = &r->in[1],
+                              .y = &r->in[0],
+                              .id = {DNNL_ARG_DIFF_DST, DNNL_ARG_WEIGHTS, DNNL_ARG_DIFF_SRC},
+                              .launch = weight_first_launch},
+                   workspace);
 }
 
 int conv2d_wgrad_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
 {
-    static const int id[] = {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_BIAS};
     const kernel_request *r = &k->request;
-    bool bias = tensor_count(&r->out[1]) > 0;
-    geometry g;
-    dnnl_convolution_desc_t backward;
-    dnnl_primitive_desc_t desc;
     if (is_matrix_product(&r->node.attr))
         return linear_wgrad_prepare(self, k, workspace);
-    TRY(describe(self, k, &g, &r->in[0], &r->out[0], &r->in[1]));
-    TRY(onednn_check(dnnl_convolution_backward_weights_desc_init(&backward, dnnl_convolution_direct, &g.src, &g.weight,
-                                                                 bias ? &g.bias : NULL, &g.dst, g.stride, g.pad, g.pad),
-                     "convolution"));
-    TRY(backward_desc(self, &g, &backward, &desc));
-    k->launch = wgrad_launch;
-    return prepare_calls(self, k, &g, desc, id, bias ? 4 : 3, workspace);
+    return prepare(self, k,
+                   &(problem){.direction = dnnl_backward_weights,
+                              .x = &r->in[0],
+                              .w = &r->out[0],
+                              .y = &r->in[1],
+                              .bias = tensor_count(&r->out[1]) > 0,
+                              .id = {DNNL_ARG_SRC, DNNL_ARG_DIFF_WEIGHTS, DNNL_ARG_DIFF_DST, DNNL_ARG_DIFF_BIAS},
+                              .launch = wgrad_launch},
+                   workspace);
 }

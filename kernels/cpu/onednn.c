@@ -1,53 +1,81 @@
 /* oneDNN calls. Owns the primitives and memory objects of a call; buffers are always the caller's.
  * Threads: as the backend, one at a time (a run points the shared memory objects at its buffers). */
-#include "onednn.h"
+#include "onednn_version.h"
 
 #include "base/error.h"
 
+#include <dnnl_debug.h>
 #include <string.h>
 
 int onednn_check(dnnl_status_t status, const char *what)
 {
-    static const char *const text[] = {"success",       "out of memory", "invalid arguments", "unimplemented",
-                                       "iterator ends", "runtime error", "not required"};
-    if (status == dnnl_success)
-        return 0;
-    int known = (int)status >= 0 && (size_t)status < sizeof text / sizeof *text;
-    return error_set(ERROR_KERNEL, "oneDNN: %s: %s", what, known ? text[status] : "unknown status");
+    return status == dnnl_success ? 0 : error_set(ERROR_KERNEL, "oneDNN: %s: %s", what, dnnl_status2str(status));
 }
 
-int onednn_strided(dnnl_memory_desc_t *out, int rank, const int64_t *dim, const int64_t *stride)
+int onednn_strided(onednn_layout *out, int rank, const int64_t *dim, const int64_t *stride)
 {
-    return onednn_check(dnnl_memory_desc_init_by_strides(out, rank, dim, dnnl_f32, stride), "plain layout");
+    return onednn_check(layout_strided(out, rank, dim, stride), "plain layout");
 }
 
-int onednn_any(dnnl_memory_desc_t *out, int rank, const int64_t *dim)
+int onednn_any(onednn_layout *out, int rank, const int64_t *dim)
 {
-    return onednn_check(dnnl_memory_desc_init_by_tag(out, rank, dim, dnnl_f32, dnnl_format_tag_any), "any layout");
+    return onednn_check(layout_any(out, rank, dim), "any layout");
 }
 
-int onednn_attribute(dnnl_primitive_attr_t *out, bool accumulate, bool relu)
+void onednn_layout_destroy(onednn_layout layout)
+{
+    if (layout)
+        layout_destroy(layout);
+}
+
+static dnnl_status_t add_post_ops(dnnl_primitive_attr_t attribute, bool accumulate, bool relu)
 {
     dnnl_post_ops_t post = NULL;
+    dnnl_status_t status = dnnl_post_ops_create(&post);
+    if (status == dnnl_success && accumulate)
+        status = append_sum(post);
+    if (status == dnnl_success && relu)
+        status = append_relu(post);
+    if (status == dnnl_success)
+        status = dnnl_primitive_attr_set_post_ops(attribute, post);
+    if (post)
+        dnnl_post_ops_destroy(post);
+    return status;
+}
+
+/* An attribute with the scratchpad in the caller's hands and, if asked, the result added to what is there, and then a
+ * ReLU. */
+static int create_attribute(dnnl_primitive_attr_t *out, bool accumulate, bool relu)
+{
     dnnl_status_t status = dnnl_primitive_attr_create(out);
     if (status != dnnl_success)
         return onednn_check(status, "attribute");
     status = dnnl_primitive_attr_set_scratchpad_mode(*out, dnnl_scratchpad_mode_user);
-    if (status == dnnl_success && (accumulate || relu)) {
-        status = dnnl_post_ops_create(&post);
-        if (status == dnnl_success && accumulate)
-            status = dnnl_post_ops_append_sum(post, 1.0F);
-        if (status == dnnl_success && relu)
-            status = dnnl_post_ops_append_eltwise(post, 1.0F, dnnl_eltwise_relu, 0.0F, 0.0F);
-        if (status == dnnl_success)
-            status = dnnl_primitive_attr_set_post_ops(*out, post);
-        dnnl_post_ops_destroy(post);
-    }
-    if (status != dnnl_success) {
+    if (status == dnnl_success && (accumulate || relu))
+        status = add_post_ops(*out, accumulate, relu);
+    if (status != dnnl_success)
         dnnl_primitive_attr_destroy(*out);
-        *out = NULL;
-    }
     return onednn_check(status, "attribute");
+}
+
+int onednn_matmul_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const onednn_matmul *matmul, bool accumulate,
+                       bool relu)
+{
+    dnnl_primitive_attr_t attribute;
+    TRY(create_attribute(&attribute, accumulate, relu));
+    int code = onednn_check(describe_matmul(out, engine, matmul, attribute), "matmul");
+    dnnl_primitive_attr_destroy(attribute);
+    return code;
+}
+
+int onednn_convolution_desc(dnnl_primitive_desc_t *out, dnnl_engine_t engine, const onednn_convolution *convolution,
+                            const_dnnl_primitive_desc_t forward, onednn_refuses *refuses)
+{
+    dnnl_primitive_attr_t attribute;
+    TRY(create_attribute(&attribute, false, false));
+    int code = onednn_check(choose_convolution(out, engine, convolution, forward, attribute, refuses), "convolution");
+    dnnl_primitive_attr_destroy(attribute);
+    return code;
 }
 
 int onednn_call_create(onednn_call *out, dnnl_engine_t engine, const_dnnl_primitive_desc_t desc, int count,
@@ -58,7 +86,7 @@ int onednn_call_create(onednn_call *out, dnnl_engine_t engine, const_dnnl_primit
     dnnl_status_t status = dnnl_primitive_create(&out->primitive, desc);
     for (int i = 0; status == dnnl_success && i <= count; i++) {
         int arg = i < count ? id[i] : DNNL_ARG_SCRATCHPAD;
-        const dnnl_memory_desc_t *md = dnnl_primitive_desc_query_md(desc, dnnl_query_exec_arg_md, arg);
+        const_onednn_layout md = dnnl_primitive_desc_query_md(desc, dnnl_query_exec_arg_md, arg);
         if (!md) {
             status = dnnl_invalid_arguments;
             break;
@@ -76,8 +104,7 @@ int onednn_call_create(onednn_call *out, dnnl_engine_t engine, const_dnnl_primit
     return onednn_check(status, "primitive");
 }
 
-int onednn_reorder_create(onednn_call *out, dnnl_engine_t engine, const dnnl_memory_desc_t *from,
-                          const dnnl_memory_desc_t *to)
+int onednn_reorder_create(onednn_call *out, dnnl_engine_t engine, const_onednn_layout from, const_onednn_layout to)
 {
     static const int id[] = {DNNL_ARG_FROM, DNNL_ARG_TO};
     dnnl_primitive_attr_t attribute = NULL;
@@ -85,7 +112,7 @@ int onednn_reorder_create(onednn_call *out, dnnl_engine_t engine, const dnnl_mem
     memset(out, 0, sizeof *out);
     if (dnnl_memory_desc_equal(from, to))
         return 0;
-    TRY(onednn_attribute(&attribute, false, false));
+    TRY(create_attribute(&attribute, false, false));
     int code = onednn_check(dnnl_reorder_primitive_desc_create(&desc, from, engine, to, engine, attribute), "reorder");
     if (code == 0)
         code = onednn_call_create(out, engine, desc, 2, id);
@@ -100,7 +127,7 @@ int onednn_call_run(const onednn_call *call, dnnl_stream_t stream, const void *c
     for (int i = 0; i < call->count; i++) {
         /* The C API has no const handles; a source is only read. */
         void *handle = i + 1 < call->count ? (void *)(uintptr_t)buffer[i] : scratch;
-        TRY(onednn_check(dnnl_memory_set_data_handle_v2(call->arg[i].memory, handle, stream), "buffer"));
+        TRY(onednn_check(set_buffer(call->arg[i].memory, handle, stream), "buffer"));
     }
     TRY(onednn_check(dnnl_primitive_execute(call->primitive, stream, call->count, call->arg), "execution"));
     return onednn_check(dnnl_stream_wait(stream), "execution");
@@ -113,4 +140,28 @@ void onednn_call_destroy(onednn_call *call)
     if (call->primitive)
         dnnl_primitive_destroy(call->primitive);
     memset(call, 0, sizeof *call);
+}
+
+const char *onednn_isa_name(void)
+{
+    dnnl_cpu_isa_t isa = dnnl_get_effective_cpu_isa();
+    if (isa == isa_unlimited)
+        return "no limit";
+    switch (isa) {
+    case dnnl_cpu_isa_sse41:
+        return "SSE4.1";
+    case dnnl_cpu_isa_avx:
+        return "AVX";
+    case dnnl_cpu_isa_avx2:
+    case dnnl_cpu_isa_avx2_vnni:
+        return "AVX2";
+    case dnnl_cpu_isa_avx512_core:
+        return "AVX-512";
+    case dnnl_cpu_isa_avx512_core_vnni:
+        return "AVX-512 VNNI";
+    case dnnl_cpu_isa_avx512_core_bf16:
+        return "AVX-512 BF16";
+    default:
+        return isa < dnnl_cpu_isa_avx512_core ? "AVX2" : "AVX-512 and more";
+    }
 }

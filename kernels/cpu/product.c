@@ -9,34 +9,48 @@
 /* Rows of which a chunk of every operand stays in the cache, for products that share one. */
 enum { CHUNK_ROWS = 1024 };
 
-static int matmul_create(const cpu_backend *self, const product *p, onednn_call *matmul, onednn_call *reorder)
+/* The layouts of a product; `packed` is the weight's as the matmul takes it. */
+typedef struct {
+    onednn_layout a, plain, packed, c, bias;
+} product_layouts;
+
+static int describe_operands(product_layouts *l, const product *p)
 {
-    static const int id[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS};
     int64_t dim_a[] = {p->rows, p->k}, dim_b[] = {p->k, p->n}, dim_c[] = {p->rows, p->n}, dim_bias[] = {1, p->n};
     int64_t stride_a[] = {p->k, 1}, stride_b[] = {p->stride_k, p->stride_n}, stride_c[] = {p->n, 1};
-    dnnl_memory_desc_t a, b, plain, c, bias;
-    dnnl_matmul_desc_t desc;
-    TRY(onednn_strided(&a, 2, dim_a, stride_a));
-    TRY(onednn_strided(&plain, 2, dim_b, stride_b));
-    TRY(onednn_strided(&c, 2, dim_c, stride_c));
-    TRY(onednn_strided(&bias, 2, dim_bias, stride_c));
-    b = plain;
-    if (p->pack)
-        TRY(onednn_any(&b, 2, dim_b));
-    TRY(onednn_check(dnnl_matmul_desc_init(&desc, &a, &b, p->bias ? &bias : NULL, &c), "matmul"));
+    TRY(onednn_strided(&l->a, 2, dim_a, stride_a));
+    TRY(onednn_strided(&l->plain, 2, dim_b, stride_b));
+    TRY(onednn_strided(&l->c, 2, dim_c, stride_c));
+    TRY(onednn_strided(&l->bias, 2, dim_bias, stride_c));
+    return p->pack ? onednn_any(&l->packed, 2, dim_b) : onednn_strided(&l->packed, 2, dim_b, stride_b);
+}
 
-    dnnl_primitive_attr_t attribute;
-    dnnl_primitive_desc_t primitive = NULL;
-    TRY(onednn_attribute(&attribute, p->accumulate, p->relu));
-    int code = onednn_check(dnnl_primitive_desc_create(&primitive, &desc, attribute, self->engine, NULL), "matmul");
-    dnnl_primitive_attr_destroy(attribute);
-    if (code < 0)
-        return code;
-    code = onednn_call_create(matmul, self->engine, primitive, p->bias ? 4 : 3, id);
+static int create_calls(const cpu_backend *self, const product *p, const product_layouts *l, onednn_call *matmul,
+                        onednn_call *reorder)
+{
+    static const int id[] = {DNNL_ARG_SRC, DNNL_ARG_WEIGHTS, DNNL_ARG_DST, DNNL_ARG_BIAS};
+    const onednn_matmul m = {.a = l->a, .b = l->packed, .c = l->c, .bias = p->bias ? l->bias : NULL};
+    dnnl_primitive_desc_t desc;
+    TRY(onednn_matmul_desc(&desc, self->engine, &m, p->accumulate, p->relu));
+    int code = onednn_call_create(matmul, self->engine, desc, p->bias ? 4 : 3, id);
     if (code == 0)
-        code = onednn_reorder_create(reorder, self->engine, &plain,
-                                     dnnl_primitive_desc_query_md(primitive, dnnl_query_weights_md, 0));
-    dnnl_primitive_desc_destroy(primitive);
+        code = onednn_reorder_create(reorder, self->engine, l->plain,
+                                     dnnl_primitive_desc_query_md(desc, dnnl_query_weights_md, 0));
+    dnnl_primitive_desc_destroy(desc);
+    return code;
+}
+
+static int matmul_create(const cpu_backend *self, const product *p, onednn_call *matmul, onednn_call *reorder)
+{
+    product_layouts l = {0};
+    int code = describe_operands(&l, p);
+    if (code == 0)
+        code = create_calls(self, p, &l, matmul, reorder);
+    onednn_layout_destroy(l.a);
+    onednn_layout_destroy(l.plain);
+    onednn_layout_destroy(l.packed);
+    onednn_layout_destroy(l.c);
+    onednn_layout_destroy(l.bias);
     return code;
 }
 
@@ -45,7 +59,7 @@ int product_prepare(const cpu_backend *self, kernel *k, int slot, const product 
     onednn_call *matmul = &k->call[slot + PRODUCT_MATMUL], *reorder = &k->call[slot + PRODUCT_REORDER];
     TRY(matmul_create(self, p, matmul, reorder));
     if (reorder->primitive) {
-        const dnnl_memory_desc_t *packed;
+        const_onednn_layout packed;
         TRY(onednn_check(dnnl_memory_get_memory_desc(reorder->arg[1].memory, &packed), "packed weight"));
         k->offset[slot + PRODUCT_REORDER] = workspace_take(workspace, dnnl_memory_desc_get_size(packed));
     }
