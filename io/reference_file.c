@@ -1,9 +1,9 @@
 /* Owns reading of reference results. Invariant: every HDF5 handle opened here is closed here. Main thread only. */
 #include "io/reference_file.h"
 #include "base/error.h"
+#include "hdf5_value.h"
 #include "io/file_kind.h"
 
-#include <hdf5.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -11,35 +11,17 @@
 
 enum { ELEMENTS_MAX = 1 << 28 };
 
-/* Is it `count` numbers? Anything else in a file would be read past the caller's room. */
-static bool holds_numbers(hid_t attribute, int64_t count)
+static hdf5_expected numbers(int64_t count)
 {
-    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    H5T_class_t class = type < 0 ? H5T_NO_CLASS : H5Tget_class(type);
-    bool fits =
-        (class == H5T_INTEGER || class == H5T_FLOAT) && space >= 0 && H5Sget_simple_extent_npoints(space) == count;
-    if (space >= 0)
-        H5Sclose(space);
-    if (type >= 0)
-        H5Tclose(type);
-    return fits;
-}
-
-/* Is it one text? */
-static bool holds_text(hid_t attribute, hid_t type)
-{
-    hid_t space = H5Aget_space(attribute);
-    bool fits = H5Tis_variable_str(type) > 0 && space >= 0 && H5Sget_simple_extent_npoints(space) == 1;
-    if (space >= 0)
-        H5Sclose(space);
-    return fits;
+    return (hdf5_expected){.class = H5T_NO_CLASS, .count = count};
 }
 
 static int read_attribute(const reference_file *f, const char *name, hid_t type, int64_t count, void *value)
 {
     hid_t attribute = H5Aopen((hid_t)f->file, name, H5P_DEFAULT);
     CHECK(attribute >= 0, ERROR_FILE, "%s: the attribute \"%s\" is missing", f->path, name);
-    herr_t status = holds_numbers(attribute, count) ? H5Aread(attribute, type, value) : -1;
+    const hdf5_expected expected = numbers(count);
+    herr_t status = hdf5_read_attribute(attribute, &expected, type, value);
     H5Aclose(attribute);
     CHECK(status >= 0, ERROR_FILE, "%s: the attribute \"%s\" is not %lld numbers", f->path, name, (long long)count);
     return 0;
@@ -51,8 +33,9 @@ static int read_text(const reference_file *f, const char *name, char *text, size
     CHECK(attribute >= 0, ERROR_FILE, "%s: the attribute \"%s\" is missing", f->path, name);
     hid_t type = H5Aget_type(attribute);
     char *value = NULL;
-    bool variable = holds_text(attribute, type);
-    herr_t status = variable ? H5Aread(attribute, type, &value) : -1;
+    const hdf5_expected text_of_any_length = {.class = H5T_STRING, .count = 1};
+    bool variable = H5Tis_variable_str(type) > 0;
+    herr_t status = variable ? hdf5_read_attribute(attribute, &text_of_any_length, type, &value) : -1;
     if (status >= 0)
         snprintf(text, bytes, "%s", value ? value : "");
     if (variable && value)
@@ -127,6 +110,7 @@ int reference_open(reference_file *f, const char *path)
     snprintf(f->path, sizeof f->path, "%s", path);
     TRY(file_kind_check(path, EXPECT_REFERENCE));
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    hdf5_follow_no_links();
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     H5Pset_file_locking(access, false, true); /* reading needs no lock, which some file systems lack */
     f->file = H5Fopen(path, H5F_ACC_RDONLY, access);
@@ -158,7 +142,8 @@ int reference_read(const reference_file *f, const char *name, int64_t count, dou
     hid_t dataset = H5Dopen2((hid_t)f->file, name, H5P_DEFAULT);
     CHECK(dataset >= 0, ERROR_FILE, "%s: the dataset \"%s\" is missing", f->path, name);
     int64_t found = dataset_elements(dataset);
-    herr_t status = found == count ? H5Dread(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) : -1;
+    const hdf5_expected expected = numbers(count);
+    herr_t status = hdf5_read_dataset(dataset, &expected, H5T_NATIVE_DOUBLE, values);
     H5Dclose(dataset);
     CHECK(found == count, ERROR_FILE, "%s: \"%s\" has %lld elements, expected %lld", f->path, name, (long long)found,
           (long long)count);
@@ -174,7 +159,8 @@ static int read_all(hid_t parent, const char *name, hid_t type, size_t element, 
     *count = dataset_elements(dataset);
     bool possible = *count >= 0 && *count <= ELEMENTS_MAX; /* more would overflow the size, or is no sample */
     *values = possible ? malloc((size_t)*count * element + 1) : NULL;
-    herr_t status = *values ? H5Dread(dataset, type, H5S_ALL, H5S_ALL, H5P_DEFAULT, *values) : -1;
+    const hdf5_expected expected = numbers(*count);
+    herr_t status = *values ? hdf5_read_dataset(dataset, &expected, type, *values) : -1;
     H5Dclose(dataset);
     return status < 0 ? -1 : 0;
 }
@@ -184,7 +170,8 @@ static int read_scalar(hid_t object, const char *name, double *value)
     hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
     if (attribute < 0)
         return -1;
-    herr_t status = holds_numbers(attribute, 1) ? H5Aread(attribute, H5T_NATIVE_DOUBLE, value) : -1;
+    const hdf5_expected expected = numbers(1);
+    herr_t status = hdf5_read_attribute(attribute, &expected, H5T_NATIVE_DOUBLE, value);
     H5Aclose(attribute);
     return status < 0 ? -1 : 0;
 }

@@ -1,5 +1,6 @@
 /* The reading half of tensor files. Owns the list of tensors, made at opening: it holds only float tensors of at most
  * four dimensions, so that later calls need not doubt it. Main thread only. */
+#include "hdf5_value.h"
 #include "tensor_file_private.h"
 
 #include "base/error.h"
@@ -45,16 +46,6 @@ static int add_tensor(tensor_file *f, const tensor_info *info)
     return 0;
 }
 
-/* Are the values of a dataset in another file? */
-static bool is_stored_elsewhere(hid_t dataset)
-{
-    hid_t creation = H5Dget_create_plist(dataset);
-    bool elsewhere = creation < 0 || H5Pget_external_count(creation) != 0 || H5Pget_layout(creation) == H5D_VIRTUAL;
-    if (creation >= 0)
-        H5Pclose(creation);
-    return elsewhere;
-}
-
 /* Fills type and shape from an open dataset. */
 static int describe(const tensor_file *f, hid_t dataset, tensor_info *info)
 {
@@ -68,8 +59,8 @@ static int describe(const tensor_file *f, hid_t dataset, tensor_info *info)
     if (space >= 0)
         H5Sclose(space);
     TRY(status);
-    CHECK(!is_stored_elsewhere(dataset), ERROR_FILE, "%s: the values of '%s' are in another file, which is not read",
-          f->path, info->name);
+    CHECK(!hdf5_is_stored_elsewhere(dataset), ERROR_FILE,
+          "%s: the values of '%s' are in another file, which is not read", f->path, info->name);
     CHECK((single || twice) && rank <= TENSOR_FILE_MAX_RANK, ERROR_FILE,
           "%s: '%s' is not a float32 or float64 tensor of at most %d dimensions", f->path, info->name,
           TENSOR_FILE_MAX_RANK);
@@ -175,29 +166,20 @@ const tensor_info *tensor_file_find(const tensor_file *file, const char *name)
     return bsearch(name, file->tensors, (size_t)file->count, sizeof *file->tensors, compare_name);
 }
 
-/* Reads one uint64 from an attribute; another type or count in a file is an error and not room on the stack. */
-static herr_t read_checksum(hid_t attribute, uint64_t *value)
-{
-    hid_t type = H5Aget_type(attribute), space = H5Aget_space(attribute);
-    bool fits = type >= 0 && space >= 0 && H5Tget_class(type) == H5T_INTEGER && H5Tget_size(type) == sizeof *value &&
-                H5Sget_simple_extent_npoints(space) == 1;
-    if (space >= 0)
-        H5Sclose(space);
-    if (type >= 0)
-        H5Tclose(type);
-    return fits ? H5Aread(attribute, H5T_NATIVE_UINT64, value) : -1;
-}
-
 /* Reads the stored values and holds them against their checksum. */
 static int read_verified(tensor_file *f, const tensor_info *info, void *data)
 {
+    const hdf5_expected number = {.class = H5T_INTEGER, .bytes = sizeof(uint64_t), .count = 1};
+    const hdf5_expected values = {.class = H5T_FLOAT,
+                                  .bytes = real_bytes(info->type),
+                                  .count = (int64_t)tensor_elements(info->rank, info->shape)};
     uint64_t stored = 0;
     hid_t dataset = H5Dopen2(f->h5, info->name, H5P_DEFAULT), attribute = H5I_INVALID_HID;
     int status = 0;
     if (dataset >= 0)
         attribute = H5Aopen(dataset, TENSOR_FILE_CHECKSUM, H5P_DEFAULT);
-    if (attribute < 0 || read_checksum(attribute, &stored) < 0 ||
-        H5Dread(dataset, h5_memory_type(info->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
+    if (attribute < 0 || hdf5_read_attribute(attribute, &number, H5T_NATIVE_UINT64, &stored) < 0 ||
+        hdf5_read_dataset(dataset, &values, h5_memory_type(info->type), data) < 0)
         status = h5_error(f->path, "read tensor '%s'", info->name);
     if (attribute >= 0)
         H5Aclose(attribute);
@@ -251,19 +233,16 @@ static int open_attribute(tensor_file *f, const char *key, H5T_class_t class, si
         return h5_error(f->path, "look for attribute '%s'", key);
     CHECK(has, ERROR_FILE, "%s: has no attribute '%s'", f->path, key);
     hid_t opened = H5Aopen(f->h5, key, H5P_DEFAULT), type = opened < 0 ? opened : H5Aget_type(opened);
-    hid_t space = type < 0 ? type : H5Aget_space(opened);
-    int status = space < 0 ? h5_error(f->path, "open attribute '%s'", key) : 0;
+    int status = type < 0 ? h5_error(f->path, "open attribute '%s'", key) : 0;
     if (status == 0) {
-        bool fits = H5Tget_class(type) == class && H5Tis_variable_str(type) <= 0;
+        const hdf5_expected single = {.class = class, .bytes = bytes, .count = 1};
         *size = H5Tget_size(type);
-        if (!fits || H5Sget_simple_extent_npoints(space) != 1 || (bytes && *size != bytes))
+        if (!hdf5_attribute_fits(opened, &single) || H5Tis_variable_str(type) > 0)
             status = error_set(ERROR_FILE, "%s: attribute '%s' is not a single %s", f->path, key,
                                class == H5T_INTEGER ? "int64"
                                : class == H5T_FLOAT ? "float64"
                                                     : "text of fixed length");
     }
-    if (space >= 0)
-        H5Sclose(space);
     if (type >= 0)
         H5Tclose(type);
     if (status < 0 && opened >= 0)

@@ -132,8 +132,7 @@ static int read_ends(const char *path, int file, file_ends *ends)
 {
     struct stat status;
     CHECK(fstat(file, &status) == 0, ERROR_FILE, "%s: cannot read: %s", path, strerror(errno));
-    CHECK(!S_ISDIR(status.st_mode), ERROR_FILE, "%s: not a %s but a folder", path, TENSOR_FILE_FORMAT);
-    CHECK(S_ISREG(status.st_mode), ERROR_FILE, "%s: not a %s but a pipe or a device", path, TENSOR_FILE_FORMAT);
+    CHECK(S_ISREG(status.st_mode), ERROR_FILE, "%s: not a %s: it is no regular file", path, TENSOR_FILE_FORMAT);
     const size_t bytes = (size_t)status.st_size;
     ends->bytes = bytes;
     ends->head_bytes = bytes < HEAD_BYTES ? bytes : HEAD_BYTES;

@@ -1,4 +1,4 @@
-"""Checkpoints that are damaged, of another program, or made to do harm: each is refused by name, and nothing hangs."""
+"""Checkpoints and references that are damaged, of another program, or made to do harm: each is refused by name."""
 
 import fcntl
 import os
@@ -9,7 +9,7 @@ import unittest
 
 import h5py
 
-from program import ProgramTest, enough_under_sanitizers, reseal, xxh3
+from program import SOURCE, ProgramTest, enough_under_sanitizers, reseal, xxh3
 
 BLOCK = 512  # bytes before the HDF5 file
 
@@ -132,6 +132,34 @@ class Damaged(ProgramTest):
             self.train("resumed", {"train.max_steps": 3}, resume=path)
 
 
+class References(ProgramTest):
+    def refuses(self, change, *words):
+        path = shutil.copy(SOURCE / "tests/data/cifarresnet8.h5", self.path("reference.h5"))
+        with h5py.File(path, "r+") as file:
+            change(file)
+        result = self.run_code(1, "reference", path, "--device", "reference", timeout=60)
+        self.refused(result, path, *words)
+
+    def test_other_files(self):
+        def link(file):
+            other = shutil.copy(file.filename, self.path("other.h5"))  # which has what is wanted
+            del file["logits"]
+            file["logits"] = h5py.ExternalLink(other, "/logits")
+        self.refuses(link, "logits")
+
+        def store(file):
+            shape = file["logits"].shape
+            del file["logits"]
+            file.create_dataset("logits", shape, "f8", external=[("/dev/zero", 0, 2**30)])
+        self.refuses(store, "logits")
+
+    def test_attributes(self):
+        for name, value in (("batch", [2] * 24), ("batch", 2**62), ("height", -1), ("steps", 2**40), ("lr", [0.1] * 64),
+                            ("network", [1.0] * 64), ("base_width", 2**62)):
+            with self.subTest(name=name):
+                self.refuses(lambda file: file.attrs.create(name, value), name)
+
+
 class Equal(ProgramTest):
     def test_equal_runs_leave_equal_bytes(self):
         found = []
@@ -144,7 +172,7 @@ class Equal(ProgramTest):
         self.assertTrue(found[0] == found[1])
 
 
-load_tests = enough_under_sanitizers("Damaged")
+load_tests = enough_under_sanitizers("Damaged", "References")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,55 @@
+/* Owns the comparison of what a file holds with what is expected of it. Main thread only (HDF5). */
+#include "hdf5_value.h"
+
+static bool fits(hid_t type, hid_t space, const hdf5_expected *expected)
+{
+    if (type < 0 || space < 0)
+        return false;
+    H5T_class_t class = H5Tget_class(type);
+    bool right =
+        expected->class == H5T_NO_CLASS ? class == H5T_INTEGER || class == H5T_FLOAT : class == expected->class;
+    return right && (expected->bytes == 0 || H5Tget_size(type) == expected->bytes) &&
+           H5Sget_simple_extent_npoints(space) == expected->count;
+}
+
+static bool fits_and_close(hid_t type, hid_t space, const hdf5_expected *expected)
+{
+    bool right = fits(type, space, expected);
+    if (space >= 0)
+        H5Sclose(space);
+    if (type >= 0)
+        H5Tclose(type);
+    return right;
+}
+
+bool hdf5_attribute_fits(hid_t attribute, const hdf5_expected *expected)
+{
+    return fits_and_close(H5Aget_type(attribute), H5Aget_space(attribute), expected);
+}
+
+herr_t hdf5_read_attribute(hid_t attribute, const hdf5_expected *expected, hid_t memory_type, void *values)
+{
+    return hdf5_attribute_fits(attribute, expected) ? H5Aread(attribute, memory_type, values) : -1;
+}
+
+bool hdf5_is_stored_elsewhere(hid_t dataset)
+{
+    hid_t creation = H5Dget_create_plist(dataset);
+    bool elsewhere = creation < 0 || H5Pget_external_count(creation) != 0 || H5Pget_layout(creation) == H5D_VIRTUAL;
+    if (creation >= 0)
+        H5Pclose(creation);
+    return elsewhere;
+}
+
+herr_t hdf5_read_dataset(hid_t dataset, const hdf5_expected *expected, hid_t memory_type, void *values)
+{
+    bool right =
+        fits_and_close(H5Dget_type(dataset), H5Dget_space(dataset), expected) && !hdf5_is_stored_elsewhere(dataset);
+    return right ? H5Dread(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) : -1;
+}
+
+void hdf5_follow_no_links(void)
+{
+    if (H5Lis_registered(H5L_TYPE_EXTERNAL) > 0)
+        H5Lunregister(H5L_TYPE_EXTERNAL);
+}
