@@ -110,19 +110,29 @@ static void convolution_destroy(onednn_convolution *c)
     onednn_layout_destroy(c->dst);
 }
 
-/* brgconv is half as fast as oneDNN's next choice on maps of 4x4 and smaller. With AVX2 the gradient of the weight of a
- * strided 1x1 convolution from fewer channels than a vector has comes out wrong, or never, from jit_1x1 of oneDNN 2.6.
- */
+/* The gradient of the weight of a strided 1x1 convolution from fewer channels than a vector has comes out wrong, or
+ * never, from jit_1x1, which writes behind its scratchpad: seen with AVX2 in oneDNN 2.6, 3.2 and 3.13, and reported of
+ * AVX-512 (oneDNN's issue 6035). */
+static bool is_faulty(const onednn_convolution *c, const char *name)
+{
+    int64_t lanes = strstr(name, "avx512") ? 16 : 8;
+    return c->direction == dnnl_backward_weights && c->channels < lanes && c->stride[0] > 1 &&
+           strncmp(name, "jit_1x1:", 8) == 0;
+}
+
+/* brgconv is half as fast as oneDNN's next choice on maps of 4x4 and smaller. */
+static bool is_slow(const onednn_convolution *c, const char *name)
+{
+    enum { SMALL_MAP = 4 };
+    return c->direction == dnnl_forward_training && c->map <= SMALL_MAP && strncmp(name, "brgconv:", 8) == 0;
+}
+
 static bool is_refused(const onednn_convolution *c, const_dnnl_primitive_desc_t offered)
 {
-    enum { LANES = 8, SMALL_MAP = 4 };
     const char *name = NULL;
     if (dnnl_primitive_desc_query(offered, dnnl_query_impl_info_str, 0, &name) != dnnl_success)
         return false;
-    if (c->direction == dnnl_forward_training)
-        return c->map <= SMALL_MAP && strncmp(name, "brgconv:", 8) == 0;
-    return c->direction == dnnl_backward_weights && c->channels < LANES && c->stride[0] > 1 &&
-           strncmp(name, "jit_1x1:", 8) == 0;
+    return is_faulty(c, name) || is_slow(c, name);
 }
 
 /* A backward is described with its forward, which has no bias here. */
