@@ -1,6 +1,7 @@
-/* Owns the per-thread message buffer. Invariant: always a terminated string.
+/* Owns the per-thread message buffer. Invariant: always a terminated string that can be printed.
  * Threads: each has its own message; hand it over by copying it. */
 #include "base/error.h"
+#include "base/text.h"
 
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,11 +11,19 @@ enum { MESSAGE_BYTES = 2048 };
 
 static _Thread_local char message[MESSAGE_BYTES];
 
+/* Much of what a message quotes is from files. */
+static void keep(char *at, const char *format, va_list args)
+{
+    char raw[MESSAGE_BYTES];
+    vsnprintf(raw, sizeof raw, format, args);
+    text_printable(raw, at, sizeof message - (size_t)(at - message));
+}
+
 int error_set(int code, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(message, sizeof message, format, args);
+    keep(message, format, args);
     va_end(args);
     return code;
 }
@@ -25,19 +34,18 @@ int error_prefix(int code, const char *format, ...)
     memcpy(kept, message, sizeof kept);
     va_list args;
     va_start(args, format);
-    int used = vsnprintf(message, sizeof message, format, args);
+    keep(message, format, args);
     va_end(args);
-    if (used >= 0 && (size_t)used < sizeof message)
-        snprintf(message + used, sizeof message - (size_t)used, ": %.*s", MESSAGE_BYTES - used, kept);
+    size_t used = strlen(message);
+    snprintf(message + used, sizeof message - used, ": %.*s", (int)(MESSAGE_BYTES - used), kept);
     return code;
 }
 
 int error_suffix(int code, const char *format, ...)
 {
-    size_t used = strlen(message);
     va_list args;
     va_start(args, format);
-    vsnprintf(message + used, sizeof message - used, format, args);
+    keep(message + strlen(message), format, args);
     va_end(args);
     return code;
 }

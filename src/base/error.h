@@ -23,7 +23,8 @@
 enum { ERROR_CODES(ERROR_ENUM) };
 #undef ERROR_ENUM
 
-/* Keeps a formatted message for this thread and returns `code`. A later call replaces it. */
+/* Keeps a formatted message for this thread and returns `code`. A later call replaces it. What a terminal should not
+ * be sent (text_printable) is escaped in it, so that texts from files can be quoted as they are. */
 int error_set(int code, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Puts "prefix: " before the message kept for this thread and returns `code`. */

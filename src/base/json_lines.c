@@ -67,34 +67,11 @@ int json_open(json_lines *json, const char *path)
     return status;
 }
 
-/* Length of the UTF-8 character at `text`, 0 when it is not one. */
-static int utf8_length(const unsigned char *text)
-{
-    static const struct {
-        unsigned char mask, lead;
-        uint32_t least; /* a shorter form exists below it */
-    } form[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
-    for (int length = 1; length <= 4; length++) {
-        const unsigned char mask = form[length - 1].mask;
-        if ((text[0] & mask) != form[length - 1].lead)
-            continue;
-        uint32_t code = text[0] & (unsigned char)~mask;
-        for (int i = 1; i < length; i++) {
-            if ((text[i] & 0xc0) != 0x80)
-                return 0;
-            code = code << 6 | (text[i] & 0x3f);
-        }
-        const bool surrogate = code >= 0xd800 && code <= 0xdfff;
-        return code >= form[length - 1].least && code <= 0x10ffff && !surrogate ? length : 0;
-    }
-    return 0;
-}
-
 static void write_text(FILE *file, const char *text)
 {
     fputc('"', file);
     for (const unsigned char *c = (const unsigned char *)text; *c != '\0';) {
-        const int length = utf8_length(c);
+        const int length = text_utf8_length((const char *)c, NULL);
         if (length == 0)
             fputs("\\ufffd", file);
         else if (*c == '"' || *c == '\\')

@@ -3,6 +3,7 @@
 #include "base/log.h"
 
 #include "base/error.h"
+#include "base/text.h"
 
 #include <errno.h>
 #include <stdarg.h>
@@ -10,7 +11,7 @@
 #include <sys/ioctl.h>
 #include <unistd.h>
 
-enum { LINE_BYTES = 4096 };
+enum { LINE_BYTES = 8192 };
 
 void log_open(logger *log, int rank, int size, const char *host)
 {
@@ -39,17 +40,26 @@ static void clear_live(logger *log)
     log->live = false;
 }
 
+/* A line as it may be printed: names and settings in it come from files, too. */
+static void make_line(char line[LINE_BYTES], const char *format, va_list args)
+{
+    char raw[LINE_BYTES];
+    vsnprintf(raw, sizeof raw, format, args);
+    text_printable(raw, line, LINE_BYTES);
+}
+
 void log_info(logger *log, const char *format, ...)
 {
     if (log->rank != 0)
         return;
+    char line[LINE_BYTES];
     va_list args;
+    va_start(args, format);
+    make_line(line, format, args);
+    va_end(args);
     flockfile(log->out);
     clear_live(log);
-    va_start(args, format);
-    vfprintf(log->out, format, args);
-    va_end(args);
-    fputc('\n', log->out);
+    fprintf(log->out, "%s\n", line);
     write_out(log); /* a batch system's file should show it now */
     funlockfile(log->out);
 }
@@ -70,7 +80,7 @@ void log_live(logger *log, const char *format, ...)
     if (log->rank != 0 || !log->terminal)
         return;
     va_start(args, format);
-    vsnprintf(line, sizeof line, format, args);
+    make_line(line, format, args);
     va_end(args);
     flockfile(log->out);
     clear_live(log);
@@ -83,7 +93,7 @@ void log_live(logger *log, const char *format, ...)
 static void complain(logger *log, const char *kind, const char *format, va_list args)
 {
     char line[LINE_BYTES], where[128] = "";
-    vsnprintf(line, sizeof line, format, args);
+    make_line(line, format, args);
     if (log->size > 1)
         snprintf(where, sizeof where, "rank %d on %s: ", log->rank, log->host);
     flockfile(log->out);

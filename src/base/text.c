@@ -2,6 +2,7 @@
 #include "base/text.h"
 
 #include <ctype.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -52,4 +53,57 @@ char *text_trim(char *text)
         length--;
     text[length] = '\0';
     return text;
+}
+
+int text_utf8_length(const char *characters, uint32_t *code)
+{
+    const unsigned char *text = (const unsigned char *)characters;
+    static const struct {
+        unsigned char mask, lead;
+        uint32_t least; /* a shorter form exists below it */
+    } form[] = {{0x80, 0x00, 0}, {0xe0, 0xc0, 0x80}, {0xf0, 0xe0, 0x800}, {0xf8, 0xf0, 0x10000}};
+    for (int length = 1; length <= 4; length++) {
+        const unsigned char mask = form[length - 1].mask;
+        if ((text[0] & mask) != form[length - 1].lead)
+            continue;
+        uint32_t found = text[0] & (unsigned char)~mask;
+        for (int i = 1; i < length; i++) {
+            if ((text[i] & 0xc0) != 0x80)
+                return 0;
+            found = found << 6 | (text[i] & 0x3f);
+        }
+        const bool surrogate = found >= 0xd800 && found <= 0xdfff;
+        if (code)
+            *code = found;
+        return found >= form[length - 1].least && found <= 0x10ffff && !surrogate ? length : 0;
+    }
+    return 0;
+}
+
+static bool is_shown(uint32_t code)
+{
+    const bool control = code < 0x20 || (code >= 0x7f && code < 0xa0);
+    const bool steers = (code >= 0x2028 && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
+    return !control && !steers;
+}
+
+void text_printable(const char *text, char *out, size_t bytes)
+{
+    enum { ESCAPE_BYTES = 4 };
+    while (*text != '\0') {
+        uint32_t code = 0;
+        const int length = text_utf8_length(text, &code);
+        const bool shown = length > 0 && is_shown(code);
+        const size_t taken = shown ? (size_t)length : ESCAPE_BYTES;
+        if (taken >= bytes)
+            break;
+        if (shown)
+            memcpy(out, text, taken);
+        else
+            snprintf(out, bytes, "\\x%02x", (unsigned char)*text);
+        text += shown ? length : 1;
+        out += taken;
+        bytes -= taken;
+    }
+    *out = '\0';
 }

@@ -5,7 +5,6 @@
 #include "base/text.h"
 #include "train/checkpoint.h"
 
-#include <iconv.h>
 #include <math.h>
 #include <stdarg.h>
 #include <stdlib.h>
@@ -36,14 +35,10 @@ static const normalisation *find_normalisation(const settings *config)
 
 static bool is_utf8(const char *text)
 {
-    iconv_t converter = iconv_open("UTF-8", "UTF-8");
-    if (converter == (iconv_t)-1)
-        return false;
-    char *from = (char *)(uintptr_t)text, converted[DEPLOY_TEXT_BYTES * 2], *to = converted;
-    size_t from_left = strlen(text), to_left = sizeof converted;
-    bool whole = iconv(converter, &from, &from_left, &to, &to_left) != (size_t)-1;
-    iconv_close(converter);
-    return whole;
+    int length = 1;
+    for (; *text && length > 0; text += length)
+        length = text_utf8_length(text, NULL);
+    return length > 0;
 }
 
 static void say(deployment *d, const char *key, const char *format, ...) __attribute__((format(printf, 3, 4)));

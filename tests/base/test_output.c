@@ -268,14 +268,73 @@ static void distances(void **state)
     assert_int_equal(text_distance(text, "a"), 62);
 }
 
+static void assert_shown(const char *text, const char *expected)
+{
+    char shown[64], again[64];
+    text_printable(text, shown, sizeof shown);
+    assert_string_equal(shown, expected);
+    text_printable(shown, again, sizeof again);
+    assert_string_equal(again, expected);
+}
+
+static void texts_that_can_be_printed(void **state)
+{
+    (void)state;
+    char out[8];
+    assert_shown("", "");
+    assert_shown("plain \\x1b \"text\" ~", "plain \\x1b \"text\" ~");
+    assert_shown("Gr\xc3\xb6\xc3\x9f"
+                 "e \xe2\x82\xac \xf0\x9f\x90\xb8",
+                 "Gr\xc3\xb6\xc3\x9f"
+                 "e \xe2\x82\xac \xf0\x9f\x90\xb8");
+    assert_shown("\x1b[2J\a\x7f", "\\x1b[2J\\x07\\x7f");
+    assert_shown("a\r\n\tb", "a\\x0d\\x0a\\x09"
+                             "b");
+    assert_shown("\xc2\x9b"
+                 "2J",
+                 "\\xc2\\x9b"
+                 "2J"); /* the one-byte form of ESC [ */
+    assert_shown("\xe2\x80\xae"
+                 "gpj",
+                 "\\xe2\\x80\\xae"
+                 "gpj"); /* from right to left */
+    assert_shown("\xf6\xc0\xaf\xed\xa0\x80", "\\xf6\\xc0\\xaf\\xed\\xa0\\x80");
+    text_printable("abc\xe2\x82\xac"
+                   "d",
+                   out, 7);
+    assert_string_equal(out, "abc\xe2\x82\xac");
+    text_printable("abc\xe2\x82\xac"
+                   "d",
+                   out, 6);
+    assert_string_equal(out, "abc");
+    text_printable("abc\x1b", out, 7);
+    assert_string_equal(out, "abc");
+}
+
+static void messages_that_can_be_printed(void **state)
+{
+    (void)state;
+    error_set(ERROR_FILE, "tensor '%s'", "\x1b]0;x\a");
+    assert_string_equal(error_message(), "tensor '\\x1b]0;x\\x07'");
+    error_prefix(ERROR_FILE, "a\nb");
+    error_suffix(ERROR_FILE, "\x9b");
+    assert_string_equal(error_message(), "a\\x0ab: tensor '\\x1b]0;x\\x07'\\x9b");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(json_members),        cmocka_unit_test(json_escapes),
-        cmocka_unit_test(json_reports_errors), cmocka_unit_test(json_cuts_an_unfinished_line),
-        cmocka_unit_test(log_of_one_rank),     cmocka_unit_test(log_of_several_ranks),
-        cmocka_unit_test(doubles_read_back),   cmocka_unit_test(live_line_fits_the_terminal),
+        cmocka_unit_test(json_members),
+        cmocka_unit_test(json_escapes),
+        cmocka_unit_test(json_reports_errors),
+        cmocka_unit_test(json_cuts_an_unfinished_line),
+        cmocka_unit_test(log_of_one_rank),
+        cmocka_unit_test(log_of_several_ranks),
+        cmocka_unit_test(doubles_read_back),
+        cmocka_unit_test(live_line_fits_the_terminal),
         cmocka_unit_test(distances),
+        cmocka_unit_test(texts_that_can_be_printed),
+        cmocka_unit_test(messages_that_can_be_printed),
     };
     return cmocka_run_group_tests_name("output", tests, NULL, NULL);
 }

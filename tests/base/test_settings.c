@@ -291,7 +291,8 @@ static void wrong_values(void **state)
             "x.ini:2: train.milestones: '1,2,3,4,5,6,7,8,9' has too many values; "
             "allowed is at most 8 whole numbers from 1 to 1000000, between commas (default '100,150')");
     refused("[loss]\nstudent_weights = 1,b,3\n", "x.ini:2: loss.student_weights: 'b' is not a number");
-    refused("[data]\npath = a\tb\n", "x.ini:2: data.path: 'a\tb' holds a control character");
+    refused("[data]\npath = a\tb\n", "x.ini:2: data.path: 'a\\x09"
+                                     "b' holds a control character");
     refused("[data]\npath = a # b\n", "x.ini:2: data.path: 'a # b' holds '#' at the start or after a blank; a comment");
     refused("[data]\npath = # b\n", "x.ini:2: data.path: '# b' holds '#'");
     refused("[train]\nlr = 0.1 # fast\n", "x.ini:2: train.lr: '0.1 # fast' holds '#'");

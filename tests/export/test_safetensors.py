@@ -212,6 +212,7 @@ class Import(ExportTest):
                                "conv1.weight [8, 3, 9] instead of [8, 3, 3, 3]", "2 missing", "fc_b2.bias",
                                "layer1.0.bn1.running_var", "1 unknown: head.weight")
         self.assertLess(len(message), 1000)
+        self.refused(self.take({"\x1b[2J": tensors["fc.bias"]}, code=1), r"1 unknown: \x1b[2J")
         message = self.refused(self.take({"a": tensors["fc.bias"]}, code=1), "missing", "more", "1 unknown: a")
         self.assertLess(len(message), 1000)
         self.assertFalse(os.path.exists(self.out))

@@ -8,6 +8,7 @@ import time
 import unittest
 
 import h5py
+import numpy
 
 from program import SOURCE, ProgramTest, enough_under_sanitizers, reseal, xxh3
 
@@ -122,6 +123,28 @@ class Damaged(ProgramTest):
             sums[3] = float("inf")
             sums.attrs.modify("xxh3", xxh3(sums[()].tobytes()))
         self.refuses_resume(self.changed(spoil), "progress/epoch_sums", "not finite")
+
+    def test_weights_that_are_not_finite(self):
+        def spoil(file):
+            weight = file["weights/conv1.weight"]
+            weight[1, 0, 0, 0] = float("nan")
+            weight.attrs.modify("xxh3", xxh3(weight[()].tobytes()))
+        path = self.changed(spoil)
+        self.refuses(path, "'conv1.weight'", "element 27 of 108", "nan", "not finite")
+        self.refused(self.run_code(1, "export", "--checkpoint", path, "--format", "onnx", "--out",
+                                   self.path("out.onnx")), path, "'conv1.weight'", "not finite")
+
+    def test_nothing_unprintable_is_printed(self):
+        clear, shown = "\x1b[2J\x9b1m\n\u202e", r"\x1b[2J\xc2\x9b1m\x0a\xe2\x80\xae"
+
+        def text(key):
+            return self.changed(lambda file: file.attrs.modify(key, numpy.bytes_((clear + "ö").encode())))
+
+        def tensor(file):
+            made = file.create_dataset("weights/" + clear, data=numpy.zeros(3, "f4"))
+            made.attrs["xxh3"] = numpy.uint64(xxh3(made[()].tobytes()))
+        self.refuses(text("format"), shown + "ö")
+        self.refuses_resume(self.changed(tensor), f"'weights/{shown}'", "belongs to no part")
 
     def test_locked(self):
         path = self.copy()
