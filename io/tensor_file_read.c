@@ -6,9 +6,12 @@
 #include "base/error.h"
 #include "io/file_kind.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+
+enum { TENSOR_NAME = 512, GROUPS_DEEP = 8 };
 
 static int open_h5(tensor_file *f)
 {
@@ -18,6 +21,7 @@ static int open_h5(tensor_file *f)
     int status = 0;
     TRY(file_kind_check(f->path, EXPECT_CHECKPOINT));
     TRY(seal_read(f->path, &bytes, &count));
+    f->is_old = memcmp(bytes, TENSOR_FILE_FORMAT, sizeof TENSOR_FILE_FORMAT - 1) != 0;
     hid_t properties = h5_access();
     bool taken = properties >= 0 && H5Pset_file_image(properties, bytes, count) >= 0; /* a copy */
     free(bytes);
@@ -76,26 +80,71 @@ static int compare_infos(const void *a, const void *b)
     return strcmp(((const tensor_info *)a)->name, ((const tensor_info *)b)->name);
 }
 
-/* H5Lvisit's callback: our status rides in `failed`, since HDF5 only needs to know that it should stop. */
-static herr_t list_link(hid_t group, const char *name, const H5L_info_t *link, void *context)
+/* A group that is being listed; `path` ends in a slash, unless it is the root. */
+typedef struct {
+    tensor_file *file;
+    char path[TENSOR_NAME];
+    int depth;
+} listing;
+
+static int list_group(listing *l, hid_t group);
+
+static int list_object(const listing *l, hid_t group, const char *name)
 {
-    tensor_file *f = context;
-    if (link->type != H5L_TYPE_HARD) { /* it may lead to another file, a device or a pipe */
-        f->failed = true;
-        return error_set(ERROR_FILE, "%s: '%s' is a link to somewhere else, which is not followed", f->path, name);
-    }
-    tensor_info info = {.name = (char *)(uintptr_t)name};
+    tensor_file *f = l->file;
+    listing inner = {.file = f, .depth = l->depth + 1};
+    int length = snprintf(inner.path, sizeof inner.path, "%s%s", l->path, name);
+    CHECK(length < TENSOR_NAME - 1, ERROR_FILE, "%s: the name '%s' is too long", f->path, inner.path);
+    tensor_info info = {.name = inner.path};
     hid_t object = H5Oopen(group, name, H5P_DEFAULT);
-    int status = object < 0 ? h5_error(f->path, "open '%s'", name) : 0;
+    int status = object < 0 ? h5_error(f->path, "open '%s'", inner.path) : 0;
     if (status == 0 && H5Iget_type(object) == H5I_DATASET) {
         status = describe(f, object, &info);
         if (status == 0)
             status = add_tensor(f, &info);
+    } else if (status == 0 && H5Iget_type(object) == H5I_GROUP) {
+        memcpy(inner.path + length, "/", sizeof "/");
+        status = list_group(&inner, object);
     }
     if (object >= 0)
         H5Oclose(object);
-    f->failed = status < 0;
     return status;
+}
+
+/* H5Literate's callback: our status rides in `failed`, since HDF5 only needs to know that it should stop. */
+static herr_t list_link(hid_t group, const char *name, const H5L_info_t *link, void *context)
+{
+    const listing *l = context;
+    int status = 0;
+    if (link->type != H5L_TYPE_HARD) /* it may lead to another file, a device or a pipe */
+        status = error_set(ERROR_FILE, "%s: '%s%s' is a link to somewhere else, which is not followed", l->file->path,
+                           l->path, name);
+    if (status == 0)
+        status = list_object(l, group, name);
+    l->file->failed |= status < 0;
+    return status;
+}
+
+/* Groups keep their links in their headers, as the writer has it: HDF5 1.10 frees wild pointers when it lists a damaged
+ * index of links. The first files of 0.1.0 have such an index. */
+static int list_group(listing *l, hid_t group)
+{
+    tensor_file *f = l->file;
+    H5G_info_t info;
+    if (H5Gget_info(group, &info) < 0)
+        return h5_error(f->path, "list the tensors of '%s'", l->path);
+    CHECK(info.storage_type == H5G_STORAGE_TYPE_COMPACT || f->is_old, ERROR_FILE,
+          "%s: the links of group '/%s' are not in its header, as this program keeps them", f->path, l->path);
+    CHECK(l->depth < GROUPS_DEEP, ERROR_FILE, "%s: the groups in '%s' are too deep", f->path, l->path);
+    if (H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, list_link, l) < 0)
+        return f->failed ? ERROR_FILE : h5_error(f->path, "list the tensors of '%s'", l->path);
+    return 0;
+}
+
+static int list_tensors(tensor_file *f)
+{
+    listing root = {.file = f};
+    return list_group(&root, f->h5);
 }
 
 /* A foreign HDF5 file and a newer format get words of their own. */
@@ -133,8 +182,8 @@ int tensor_file_open(tensor_file **file, const char *path)
         status = open_h5(f);
     if (status == 0)
         status = check_format(f);
-    if (status == 0 && H5Lvisit(f->h5, H5_INDEX_NAME, H5_ITER_INC, list_link, f) < 0)
-        status = f->failed ? ERROR_FILE : h5_error(f->path, "list the tensors");
+    if (status == 0)
+        status = list_tensors(f);
     h5_silence_end(silence);
     if (status < 0)
         tensor_file_close(&f);

@@ -11,6 +11,9 @@
 #include <string.h>
 #include <xxhash.h>
 
+/* So many links of a group stand in its header, which is all that the reader takes. */
+enum { LINKS = 65535 };
+
 /* No time stamps, here and below: the same tensors make the same bytes. */
 static int create_h5(tensor_file *f)
 {
@@ -19,7 +22,7 @@ static int create_h5(tensor_file *f)
     int status = 0;
     hid_t access = h5_access(), creation = H5Pcreate(H5P_FILE_CREATE);
     if (access >= 0 && creation >= 0 && H5Pset_userblock(creation, SEAL_BYTES) >= 0 &&
-        H5Pset_obj_track_times(creation, false) >= 0)
+        H5Pset_obj_track_times(creation, false) >= 0 && H5Pset_link_phase_change(creation, LINKS, LINKS) >= 0)
         f->h5 = H5Fcreate(h5_name(f, name), H5F_ACC_TRUNC, creation, access);
     if (f->h5 < 0)
         status = h5_error(f->path, "begin the file");
@@ -134,7 +137,8 @@ static int put_group(tensor_file *f, const char *name)
         return 0;
     int status = 0;
     hid_t creation = H5Pcreate(H5P_GROUP_CREATE), group = H5I_INVALID_HID;
-    if (exists == 0 && creation >= 0 && H5Pset_obj_track_times(creation, false) >= 0)
+    if (exists == 0 && creation >= 0 && H5Pset_obj_track_times(creation, false) >= 0 &&
+        H5Pset_link_phase_change(creation, LINKS, LINKS) >= 0)
         group = H5Gcreate2(f->h5, name, H5P_DEFAULT, creation, H5P_DEFAULT);
     if (group < 0)
         status = h5_error(f->path, "make group '%s'", name);

@@ -285,7 +285,10 @@ static void expect_refused(const char *path, const char *part)
 
 static void write_foreign(const char *path, const char *format, int64_t version, bool integers)
 {
-    hid_t h5 = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT), scalar = H5Screate(H5S_SCALAR);
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS), scalar = H5Screate(H5S_SCALAR);
+    H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_LATEST);
+    hid_t h5 = H5Fcreate(path, H5F_ACC_TRUNC, H5P_DEFAULT, access);
+    H5Pclose(access);
     assert_true(h5 >= 0);
     if (format) {
         hid_t type = H5Tcopy(H5T_C_S1);

@@ -98,6 +98,16 @@ class Damaged(ProgramTest):
             file.create_dataset("weights/fc.bias", (10,), "f4", external=[("/etc/passwd", 0, 40)])
         self.refuses(self.changed(store), "weights/fc.bias", "another file")
 
+    def test_links_kept_in_another_way(self):
+        """HDF5 crashes on some damaged indices of links."""
+        path = self.path("old.h5")
+        with h5py.File(self.whole) as whole, h5py.File(path, "w", libver="earliest") as file:
+            for key, value in whole.attrs.items():
+                file.attrs[key] = value
+            whole.copy("weights", file)
+        reseal(path)
+        self.refuses(path, "the links of group '/'")
+
     def test_checksum_of_another_size(self):
         def lengthen(file):
             file["weights/fc.bias"].attrs["xxh3"] = [2**63] * 24

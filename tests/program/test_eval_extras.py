@@ -189,7 +189,7 @@ class Average(EvalTest):
     def test_average_is_evaluated(self):
         """The same as a checkpoint whose weights are the averages."""
         path = self.path("swapped.h5")
-        with h5py.File(self.checkpoint) as old, h5py.File(path, "w") as new:
+        with h5py.File(self.checkpoint) as old, h5py.File(path, "w", libver="latest") as new:
             old.copy("ema", new, name="weights")
             for key, value in old.attrs.items():
                 new.attrs[key] = value
