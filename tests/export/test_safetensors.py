@@ -317,7 +317,7 @@ class Malformed(ExportTest):
         self.refuse(b"", "but an empty file")
         self.refuse(b"abc", "3 bytes")
         self.refuse(b"\x89HDF\r\n\x1a\n" + bytes(100), "not a safetensors file but an HDF5 file", "teskd export")
-        self.refuse(b"\xff" * 100, "offset 0", "is it a safetensors file")
+        self.refuse(b"\xff" * 100, "offset 0", "is it a safetensors file of one network")
         self.refuse(struct.pack("<Q", 500) + b"{}", "offset 0", "500 bytes", "cut off")
         self.refuse_header(b"", b"", "offset 8")
         self.refuse_header(b"[]", b"", "offset 8", "no JSON object")

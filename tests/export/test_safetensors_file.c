@@ -6,6 +6,7 @@
 #include "io/safetensors.h"
 
 #include <math.h>
+#include <sys/resource.h>
 
 /* Writes a file with this header and that many bytes of tensors. */
 static void write_file(scratch *s, const char *header, const void *data, size_t bytes)
@@ -194,6 +195,39 @@ static void changed_anywhere(void **state)
     assert_true(taken < TRIES / 2);
 }
 
+/* KiB that the process has had at most. */
+static long most_memory(void)
+{
+    struct rusage usage;
+    assert_int_equal(getrusage(RUSAGE_SELF, &usage), 0);
+    return usage.ru_maxrss;
+}
+
+/* The largest header, of as many values as it can have, takes a bounded amount; a larger one is not looked at. */
+static void memory_of_a_header(void **state)
+{
+    enum { LARGEST = 1 << 20 };
+    char *header = malloc(LARGEST + 2);
+    safetensors_file *f;
+    assert_non_null(header);
+    for (int i = 0; i < LARGEST + 1; i++)
+        header[i] = i % 2 ? ',' : '0';
+    memcpy(header, "{\"a\":[", 6);
+    header[LARGEST] = '\0';
+    write_file(*state, header, NULL, 0);
+    long before = most_memory();
+    assert_int_equal(safetensors_open(&f, scratch_path(*state, "file")), ERROR_FILE);
+    assert_contains(error_message(), "JSON");
+    assert_in_range(most_memory() - before, 0, 256 << 10);
+    header[LARGEST] = '0';
+    header[LARGEST + 1] = '\0';
+    write_file(*state, header, NULL, 0);
+    assert_int_equal(safetensors_open(&f, scratch_path(*state, "file")), ERROR_FILE);
+    assert_contains(error_message(), "1048577 bytes, at most 1048576 are read");
+    print_message("a header of %d bytes took %ld KiB\n", LARGEST, most_memory() - before);
+    free(header);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -201,6 +235,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(unfinished, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(number_types, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(cut_anywhere, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(memory_of_a_header, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(changed_anywhere, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
