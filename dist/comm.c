@@ -191,6 +191,11 @@ void comm_abort(comm *c, int code)
     c->ops->abort(c, text);
 }
 
+bool comm_peer_stopped(const comm *c)
+{
+    return c->ops->peer_stopped(c);
+}
+
 bool comm_leave_early(comm *c, int code)
 {
     enum { RANKS = 10, STEP_US = 20000 };
@@ -202,7 +207,7 @@ bool comm_leave_early(comm *c, int code)
     if (c->info.size > 1)
         error_prefix(code, "rank %d on %s", rank, c->info.host);
     snprintf(text, sizeof text, "%s", error_message());
-    c->ops->abort(c, text);
+    c->ops->stop(c, text);
     return true;
 }
 

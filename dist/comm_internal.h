@@ -16,7 +16,9 @@ typedef struct {
     int (*barrier)(comm *c);
     int (*all_gather)(comm *c, const void *data, size_t bytes, void *all);
     bool (*peer_failed)(const comm *c);
+    bool (*peer_stopped)(const comm *c);
     void (*abort)(comm *c, const char *text); /* tell the peers */
+    void (*stop)(comm *c, const char *text);  /* tell them that it is a signal */
     void (*await_abort)(comm *c);             /* wait a moment for a peer to tell */
     void (*close)(comm *c);
 } comm_ops;

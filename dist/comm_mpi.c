@@ -30,6 +30,16 @@ static void mpi_abort(comm *c, const char *text)
     control_leave(((comm_mpi *)c)->channel, text);
 }
 
+static bool mpi_peer_stopped(const comm *c)
+{
+    return control_peer_stopped(((const comm_mpi *)c)->channel);
+}
+
+static void mpi_stop(comm *c, const char *text)
+{
+    control_stop(((comm_mpi *)c)->channel, text);
+}
+
 static void mpi_await_abort(comm *c)
 {
     enum { ABORT_MS = 10000 }; /* it may be slow, and a launcher would take its message away with it */
@@ -72,7 +82,9 @@ static const comm_ops mpi_ops = {
     .barrier = comm_mpi_barrier,
     .all_gather = comm_mpi_all_gather,
     .peer_failed = mpi_peer_failed,
+    .peer_stopped = mpi_peer_stopped,
     .abort = mpi_abort,
+    .stop = mpi_stop,
     .await_abort = mpi_await_abort,
     .close = mpi_close,
 };

@@ -69,7 +69,9 @@ static const comm_ops self_ops = {
     .barrier = self_nothing,
     .all_gather = self_all_gather,
     .peer_failed = self_peer_failed,
+    .peer_stopped = self_peer_failed,
     .abort = self_abort,
+    .stop = self_abort,
     .await_abort = self_await_abort,
     .close = self_close,
 };

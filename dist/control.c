@@ -1,5 +1,6 @@
 /* Owns the control channel's sockets and the watchdog thread.
- * Invariant: `failure` is written once, by the watchdog, before `failed` becomes true, and never changes after that.
+ * Invariant: `failure` and `peer_stopped` are written once, by the watchdog, before `failed` becomes true, and never
+ * change after that.
  * Threads: after control_open only the watchdog touches links and sockets. The main thread asks it to leave by writing
  * `last_words`, then `leaving`, then the eventfd. The watchdog writes to stderr in one case: a rank died without a
  * word, and the launcher may kill this one before its main thread, deep in a computation or held up inside MPI, can
@@ -26,11 +27,12 @@ enum { TEXT_BYTES = 2048, AWAIT_STEP_US = 2000, DRAIN_STEP_MS = 50 };
 
 static const double HEARTBEAT_SECONDS = 2.0, PAUSE_SECONDS = 4.0, DRAIN_SECONDS = 1.0;
 
-typedef enum { FRAME_HEARTBEAT = 1, FRAME_GOODBYE, FRAME_FAILURE } frame_kind;
+/* FRAME_STOP is a failure for which a signal is the reason. */
+typedef enum { FRAME_HEARTBEAT = 1, FRAME_GOODBYE, FRAME_FAILURE, FRAME_STOP } frame_kind;
 
 typedef struct {
     uint32_t kind;
-    int32_t rank; /* FRAME_FAILURE: who failed */
+    int32_t rank; /* FRAME_FAILURE, FRAME_STOP: who failed */
     uint32_t bytes;
 } frame_header;
 
@@ -57,10 +59,11 @@ struct control {
 
     atomic_bool failed;
     char failure[TEXT_BYTES];
+    bool peer_stopped;
     double failed_at; /* watchdog's */
 
     atomic_bool leaving;
-    bool has_last_words;
+    frame_kind farewell;
     char last_words[TEXT_BYTES];
 
     struct pollfd *polled; /* wake, then one a link */
@@ -101,15 +104,16 @@ static bool takes_news(const control *ctl)
 }
 
 /* Keeps the first failure, and on rank 0 passes it on. */
-static void note_failure(control *ctl, int rank, const char *text)
+static void note_failure(control *ctl, frame_kind kind, int rank, const char *text)
 {
     if (!takes_news(ctl))
         return;
     snprintf(ctl->failure, sizeof ctl->failure, "%s", text);
+    ctl->peer_stopped = kind == FRAME_STOP;
     ctl->failed_at = clock_seconds();
     atomic_store_explicit(&ctl->failed, true, memory_order_release);
     if (ctl->rank == 0)
-        send_all(ctl, FRAME_FAILURE, rank, ctl->failure);
+        send_all(ctl, kind, rank, ctl->failure);
 }
 
 /* Exactly one survivor reports a rank that died without a word. For ranks other than 0 that is rank 0. For rank 0 it is
@@ -145,7 +149,7 @@ static void note_death(control *ctl, int rank, bool silent)
     link_close(link);
     if (!is_news)
         return;
-    note_failure(ctl, rank, text);
+    note_failure(ctl, FRAME_FAILURE, rank, text);
     int bytes = snprintf(line, sizeof line, "%s: %s\n", program_invocation_short_name, text);
     if (is_reporter(ctl, silent) && write(STDERR_FILENO, line, (size_t)bytes) < 0) {
         /* nobody reads stderr: the peers and the main thread have the message all the same */
@@ -164,7 +168,8 @@ static bool take_frame(control *ctl, control_link *link)
         link->goodbye = true;
         return true;
     case FRAME_FAILURE:
-        note_failure(ctl, in->header.rank, in->text);
+    case FRAME_STOP:
+        note_failure(ctl, in->header.kind, in->header.rank, in->text);
         link_close(link); /* tells the sender that it was heard */
         return false;
     default:
@@ -254,7 +259,7 @@ static bool any_open(const control *ctl)
 static void say_last_words(control *ctl)
 {
     if (!atomic_load_explicit(&ctl->failed, memory_order_relaxed))
-        send_all(ctl, FRAME_FAILURE, ctl->rank, ctl->last_words);
+        send_all(ctl, ctl->farewell, ctl->rank, ctl->last_words);
     for (int i = 0; i < ctl->n_links; i++)
         if (ctl->link[i].fd >= 0)
             shutdown(ctl->link[i].fd, SHUT_WR);
@@ -278,7 +283,7 @@ static void *watch(void *argument)
         check_silence(ctl);
         check_main_thread(ctl);
     }
-    if (ctl->has_last_words)
+    if (ctl->farewell != FRAME_GOODBYE)
         say_last_words(ctl);
     else
         send_all(ctl, FRAME_GOODBYE, ctl->rank, "");
@@ -335,6 +340,11 @@ bool control_peer_failed(const control *ctl)
     return atomic_load_explicit(&ctl->failed, memory_order_acquire);
 }
 
+bool control_peer_stopped(const control *ctl)
+{
+    return control_peer_failed(ctl) && ctl->peer_stopped;
+}
+
 int control_check(const control *ctl)
 {
     return control_peer_failed(ctl) ? error_set(ERROR_COMM, "%s", ctl->failure) : 0;
@@ -348,20 +358,29 @@ int control_await_failure(const control *ctl, int ms)
     return control_check(ctl);
 }
 
-void control_leave(control *ctl, const char *failure)
+/* Ends the watchdog with a farewell; `text` goes with one that is no goodbye. */
+static void leave(control *ctl, frame_kind farewell, const char *text)
 {
     if (!atomic_exchange(&ctl->running, false))
         return;
-    if (failure) {
-        snprintf(ctl->last_words, sizeof ctl->last_words, "%s", failure);
-        ctl->has_last_words = true;
-    }
+    snprintf(ctl->last_words, sizeof ctl->last_words, "%s", text);
+    ctl->farewell = farewell;
     atomic_store(&ctl->leaving, true);
     uint64_t one = 1;
     if (write(ctl->wake, &one, sizeof one) < 0) {
         /* cannot fail on a fresh eventfd; the watchdog would look again at its next heartbeat */
     }
     pthread_join(ctl->thread, NULL);
+}
+
+void control_leave(control *ctl, const char *failure)
+{
+    leave(ctl, failure ? FRAME_FAILURE : FRAME_GOODBYE, failure ? failure : "");
+}
+
+void control_stop(control *ctl, const char *reason)
+{
+    leave(ctl, FRAME_STOP, reason);
 }
 
 void control_close(control *ctl)

@@ -23,12 +23,18 @@ int control_open(control **out, int rank, int size, const rank_place *place, con
 int control_check(const control *ctl);
 bool control_peer_failed(const control *ctl);
 
+/* Whether the failure is that a signal stopped the peer. */
+bool control_peer_stopped(const control *ctl);
+
 /* Waits up to `ms` milliseconds for word of a failure, and returns as control_check. */
 int control_await_failure(const control *ctl, int ms);
 
 /* Ends the watchdog. Without `failure` it says goodbye; with it, the peers are told that this rank fails (the text goes
  * out as it is), and it returns when they have heard, after one second at the latest. control_check goes on working. */
 void control_leave(control *ctl, const char *failure);
+
+/* As control_leave with a failure that is a signal. */
+void control_stop(control *ctl, const char *reason);
 
 /* Leaves, if that has not been done, and frees. NULL is fine. */
 void control_close(control *ctl);

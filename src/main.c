@@ -217,5 +217,5 @@ int main(int argc, char **argv)
         fprintf(stderr, "teskd: %s\n", error_message());
     }
     comm_abort(ranks, status);
-    _exit(exit_code(status));
+    _exit(exit_code(comm_peer_stopped(ranks) ? ERROR_STOPPED : status));
 }

@@ -212,6 +212,17 @@ static void test_last_words(void **state)
         expect_failure(s, r, "rank 3 on host1: disk full");
     control_leave(s->channel[1], "a consequence");
     expect_failure(s, 0, "rank 3 on host1: disk full");
+    assert_false(control_peer_stopped(s->channel[0]));
+}
+
+static void test_a_signal_is_passed_on(void **state)
+{
+    star *s = *state;
+    control_stop(s->channel[3], "rank 3 on host1: stopped by SIGTERM");
+    for (int r = 0; r < 3; r++) {
+        expect_failure(s, r, "rank 3 on host1: stopped by SIGTERM");
+        assert_true(control_peer_stopped(s->channel[r]));
+    }
 }
 
 static void test_last_words_of_the_centre(void **state)
@@ -385,6 +396,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_lost_connection, open_star, close_star),
         cmocka_unit_test_setup_teardown(test_lost_centre, connect_star, close_star),
         cmocka_unit_test_setup_teardown(test_last_words, open_star, close_star),
+        cmocka_unit_test_setup_teardown(test_a_signal_is_passed_on, open_star, close_star),
         cmocka_unit_test_setup_teardown(test_last_words_of_the_centre, open_star, close_star),
         cmocka_unit_test_setup_teardown(test_suspended_job, connect_star, close_star),
         cmocka_unit_test_setup_teardown(test_no_last_resort, connect_star, close_star),
