@@ -17,7 +17,6 @@ struct tensor_file {
     char *path;
     atomic_file *file; /* while writing: what the commit fills */
     bool failed;       /* a write failed: the commit must not happen; or the listing: its error is set */
-    bool is_old;       /* its checksum is at the end */
     tensor_info *tensors;
     int32_t count, capacity;
 };

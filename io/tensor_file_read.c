@@ -21,7 +21,6 @@ static int open_h5(tensor_file *f)
     int status = 0;
     TRY(file_kind_check(f->path, EXPECT_CHECKPOINT));
     TRY(seal_read(f->path, &bytes, &count));
-    f->is_old = memcmp(bytes, TENSOR_FILE_FORMAT, sizeof TENSOR_FILE_FORMAT - 1) != 0;
     hid_t properties = h5_access();
     bool taken = properties >= 0 && H5Pset_file_image(properties, bytes, count) >= 0; /* a copy */
     free(bytes);
@@ -126,14 +125,14 @@ static herr_t list_link(hid_t group, const char *name, const H5L_info_t *link, v
 }
 
 /* Groups keep their links in their headers, as the writer has it: HDF5 1.10 frees wild pointers when it lists a damaged
- * index of links. The first files of 0.1.0 have such an index. */
+ * index of links. */
 static int list_group(listing *l, hid_t group)
 {
     tensor_file *f = l->file;
     H5G_info_t info;
     if (H5Gget_info(group, &info) < 0)
         return h5_error(f->path, "list the tensors of '%s'", l->path);
-    CHECK(info.storage_type == H5G_STORAGE_TYPE_COMPACT || f->is_old, ERROR_FILE,
+    CHECK(info.storage_type == H5G_STORAGE_TYPE_COMPACT, ERROR_FILE,
           "%s: the links of group '/%s' are not in its header, as this program keeps them", f->path, l->path);
     CHECK(l->depth < GROUPS_DEEP, ERROR_FILE, "%s: the groups in '%s' are too deep", f->path, l->path);
     if (H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, list_link, l) < 0)

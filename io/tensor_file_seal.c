@@ -18,9 +18,7 @@
 enum { NAME_BYTES = 16, LENGTH_AT = 16, SUM_AT = 24, SUM_END = 32 };
 _Static_assert(sizeof TENSOR_FILE_FORMAT - 1 == NAME_BYTES, "the block begins with the format's name");
 
-/* Version 0.1.0's first files had their checksum at the end: a word, and the XXH3 of all that is before. */
-enum { OLD_SEAL_BYTES = 16, OLD_WORD_BYTES = 8 };
-static const char old_word[] = "TESKDSUM", hdf5_word[] = "\x89HDF\r\n\x1a\n";
+static const char hdf5_word[] = "\x89HDF\r\n\x1a\n";
 enum { HDF5_WORD_BYTES = sizeof hdf5_word - 1 };
 
 /* Of all bytes but the checksum itself. */
@@ -50,70 +48,52 @@ int seal_make(const char *path, const void *rest, size_t rest_bytes, uint8_t blo
     return 0;
 }
 
-static int check_sum(const char *path, uint64_t found, const void *stored)
+static int check_sum(const char *path, const uint8_t *bytes, size_t count)
 {
-    uint64_t expected;
-    memcpy(&expected, stored, sizeof expected);
+    uint64_t found, expected;
+    TRY(whole_sum(path, bytes, bytes + SEAL_BYTES, count - SEAL_BYTES, &found));
+    memcpy(&expected, bytes + SUM_AT, sizeof expected);
     CHECK(found == expected, ERROR_FILE, "%s: the file is damaged: its checksum is %016llx, expected %016llx", path,
           (unsigned long long)found, (unsigned long long)expected);
     return 0;
 }
 
-/* The ends of a file, which tell whether it is worth to be read: a large file of another program is not. */
+/* The beginning of a file tells whether it is worth to be read: a large file of another program is not. */
 enum { HEAD_BYTES = SEAL_BYTES + HDF5_WORD_BYTES };
 typedef struct {
-    size_t bytes; /* of the whole file */
-    uint8_t head[HEAD_BYTES], tail[OLD_SEAL_BYTES];
-    size_t head_bytes, tail_bytes;
-} file_ends;
+    size_t file_bytes, bytes;
+    uint8_t first[HEAD_BYTES];
+} file_head;
 
-static bool has_word(const uint8_t *bytes, size_t count, size_t at, const char *word, size_t word_bytes)
+static bool has_word(const file_head *head, size_t at, const char *word, size_t word_bytes)
 {
-    return count >= at + word_bytes && memcmp(bytes + at, word, word_bytes) == 0;
+    return head->bytes >= at + word_bytes && memcmp(head->first + at, word, word_bytes) == 0;
 }
 
-static bool has_block(const uint8_t *bytes, size_t count)
-{
-    return has_word(bytes, count, 0, TENSOR_FILE_FORMAT, NAME_BYTES);
-}
-
-static int check_length(const char *path, const file_ends *ends)
+static int check_length(const char *path, const file_head *head)
 {
     uint64_t length;
-    CHECK(ends->bytes >= SEAL_BYTES, ERROR_FILE, "%s: the file is damaged: it has %zu bytes, expected more than %d",
-          path, ends->bytes, SEAL_BYTES);
-    memcpy(&length, ends->head + LENGTH_AT, sizeof length);
-    CHECK(ends->bytes == length, ERROR_FILE, "%s: the file is damaged: it has %zu bytes, expected %llu", path,
-          ends->bytes, (unsigned long long)length);
+    CHECK(head->file_bytes >= SEAL_BYTES, ERROR_FILE,
+          "%s: the file is damaged: it has %zu bytes, expected more than %d", path, head->file_bytes, SEAL_BYTES);
+    memcpy(&length, head->first + LENGTH_AT, sizeof length);
+    CHECK(head->file_bytes == length, ERROR_FILE, "%s: the file is damaged: it has %zu bytes, expected %llu", path,
+          head->file_bytes, (unsigned long long)length);
     return 0;
 }
 
-static int check_ends(const char *path, const file_ends *ends)
+static int check_head(const char *path, const file_head *head)
 {
-    CHECK(ends->bytes > 0, ERROR_FILE, "%s: the file is damaged: it is empty", path);
-    if (has_block(ends->head, ends->head_bytes))
-        return check_length(path, ends);
-    CHECK(!has_word(ends->head, ends->head_bytes, SEAL_BYTES, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
+    CHECK(head->file_bytes > 0, ERROR_FILE, "%s: the file is damaged: it is empty", path);
+    if (has_word(head, 0, TENSOR_FILE_FORMAT, NAME_BYTES))
+        return check_length(path, head);
+    CHECK(!has_word(head, SEAL_BYTES, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
           "%s: the file is damaged: its first %d bytes do not begin with '%s'", path, SEAL_BYTES, TENSOR_FILE_FORMAT);
-    CHECK(has_word(ends->head, ends->head_bytes, 0, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
-          "%s: not a %s: it begins with other bytes", path, TENSOR_FILE_FORMAT);
-    CHECK(has_word(ends->tail, ends->tail_bytes, 0, old_word, OLD_WORD_BYTES), ERROR_FILE,
-          "%s: not a %s: an HDF5 file without the checksum by which teskd knows its own, so another program wrote it "
-          "or it is damaged; weights of other programs come by teskd import, from safetensors",
-          path, TENSOR_FILE_FORMAT);
-    return 0;
-}
-
-/* Of a file whose ends are right. */
-static int check_bytes(const char *path, const uint8_t *bytes, size_t count)
-{
-    uint64_t sum = 0;
-    if (!has_block(bytes, count))
-        return check_sum(path, XXH3_64bits(bytes, count - OLD_SEAL_BYTES),
-                         bytes + count - OLD_SEAL_BYTES + OLD_WORD_BYTES);
-    CHECK(count >= SEAL_BYTES, ERROR_FILE, "%s: cannot read: it changed", path);
-    TRY(whole_sum(path, bytes, bytes + SEAL_BYTES, count - SEAL_BYTES, &sum));
-    return check_sum(path, sum, bytes + SUM_AT);
+    CHECK(
+        !has_word(head, 0, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
+        "%s: not a %s: an HDF5 file without the first block by which teskd knows its own, so another program wrote it "
+        "or it is damaged; weights of other programs come by teskd import, from safetensors",
+        path, TENSOR_FILE_FORMAT);
+    return error_set(ERROR_FILE, "%s: not a %s: it begins with other bytes", path, TENSOR_FILE_FORMAT);
 }
 
 static int read_part(const char *path, int file, size_t from, uint8_t *bytes, size_t count)
@@ -128,29 +108,26 @@ static int read_part(const char *path, int file, size_t from, uint8_t *bytes, si
     return 0;
 }
 
-static int read_ends(const char *path, int file, file_ends *ends)
+static int read_head(const char *path, int file, file_head *head)
 {
     struct stat status;
     CHECK(fstat(file, &status) == 0, ERROR_FILE, "%s: cannot read: %s", path, strerror(errno));
     CHECK(S_ISREG(status.st_mode), ERROR_FILE, "%s: not a %s: it is no regular file", path, TENSOR_FILE_FORMAT);
-    const size_t bytes = (size_t)status.st_size;
-    ends->bytes = bytes;
-    ends->head_bytes = bytes < HEAD_BYTES ? bytes : HEAD_BYTES;
-    ends->tail_bytes = bytes < OLD_SEAL_BYTES ? bytes : OLD_SEAL_BYTES;
-    TRY(read_part(path, file, 0, ends->head, ends->head_bytes));
-    return read_part(path, file, bytes - ends->tail_bytes, ends->tail, ends->tail_bytes);
+    head->file_bytes = (size_t)status.st_size;
+    head->bytes = head->file_bytes < HEAD_BYTES ? head->file_bytes : HEAD_BYTES;
+    return read_part(path, file, 0, head->first, head->bytes);
 }
 
 static int read_open(const char *path, int file, uint8_t **bytes, size_t *count)
 {
-    file_ends ends = {0};
-    TRY(read_ends(path, file, &ends));
-    TRY(check_ends(path, &ends));
-    *count = ends.bytes;
+    file_head head = {0};
+    TRY(read_head(path, file, &head));
+    TRY(check_head(path, &head));
+    *count = head.file_bytes;
     *bytes = malloc(*count + 1);
     CHECK(*bytes, ERROR_MEMORY, "%s: no memory for its %zu bytes", path, *count);
     TRY(read_part(path, file, 0, *bytes, *count));
-    return check_bytes(path, *bytes, *count);
+    return check_sum(path, *bytes, *count);
 }
 
 int seal_read(const char *path, uint8_t **bytes, size_t *count)
