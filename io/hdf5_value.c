@@ -1,6 +1,10 @@
 /* Owns the comparison of what a file holds with what is expected of it. Main thread only (HDF5). */
 #include "hdf5_value.h"
 
+#include <string.h>
+
+enum { PATH_BYTES = 512 };
+
 static bool fits(hid_t type, hid_t space, const hdf5_expected *expected)
 {
     if (type < 0 || space < 0)
@@ -30,6 +34,25 @@ bool hdf5_attribute_fits(hid_t attribute, const hdf5_expected *expected)
 herr_t hdf5_read_attribute(hid_t attribute, const hdf5_expected *expected, hid_t memory_type, void *values)
 {
     return hdf5_attribute_fits(attribute, expected) ? H5Aread(attribute, memory_type, values) : -1;
+}
+
+hdf5_place hdf5_find(hid_t parent, const char *path)
+{
+    char part[PATH_BYTES];
+    size_t length = 0;
+    do {
+        H5L_info_t link;
+        length += strcspn(path + length + 1, "/") + 1; /* the path up to the next name's end */
+        if (length >= sizeof part)
+            return HDF5_MISSING;
+        memcpy(part, path, length);
+        part[length] = '\0';
+        if (H5Lget_info(parent, part, &link, H5P_DEFAULT) < 0)
+            return HDF5_MISSING;
+        if (link.type != H5L_TYPE_HARD)
+            return HDF5_LINKED_ELSEWHERE;
+    } while (path[length] != '\0');
+    return HDF5_HERE;
 }
 
 bool hdf5_is_stored_elsewhere(hid_t dataset)

@@ -21,6 +21,10 @@ bool hdf5_attribute_fits(hid_t attribute, const hdf5_expected *expected);
 herr_t hdf5_read_attribute(hid_t attribute, const hdf5_expected *expected, hid_t memory_type, void *values);
 herr_t hdf5_read_dataset(hid_t dataset, const hdf5_expected *expected, hid_t memory_type, void *values);
 
+/* What a path of names leads to, from a group or a file: through hard links alone, or not. */
+typedef enum { HDF5_MISSING, HDF5_HERE, HDF5_LINKED_ELSEWHERE } hdf5_place;
+hdf5_place hdf5_find(hid_t parent, const char *path);
+
 /* Are the values of a dataset in another file? hdf5_read_dataset reads none of these. */
 bool hdf5_is_stored_elsewhere(hid_t dataset);
 

@@ -8,8 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
-enum { ELEMENTS_MAX = 1 << 28 };
+enum { PATH_BYTES = 256 };
 
 static hdf5_expected numbers(int64_t count)
 {
@@ -46,44 +47,39 @@ static int read_text(const reference_file *f, const char *name, char *text, size
     return 0;
 }
 
+/* The bounds keep products of these numbers within 64 bits. */
 static int read_integers(reference_file *f)
 {
+    enum { MOST = 1 << 20, SIDE = 1 << 12, CHANNELS = 1 << 14 };
     const struct {
         const char *name;
-        int64_t *value;
+        int64_t *value, least, most;
         bool required;
     } integers[] = {
-        {"classes", &f->classes, true},
-        {"seed", &f->seed, true},
-        {"batch", &f->batch, true},
-        {"height", &f->height, true},
-        {"width", &f->width, true},
-        {"nesterov", &f->nesterov, true},
-        {"steps", &f->steps, true},
-        {"base_width", &f->base_width, false},
-        {"student_width", &f->student_width, false},
+        {"classes", &f->classes, 1, MOST, true},
+        {"seed", &f->seed, INT64_MIN, INT64_MAX, true},
+        {"batch", &f->batch, 1, MOST, true},
+        {"height", &f->height, 1, SIDE, true},
+        {"width", &f->width, 1, SIDE, true},
+        {"nesterov", &f->nesterov, 0, 1, true},
+        {"steps", &f->steps, 1, MOST, true},
+        {"base_width", &f->base_width, 0, CHANNELS, false},
+        {"student_width", &f->student_width, 0, CHANNELS, false},
     };
-    for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++)
-        if (integers[i].required || H5Aexists((hid_t)f->file, integers[i].name) > 0)
-            TRY(read_attribute(f, integers[i].name, H5T_NATIVE_INT64, 1, integers[i].value));
-    const int64_t most = 1 << 20; /* products of these stay within 64 bits */
-    CHECK(f->classes <= most && f->batch <= most && f->height <= 1 << 12 && f->width <= 1 << 12 && f->steps <= most &&
-              f->base_width >= 0 && f->base_width <= 1 << 14 && f->student_width >= 0 && f->student_width <= 1 << 14,
-          ERROR_FILE, "%s: classes, batch, height, width, steps, base_width or student_width is out of bounds",
-          f->path);
-    CHECK(f->classes > 0 && f->batch > 0 && f->height > 0 && f->width > 0 && f->steps > 0, ERROR_FILE,
-          "%s: classes, batch, height, width and steps must be positive", f->path);
+    for (size_t i = 0; i < sizeof integers / sizeof integers[0]; i++) {
+        const char *name = integers[i].name;
+        int64_t *value = integers[i].value;
+        if (integers[i].required || H5Aexists((hid_t)f->file, name) > 0)
+            TRY(read_attribute(f, name, H5T_NATIVE_INT64, 1, value));
+        CHECK(*value >= integers[i].least && *value <= integers[i].most, ERROR_FILE,
+              "%s: the attribute \"%s\" is %lld, expected %lld to %lld", f->path, name, (long long)*value,
+              (long long)integers[i].least, (long long)integers[i].most);
+    }
     return 0;
 }
 
-static int read_problem(reference_file *f)
+static int read_reals(reference_file *f)
 {
-    char format[64];
-    TRY(read_text(f, "format", format, sizeof format));
-    CHECK(strcmp(format, "teskd-reference") == 0, ERROR_FILE, "%s: format \"%s\", expected \"teskd-reference\"",
-          f->path, format);
-    TRY(read_text(f, "network", f->network, sizeof f->network));
-    TRY(read_integers(f));
     const struct {
         const char *name;
         double *value;
@@ -99,8 +95,39 @@ static int read_problem(reference_file *f)
         {"momentum", &f->momentum, 1},
         {"weight_decay", &f->weight_decay, 1},
     };
-    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++)
+    for (size_t i = 0; i < sizeof reals / sizeof reals[0]; i++) {
         TRY(read_attribute(f, reals[i].name, H5T_NATIVE_DOUBLE, reals[i].count, reals[i].value));
+        for (int64_t k = 0; k < reals[i].count; k++)
+            CHECK(isfinite(reals[i].value[k]), ERROR_FILE, "%s: the attribute \"%s\" is %g, expected a finite number",
+                  f->path, reals[i].name, reals[i].value[k]);
+    }
+    CHECK(f->temperature > 0, ERROR_FILE, "%s: the attribute \"temperature\" is %g, expected more than 0", f->path,
+          f->temperature);
+    return 0;
+}
+
+static int read_problem(reference_file *f)
+{
+    char format[64];
+    TRY(read_text(f, "format", format, sizeof format));
+    CHECK(strcmp(format, "teskd-reference") == 0, ERROR_FILE, "%s: format \"%s\", expected \"teskd-reference\"",
+          f->path, format);
+    TRY(read_text(f, "network", f->network, sizeof f->network));
+    TRY(read_integers(f));
+    return read_reals(f);
+}
+
+static int open_file(reference_file *f)
+{
+    struct stat status;
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+    hdf5_follow_no_links();
+    H5Pset_file_locking(access, false, true); /* reading needs no lock, which some file systems lack */
+    f->file = H5Fopen(f->path, H5F_ACC_RDONLY, access);
+    H5Pclose(access);
+    CHECK(f->file >= 0 && stat(f->path, &status) == 0, ERROR_FILE, "%s: cannot be opened as an HDF5 file", f->path);
+    f->bytes = status.st_size;
     return 0;
 }
 
@@ -109,14 +136,9 @@ int reference_open(reference_file *f, const char *path)
     memset(f, 0, sizeof *f);
     snprintf(f->path, sizeof f->path, "%s", path);
     TRY(file_kind_check(path, EXPECT_REFERENCE));
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    hdf5_follow_no_links();
-    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    H5Pset_file_locking(access, false, true); /* reading needs no lock, which some file systems lack */
-    f->file = H5Fopen(path, H5F_ACC_RDONLY, access);
-    H5Pclose(access);
-    CHECK(f->file >= 0, ERROR_FILE, "%s: cannot be opened as an HDF5 file", path);
-    int status = read_problem(f);
+    int status = open_file(f);
+    if (status == 0)
+        status = read_problem(f);
     if (status < 0)
         reference_close(f);
     return status;
@@ -129,81 +151,121 @@ void reference_close(reference_file *f)
     f->file = 0;
 }
 
+static int open_object(const reference_file *f, const char *path, hid_t *object)
+{
+    hdf5_place place = hdf5_find((hid_t)f->file, path);
+    CHECK(place != HDF5_LINKED_ELSEWHERE, ERROR_FILE, "%s: \"%s\" is a link to somewhere else, which is not followed",
+          f->path, path);
+    *object = place == HDF5_HERE ? H5Oopen((hid_t)f->file, path, H5P_DEFAULT) : H5I_INVALID_HID;
+    CHECK(*object >= 0, ERROR_FILE, "%s: \"%s\" is missing", f->path, path);
+    return 0;
+}
+
 static int64_t dataset_elements(hid_t dataset)
 {
     hid_t space = H5Dget_space(dataset);
-    int64_t count = H5Sget_simple_extent_npoints(space);
-    H5Sclose(space);
+    int64_t count = space < 0 ? -1 : H5Sget_simple_extent_npoints(space);
+    if (space >= 0)
+        H5Sclose(space);
     return count;
+}
+
+/* Each element takes a byte of the file at least, so a file that is damaged cannot ask for more memory than its size
+ * explains. */
+static int check_dataset(const reference_file *f, const char *path, hid_t object, int64_t *count)
+{
+    CHECK(H5Iget_type(object) == H5I_DATASET, ERROR_FILE, "%s: \"%s\" is no dataset", f->path, path);
+    CHECK(!hdf5_is_stored_elsewhere(object), ERROR_FILE,
+          "%s: the values of \"%s\" are in another file, which is not read", f->path, path);
+    *count = dataset_elements(object);
+    CHECK(*count >= 0 && *count <= f->bytes, ERROR_FILE, "%s: \"%s\" has %lld elements, more than the file has bytes",
+          f->path, path, (long long)*count);
+    return 0;
+}
+
+static int open_dataset(const reference_file *f, const char *path, hid_t *dataset, int64_t *count)
+{
+    TRY(open_object(f, path, dataset));
+    int status = check_dataset(f, path, *dataset, count);
+    if (status < 0)
+        H5Oclose(*dataset);
+    return status;
+}
+
+static int read_values(const reference_file *f, const char *path, hid_t dataset, hid_t type, int64_t count,
+                       void *values)
+{
+    const hdf5_expected expected = numbers(count);
+    CHECK(hdf5_read_dataset(dataset, &expected, type, values) >= 0, ERROR_FILE, "%s: \"%s\" cannot be read as numbers",
+          f->path, path);
+    return 0;
 }
 
 int reference_read(const reference_file *f, const char *name, int64_t count, double *values)
 {
-    hid_t dataset = H5Dopen2((hid_t)f->file, name, H5P_DEFAULT);
-    CHECK(dataset >= 0, ERROR_FILE, "%s: the dataset \"%s\" is missing", f->path, name);
-    int64_t found = dataset_elements(dataset);
-    const hdf5_expected expected = numbers(count);
-    herr_t status = hdf5_read_dataset(dataset, &expected, H5T_NATIVE_DOUBLE, values);
-    H5Dclose(dataset);
-    CHECK(found == count, ERROR_FILE, "%s: \"%s\" has %lld elements, expected %lld", f->path, name, (long long)found,
-          (long long)count);
-    CHECK(status >= 0, ERROR_FILE, "%s: \"%s\" cannot be read", f->path, name);
+    hid_t dataset;
+    int64_t found;
+    TRY(open_dataset(f, name, &dataset, &found));
+    int status = found == count ? read_values(f, name, dataset, H5T_NATIVE_DOUBLE, count, values)
+                                : error_set(ERROR_FILE, "%s: \"%s\" has %lld elements, expected %lld", f->path, name,
+                                            (long long)found, (long long)count);
+    H5Oclose(dataset);
+    return status;
+}
+
+/* Elements of 8 bytes, which the caller frees. */
+static int read_all(const reference_file *f, const char *path, hid_t type, int64_t *count, void **values)
+{
+    hid_t dataset;
+    TRY(open_dataset(f, path, &dataset, count));
+    *values = malloc((size_t)*count * 8 + 1);
+    int status = *values ? read_values(f, path, dataset, type, *count, *values)
+                         : error_set(ERROR_MEMORY, "%s: no memory for \"%s\"", f->path, path);
+    H5Oclose(dataset);
+    return status;
+}
+
+static int read_scalar(const reference_file *f, const char *path, hid_t object, const char *name, double *value)
+{
+    const hdf5_expected single = numbers(1);
+    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
+    herr_t status = attribute < 0 ? -1 : hdf5_read_attribute(attribute, &single, H5T_NATIVE_DOUBLE, value);
+    if (attribute >= 0)
+        H5Aclose(attribute);
+    CHECK(status >= 0, ERROR_FILE, "%s: \"%s\" has no number \"%s\"", f->path, path, name);
     return 0;
 }
 
-static int read_all(hid_t parent, const char *name, hid_t type, size_t element, int64_t *count, void **values)
+static int read_sampled(const reference_file *f, const char *path, hid_t group, reference_tensor *out)
 {
-    hid_t dataset = H5Dopen2(parent, name, H5P_DEFAULT);
-    if (dataset < 0)
-        return -1;
-    *count = dataset_elements(dataset);
-    bool possible = *count >= 0 && *count <= ELEMENTS_MAX; /* more would overflow the size, or is no sample */
-    *values = possible ? malloc((size_t)*count * element + 1) : NULL;
-    const hdf5_expected expected = numbers(*count);
-    herr_t status = *values ? hdf5_read_dataset(dataset, &expected, type, *values) : -1;
-    H5Dclose(dataset);
-    return status < 0 ? -1 : 0;
-}
-
-static int read_scalar(hid_t object, const char *name, double *value)
-{
-    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT);
-    if (attribute < 0)
-        return -1;
-    const hdf5_expected expected = numbers(1);
-    herr_t status = hdf5_read_attribute(attribute, &expected, H5T_NATIVE_DOUBLE, value);
-    H5Aclose(attribute);
-    return status < 0 ? -1 : 0;
-}
-
-static int read_sampled(hid_t group, reference_tensor *out)
-{
+    char index[PATH_BYTES], value[PATH_BYTES];
     int64_t indices = 0;
-    bool ok = read_scalar(group, "l2", &out->l2) == 0 && read_scalar(group, "sum", &out->sum) == 0 &&
-              read_all(group, "index", H5T_NATIVE_INT64, sizeof *out->index, &indices, (void **)&out->index) == 0 &&
-              read_all(group, "value", H5T_NATIVE_DOUBLE, sizeof *out->value, &out->samples, (void **)&out->value) == 0;
-    return ok && indices == out->samples ? 0 : -1;
+    snprintf(index, sizeof index, "%s/index", path);
+    snprintf(value, sizeof value, "%s/value", path);
+    TRY(read_scalar(f, path, group, "l2", &out->l2));
+    TRY(read_scalar(f, path, group, "sum", &out->sum));
+    TRY(read_all(f, index, H5T_NATIVE_INT64, &indices, (void **)&out->index));
+    TRY(read_all(f, value, H5T_NATIVE_DOUBLE, &out->samples, (void **)&out->value));
+    CHECK(indices == out->samples, ERROR_FILE, "%s: \"%s\" has %lld elements, expected %lld as \"%s\"", f->path, index,
+          (long long)indices, (long long)out->samples, value);
+    return 0;
 }
 
 int reference_read_tensor(const reference_file *f, const char *group, const char *name, reference_tensor *out)
 {
-    char path[256];
-    snprintf(path, sizeof path, "%s/%s", group, name);
+    char path[PATH_BYTES - sizeof "/index"];
+    hid_t object;
     *out = (reference_tensor){.l2 = NAN, .sum = NAN};
-    hid_t object = H5Oopen((hid_t)f->file, path, H5P_DEFAULT);
-    CHECK(object >= 0, ERROR_FILE, "%s: \"%s\" is missing", f->path, path);
-    int status;
-    if (H5Iget_type(object) == H5I_GROUP)
-        status = read_sampled(object, out);
-    else
-        status =
-            read_all((hid_t)f->file, path, H5T_NATIVE_DOUBLE, sizeof *out->value, &out->samples, (void **)&out->value);
+    int length = snprintf(path, sizeof path, "%s/%s", group, name);
+    CHECK(length < (int)sizeof path, ERROR_FILE, "%s: the name \"%s/%s\" is too long", f->path, group, name);
+    TRY(open_object(f, path, &object));
+    int status = H5Iget_type(object) == H5I_GROUP
+                     ? read_sampled(f, path, object, out)
+                     : read_all(f, path, H5T_NATIVE_DOUBLE, &out->samples, (void **)&out->value);
     H5Oclose(object);
-    if (status < 0) {
+    if (status < 0)
         reference_tensor_free(out);
-        return error_set(ERROR_FILE, "%s: \"%s\" has no readable l2, sum, index and value", f->path, path);
-    }
-    return 0;
+    return status;
 }
 
 void reference_tensor_free(reference_tensor *t)
@@ -215,18 +277,18 @@ void reference_tensor_free(reference_tensor *t)
 
 bool reference_has(const reference_file *f, const char *group, const char *name)
 {
-    char path[256];
+    char path[PATH_BYTES];
     snprintf(path, sizeof path, "%s/%s", group, name);
-    return H5Lexists((hid_t)f->file, path, H5P_DEFAULT) > 0;
+    return hdf5_find((hid_t)f->file, path) != HDF5_MISSING;
 }
 
 int64_t reference_count(const reference_file *f, const char *group)
 {
     H5G_info_t info;
-    hid_t id = H5Gopen2((hid_t)f->file, group, H5P_DEFAULT);
-    herr_t status = id >= 0 ? H5Gget_info(id, &info) : -1;
-    if (id >= 0)
-        H5Gclose(id);
-    CHECK(status >= 0, ERROR_FILE, "%s: the group \"%s\" is missing", f->path, group);
+    hid_t id;
+    TRY(open_object(f, group, &id));
+    herr_t status = H5Gget_info(id, &info);
+    H5Oclose(id);
+    CHECK(status >= 0, ERROR_FILE, "%s: \"%s\" is no group", f->path, group);
     return (int64_t)info.nlinks;
 }

@@ -12,6 +12,7 @@
 
 typedef struct {
     int64_t file; /* HDF5 handle */
+    int64_t bytes;
     char path[512];
     char network[64];
     int64_t classes, seed, batch, height, width, nesterov, steps;
@@ -28,6 +29,10 @@ typedef struct {
     double *value;
 } reference_tensor;
 
+/* Reads the whole file once in a child process: HDF5 1.10 crashes or hangs on some files that are damaged or were made
+ * to do harm. ERROR_FILE when the child does not come back; what else is wrong is left to the functions below. */
+int reference_try(const char *path);
+
 /* Errors name the path and the attribute or dataset that is missing or of the wrong shape. */
 int reference_open(reference_file *f, const char *path);
 void reference_close(reference_file *f);
@@ -39,7 +44,7 @@ int reference_read(const reference_file *f, const char *dataset, int64_t count, 
 int reference_read_tensor(const reference_file *f, const char *group, const char *name, reference_tensor *out);
 void reference_tensor_free(reference_tensor *t);
 
-/* Does the file have that link? */
+/* Does the file have something of that name? */
 bool reference_has(const reference_file *f, const char *group, const char *name);
 
 /* Number of tensors in a group, to see that none was left out; negative on failure. */

@@ -1,5 +1,6 @@
 /* Owns `teskd reference`: this program against results computed elsewhere. */
 #include "base/error.h"
+#include "io/reference_file.h"
 #include "train/commands.h"
 #include "train/compare.h"
 #include "train/device.h"
@@ -11,6 +12,7 @@ static int run(const options *o, logger *log, comm *ranks)
     int threads;
     CHECK(o->n_arguments == 1, ERROR_USAGE, "teskd reference takes one FILE.h5");
     CHECK(comm_describe(ranks)->size == 1, ERROR_USAGE, "teskd reference runs on one rank");
+    TRY(reference_try(o->arguments[0])); /* while there is no thread nor device that a child could disturb */
     TRY(threads_choose(&o->config, ranks, &threads));
     TRY(device_open(&device, &o->config, ranks, threads, log));
     const compare_options wanted = {.rewrites = {o->config.run.rewrite_upsample, o->config.run.rewrite_fuse,

@@ -173,24 +173,58 @@ class References(ProgramTest):
         result = self.run_code(1, "reference", path, "--device", "reference", timeout=60)
         self.refused(result, path, *words)
 
-    def test_other_files(self):
-        def link(file):
-            other = shutil.copy(file.filename, self.path("other.h5"))  # which has what is wanted
-            del file["logits"]
-            file["logits"] = h5py.ExternalLink(other, "/logits")
-        self.refuses(link, "logits")
+    def test_links(self):
+        def replace(name, link):
+            def change(file):
+                shutil.copy(file.filename, self.path("other.h5"))  # which has what is wanted
+                file.move(name, "kept")
+                file[name] = link
+            return change
+        elsewhere = "a link to somewhere else, which is not followed"
+        self.refuses(replace("logits", h5py.ExternalLink(self.path("other.h5"), "/logits")), '"logits"', elsewhere)
+        self.refuses(replace("logits", h5py.SoftLink("/kept")), '"logits"', elsewhere)
+        self.refuses(replace("gradients", h5py.SoftLink("/kept")), '"gradients/', elsewhere)
+        self.refuses(replace("after/fc.bias/index", h5py.SoftLink("/kept")), '"after/fc.bias/index"', elsewhere)
 
+    def test_values_in_other_files(self):
         def store(file):
             shape = file["logits"].shape
             del file["logits"]
             file.create_dataset("logits", shape, "f8", external=[("/dev/zero", 0, 2**30)])
-        self.refuses(store, "logits")
+        self.refuses(store, '"logits"', "in another file")
 
-    def test_attributes(self):
-        for name, value in (("batch", [2] * 24), ("batch", 2**62), ("height", -1), ("steps", 2**40), ("lr", [0.1] * 64),
-                            ("network", [1.0] * 64), ("base_width", 2**62)):
+        def gather(file):
+            layout = h5py.VirtualLayout(file["logits"].shape, "f8")
+            layout[...] = h5py.VirtualSource(file.filename, "kept", file["logits"].shape)
+            file.move("logits", "kept")
+            file.create_virtual_dataset("logits", layout)
+        self.refuses(gather, '"logits"', "in another file")
+
+    def test_more_elements_than_bytes(self):
+        def enlarge(file):
+            del file["after/fc.bias/value"]
+            file.create_dataset("after/fc.bias/value", (2**40,), "f8", chunks=(2**10,))  # of which none is stored
+        self.refuses(enlarge, '"after/fc.bias/value"', "1099511627776 elements", "bytes")
+
+    def test_no_dataset(self):
+        def change(file):
+            del file["logits"]
+            file.create_group("logits")
+        self.refuses(change, '"logits" is no dataset')
+
+    def test_numbers(self):
+        for name, value, expected in (("batch", 2**62, "1 to 1048576"), ("height", -1, "1 to 4096"),
+                                      ("steps", 2**40, "1 to 1048576"), ("base_width", 2**62, "0 to 16384"),
+                                      ("nesterov", 2, "0 to 1")):
             with self.subTest(name=name):
-                self.refuses(lambda file: file.attrs.create(name, value), name)
+                self.refuses(lambda file: file.attrs.create(name, value), f'"{name}" is {value}, expected {expected}')
+        self.refuses(lambda file: file.attrs.create("lr", float("nan")), '"lr" is nan, expected a finite number')
+        self.refuses(lambda file: file.attrs.create("temperature", 0.0), '"temperature" is 0, expected more than 0')
+
+    def test_attributes_of_another_shape(self):
+        for name, value in (("batch", [2] * 24), ("lr", [0.1] * 64), ("network", [1.0] * 64)):
+            with self.subTest(name=name):
+                self.refuses(lambda file: file.attrs.create(name, value), f'"{name}"')
 
 
 class Equal(ProgramTest):
