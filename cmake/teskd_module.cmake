@@ -21,6 +21,9 @@ if(TESKD_SANITIZE)
   target_compile_options(teskd_flags INTERFACE -fsanitize=${TESKD_SANITIZE} -fno-omit-frame-pointer -g -fno-sanitize-recover=all)
   target_link_options(teskd_flags INTERFACE -fsanitize=${TESKD_SANITIZE})
 endif()
+if(TESKD_FUZZ)
+  target_compile_options(teskd_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
 
 # Makes links to headers under build/include/FOLDER/PREFIX/.
 function(teskd_link_headers folder prefix)

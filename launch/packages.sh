@@ -8,11 +8,13 @@ build_packages=(cmake ninja-build gcc libc6-dev pkg-config libopenmpi-dev openmp
   ocl-icd-opencl-dev libopenblas-dev libinih-dev libxxhash-dev libturbojpeg0-dev
   libjson-c-dev libprotobuf-c-dev protobuf-c-compiler libonnx-dev)
 test_packages=(g++ libcmocka-dev python3 python3-numpy python3-h5py python3-onnx)
+fuzz_packages=(clang llvm libclang-rt-dev libomp-dev)
 
 usage() {
   cat <<'TEXT'
-usage: launch/packages.sh [--tests] [--install]
+usage: launch/packages.sh [--tests] [--fuzz] [--install]
   --tests     also what the tests need
+  --fuzz      also what launch/fuzz.sh needs
   --install   install the missing ones with apt-get (as root, or with sudo); without it, print the list
 TEXT
 }
@@ -22,6 +24,7 @@ install=no
 for argument in "$@"; do
   case $argument in
     --tests) packages+=("${test_packages[@]}") ;;
+    --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --install) install=yes ;;
     --help | -h) usage; exit 0 ;;
     *) echo "packages.sh: unknown option $argument" >&2; usage >&2; exit 2 ;;
