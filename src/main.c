@@ -185,6 +185,7 @@ int main(int argc, char **argv)
         return 1;
     }
     take_errors_for_signals();
+    stop_take_back();
     widen_output();
     if (argc < 2) {
         print_usage(stderr);

@@ -80,6 +80,22 @@ static bool is_ignored(int number)
     return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
+/* A library may take SIGHUP when it is loaded, as UCX under Open MPI 5 does for a debugger. How the signal came to this
+ * process is therefore noted before any library is initialised. */
+static bool came_ignored;
+
+static void note_hangup(void)
+{
+    came_ignored = is_ignored(SIGHUP);
+}
+
+__attribute__((section(".preinit_array"), used)) static void (*const before_libraries)(void) = note_hangup;
+
+void stop_take_back(void)
+{
+    signal(SIGHUP, came_ignored ? SIG_IGN : SIG_DFL);
+}
+
 void stop_block(void)
 {
     sigemptyset(&listened);

@@ -3,8 +3,11 @@
 #ifndef TESKD_TRAIN_STOP_H
 #define TESKD_TRAIN_STOP_H
 
+/* Gives SIGHUP back to what it was when this process started (nohup ignores it), whatever libraries made of it. */
+void stop_take_back(void);
+
 /* First of all, before any other thread starts: from now on these signals wait, also for the program that this one may
- * become by exec. A SIGHUP that was ignored stays so (nohup). */
+ * become by exec. A SIGHUP that is ignored stays so. */
 void stop_block(void);
 
 /* Comes after stop_block: from now on the signals leave a note. A SIGINT or SIGTERM that comes more than a second after

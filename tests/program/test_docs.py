@@ -102,7 +102,8 @@ class Documents(unittest.TestCase):
 
     def run_line(self, root, line, variables):
         values = {**environment(), **variables, "HOME": str(root / "home"),
-                  "PATH": f"{root / 'build'}:{os.environ['PATH']}", "OMPI_MCA_rmaps_base_oversubscribe": "1"}
+                  "PATH": f"{root / 'build'}:{os.environ['PATH']}", "OMPI_MCA_rmaps_base_oversubscribe": "1",
+                  "PRTE_MCA_rmaps_default_mapping_policy": ":oversubscribe"}
         result = subprocess.run(["bash", "-c", line], cwd=root, env=values, text=True, stdin=subprocess.DEVNULL,
                                 stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
         self.assertEqual(result.returncode, 0, f"{line}\n{result.stdout[-2000:]}")
