@@ -1,6 +1,7 @@
-# The own kernels. Every GPU from Turing on; a toolkit before 12.8 knows those before Blackwell.
+# The own kernels. Every GPU from Turing on: one of a later minor version (8.6, 8.9, 10.3, 12.1) runs the code of its
+# major version's first. A toolkit before 12.8 knows those before Blackwell.
 if(NOT CMAKE_CUDA_ARCHITECTURES)
-  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 86-real 89-real 90-real)
+  set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real)
   if(CUDAToolkit_VERSION VERSION_GREATER_EQUAL 12.8)
     list(APPEND CMAKE_CUDA_ARCHITECTURES 100-real 120)
   else()
