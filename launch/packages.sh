@@ -7,7 +7,7 @@ set -euo pipefail
 build_packages=(cmake ninja-build gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev
   ocl-icd-opencl-dev libopenblas-dev libinih-dev libxxhash-dev libturbojpeg0-dev
   libjson-c-dev libprotobuf-c-dev protobuf-c-compiler libonnx-dev)
-test_packages=(g++ libcmocka-dev python3 python3-numpy python3-h5py python3-onnx)
+test_packages=(g++ xz-utils libcmocka-dev python3 python3-numpy python3-h5py python3-onnx)
 fuzz_packages=(clang llvm libclang-rt-dev libomp-dev)
 
 usage() {

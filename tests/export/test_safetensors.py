@@ -13,7 +13,7 @@ import numpy
 
 from exchange import (FAMILIES, ExportTest, join_safetensors, read_safetensors, split_safetensors,
                       write_safetensors)
-from program import Checkpoint
+from program import Checkpoint, enough_under_sanitizers
 
 SMALL = {"model.network": "cifarresnet8", **FAMILIES["cifarresnet8"]}
 STUDENTS = ("laterals.", "upsample.", "fuse_", "downsample", "fc_b")
@@ -345,7 +345,8 @@ class Malformed(ExportTest):
         self.refuse_header(entry(shape=[3]), data, '"a"', "8 bytes", "do not fit")
         self.refuse_header(entry(data_offsets=[0]), data, '"a"', "data_offsets")
         self.refuse_header(entry(data_offsets=[8, 0]), data, '"a"', "data_offsets")
-        self.refuse_header(entry(data_offsets=[0, 10**30]), data, '"a"', "data_offsets")
+        self.refuse_header(entry(data_offsets=[0, 10**18]), data, '"a"', "cut off")
+        self.refuse_header(entry(data_offsets=[0, 10**30]), data)  # which json-c takes for no number, from 0.17 on
         self.refuse_header(entry(), data[:7], '"a"', "cut off")
 
     def test_places(self):
@@ -379,6 +380,11 @@ class Malformed(ExportTest):
             self.assertIn(result.code, (0, 1), str(result))
             if result.code == 1:
                 self.refused(result, path)
+
+
+load_tests = enough_under_sanitizers("Export.test_all_heads", "Export.test_averages", "Export.test_refusals",
+                                     "Import.test_round_trip", "Import.test_other_types",
+                                     "Import.test_all_that_does_not_fit_is_listed", "OtherKinds", "Malformed")
 
 
 if __name__ == "__main__":

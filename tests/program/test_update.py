@@ -4,7 +4,7 @@ import unittest
 
 import numpy
 
-from program import ProgramTest, events, relative_l2
+from program import ProgramTest, enough_under_sanitizers, events, relative_l2
 
 # In float64, so that nothing hides in rounding; the batches divide, so that parts and ranks have the same pictures.
 EXACT = {"run.device": "reference", "train.epochs": 2, "data.train_images": 120, "train.batch": 60}
@@ -86,6 +86,10 @@ class Update(ProgramTest):
         self.one_step("plain", {})
         scaled, plain = (events(self.path(name), "step")[0]["lr"] for name in ("scaled", "plain"))
         self.assertAlmostEqual(scaled, 2 * plain, delta=1e-15)
+
+
+load_tests = enough_under_sanitizers("Accumulation.test_parts_are_ranks", "Accumulation.test_refusal",
+                                     "Update.test_clipping", "Update.test_averages")
 
 
 if __name__ == "__main__":
