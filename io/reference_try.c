@@ -13,7 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { TRIAL_SECONDS = 30, GROUPS_DEEP = 8 };
+enum { TRIAL_SECONDS = 10, GROUPS_DEEP = 8 };
 
 typedef struct {
     const reference_file *file;

@@ -206,6 +206,13 @@ class References(ProgramTest):
             file.create_dataset("after/fc.bias/value", (2**40,), "f8", chunks=(2**10,))  # of which none is stored
         self.refuses(enlarge, '"after/fc.bias/value"', "1099511627776 elements", "bytes")
 
+    def test_what_hdf5_does_not_withstand(self):
+        """Found by tests/fuzz: HDF5 1.10 crashes on these files, or does not end. Later versions may refuse them."""
+        for path in sorted((SOURCE / "tests/fuzz/corpus/reference").glob("*_*.h5")) + [
+                SOURCE / "tests/fuzz/corpus/reference/hang.h5"]:
+            with self.subTest(path.name):
+                self.refused(self.run_code(1, "reference", path, "--device", "reference", timeout=60), path)
+
     def test_no_dataset(self):
         def change(file):
             del file["logits"]
