@@ -85,7 +85,7 @@ class Reports(ProgramTest):
         self.refused(result, "the device has no", "pictures a rank would fit", "The largest values")
 
 
-load_tests = enough_under_sanitizers("Training.test_float16", "Training.test_ranks_share_a_gpu", "Reports")
+load_tests = enough_under_sanitizers("Training.test_float16", "Reports")
 
 
 if __name__ == "__main__":

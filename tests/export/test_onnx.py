@@ -15,7 +15,7 @@ except ImportError as error:
 
 from exchange import FAMILIES, ExportTest
 from onnx_numpy import evaluate
-from program import relative_l2
+from program import enough_under_sanitizers, relative_l2
 
 
 class Onnx(ExportTest):
@@ -84,6 +84,10 @@ def add_test(network):
 
 for name in FAMILIES:
     add_test(name)
+
+
+load_tests = enough_under_sanitizers("Onnx.test_form", "Onnx.test_cifarresnet8", "Onnx.test_vgg16", "Onnx.test_seresnet18")
+
 
 if __name__ == "__main__":
     unittest.main()

@@ -13,7 +13,7 @@ import numpy
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "export"))
 
 from exchange import join_safetensors, split_safetensors  # noqa: E402
-from program import Checkpoint, ProgramTest, events, finish, settings, start, stop  # noqa: E402
+from program import Checkpoint, ProgramTest, enough_under_sanitizers, events, finish, settings, start, stop  # noqa: E402
 from test_training import HEADS, table_row, tables  # noqa: E402
 
 DIVERGES = {"train.lr": 1000, "train.epochs": 20, "model.method": "plain", "train.weight_decay": 1}
@@ -129,6 +129,9 @@ class Interrupted(ProgramTest):
                     self.assertEqual(found.tensors[tensor].tobytes(), values.tobytes(), tensor)
                 for key in set(expected.attributes) - {"settings"}:
                     self.assertEqual(found.attributes[key], expected.attributes[key], key)
+
+
+load_tests = enough_under_sanitizers("Divergence")
 
 
 if __name__ == "__main__":

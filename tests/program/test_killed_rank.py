@@ -7,7 +7,7 @@ import signal
 import time
 import unittest
 
-from program import HOST, TESKD, Checkpoint, ProgramTest, enough_under_sanitizers, finish, start, stop
+from program import HOST, TESKD, Checkpoint, ProgramTest, finish, start, stop
 
 STEPS = 80
 RUN = {"data.kind": "synthetic", "data.train_images": 20 * STEPS, "data.test_images": 40, "train.epochs": 1,
@@ -119,9 +119,6 @@ class Signals(Interrupted):
     def test_sigusr2_through_mpirun(self):
         self.check(2, signal.SIGUSR2)
         self.go_on("run", 2)
-
-
-load_tests = enough_under_sanitizers("KilledRank.test_rank_1", "Signals.test_sigusr2_through_mpirun")
 
 
 if __name__ == "__main__":

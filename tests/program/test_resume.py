@@ -252,8 +252,7 @@ class Files(ProgramTest):
             self.assertEqual(int(file.attrs["epoch"]), 1)
 
 
-load_tests = enough_under_sanitizers("Bitwise.test_2_ranks_synchronised_bn", "Bitwise.test_recipe_options",
-                                     "Bitwise.test_path", "Bitwise.test_nothing_to_resume", "Refused", "Files")
+load_tests = enough_under_sanitizers("Bitwise.test_2_ranks_synchronised_bn", "Bitwise.test_nothing_to_resume", "Refused", "Files")
 
 
 if __name__ == "__main__":

@@ -264,7 +264,8 @@ class Evaluation(ProgramTest):
 load_tests = enough_under_sanitizers("Ranks.test_float32_first_step", "Ranks.test_batch_must_divide", "Threads",
                                      "Steps.test_last_batch_kept", "Steps.test_smaller_set_than_a_batch",
                                      "Metrics.test_groups_and_joint_loss", "Metrics.test_epoch_table",
-                                     "Metrics.test_loss_that_is_no_number", "Plain", "Evaluation")
+                                     "Metrics.test_loss_that_is_no_number", "Plain",
+                                     "Evaluation.test_defaults_are_the_checkpoints", "Evaluation.test_refusals")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import subprocess
 import unittest
 from unittest import mock
 
-from program import HOST, SOURCE, TESKD, ProgramTest, run, settings
+from program import HOST, SOURCE, TESKD, ProgramTest, enough_under_sanitizers, run, settings
 
 COMMANDS = ("train", "eval", "export", "import", "bench", "reference", "data", "info")
 COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "reference")
@@ -343,6 +343,11 @@ class Info(ProgramTest):
         text = path.read_text(encoding="utf-8")
         self.assertIn(table.strip(), text.strip(),
                       "docs/settings.md does not hold the table that `teskd info --settings` prints")
+
+
+load_tests = enough_under_sanitizers("Help", "PrintConfig", "DryRun", "Info", "Refusals.test_command_line",
+                                     "Refusals.test_contradictions", "Refusals.test_nothing_in_a_file_is_dropped",
+                                     "Refusals.test_values", "Refusals.test_unknown_names")
 
 
 if __name__ == "__main__":
