@@ -194,7 +194,11 @@ class FirstMoments(Signalled):
                 process = self.begin("run", ranks=2)
                 pids = self.ranks_of(process)
                 os.kill(pids[victim], signal.SIGKILL)
-                wait_for(lambda: not alive(pids.values()), 20)
+                try:
+                    wait_for(lambda: not alive(pids.values()), 10)
+                except AssertionError:  # Open MPI 5's mpirun may leave the other one waiting in MPI_Init
+                    self.assertFalse(OPEN_MPI_4)
+                    os.kill(pids[1 - victim], signal.SIGTERM)
                 try:
                     process.wait(3)
                 except subprocess.TimeoutExpired:  # mpirun itself may hang
