@@ -78,7 +78,7 @@ static void link_close(control_link *link)
 }
 
 /* Frames are few and small, so a full socket buffer means a peer that has not read for hours: what does not fit is
- * dropped with the connection. */
+ * dropped. */
 static void link_send(control_link *link, frame_kind kind, int rank, const char *text)
 {
     if (link->fd < 0)

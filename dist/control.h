@@ -1,8 +1,8 @@
 /* The control channel: how a rank learns at once that another one has failed.
  *
  * A star of TCP connections around rank 0, watched by one thread in each rank. A connection that closes without a
- * goodbye, or stays silent for a minute, is a rank that died. Rank 0 passes every failure on. The first failure heard
- * of is kept for good; later ones are taken for its consequences. */
+ * goodbye, or stays silent for limits.silence_seconds, is a rank that died. Rank 0 passes every failure on. The first
+ * failure heard of is kept for good; later ones are taken for its consequences. */
 #ifndef TESKD_DIST_CONTROL_H
 #define TESKD_DIST_CONTROL_H
 

@@ -1,4 +1,4 @@
-/* Threads beside the main one, which alone takes signals. */
+/* Threads that take no signals. */
 #ifndef TESKD_DIST_QUIET_THREAD_H
 #define TESKD_DIST_QUIET_THREAD_H
 

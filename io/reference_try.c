@@ -89,8 +89,9 @@ int reference_try(const char *path)
         CHECK(errno == EINTR, ERROR_FILE, "%s: lost the process that tries it: %s", path, strerror(errno));
     if (WIFEXITED(status))
         return 0;
-    CHECK(WTERMSIG(status) != SIGKILL, ERROR_FILE, "%s: the file is damaged: HDF5 did not end reading it in %d s", path,
-          TRIAL_SECONDS);
+    CHECK(WTERMSIG(status) != SIGKILL, ERROR_FILE,
+          "%s: the file is damaged: HDF5 did not end reading it in %d s (unless somebody killed process %ld)", path,
+          TRIAL_SECONDS, (long)child);
     return error_set(ERROR_FILE, "%s: the file is damaged: HDF5 crashed reading it (%s)", path,
                      strsignal(WTERMSIG(status)));
 }

@@ -90,8 +90,8 @@ static int check_head(const char *path, const file_head *head)
           "%s: the file is damaged: its first %d bytes do not begin with '%s'", path, SEAL_BYTES, TENSOR_FILE_FORMAT);
     CHECK(
         !has_word(head, 0, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
-        "%s: not a %s: an HDF5 file without the first block by which teskd knows its own, so another program wrote it "
-        "or it is damaged; weights of other programs come by teskd import, from safetensors",
+        "%s: not a %s: an HDF5 file without the first block by which teskd knows its own, so another program or an "
+        "earlier version wrote it, or it is damaged; weights of other programs come by teskd import, from safetensors",
         path, TENSOR_FILE_FORMAT);
     return error_set(ERROR_FILE, "%s: not a %s: it begins with other bytes", path, TENSOR_FILE_FORMAT);
 }

@@ -29,8 +29,7 @@ static void print_usage(FILE *out)
         fprintf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
     fprintf(out, "\nteskd COMMAND --help lists the options of a command, teskd train --help all settings.\n"
                  "Exit codes: 0; 1 for a failed run; 2 for wrong usage or settings; 75 when a signal stopped the "
-                 "training after a "
-                 "checkpoint.\n");
+                 "training.\n");
 }
 
 static void print_command_help(const command *c, FILE *out)
@@ -208,6 +207,8 @@ int main(int argc, char **argv)
     log_open(&log, info->rank, info->size, info->host);
     status = run_command(argc, argv, &log, ranks);
     stop_heed(); /* it ends by itself from here */
+    if (status < 0)
+        log_is_note(&log); /* what failed first is told */
     int written = log_close(&log);
     if (status == 0)
         status = comm_agree(ranks, written);

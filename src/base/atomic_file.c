@@ -247,7 +247,8 @@ static bool remove_left(int folder, const char *entry, double seconds)
     if (fstatat(folder, entry, &info, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISREG(info.st_mode) || info.st_uid != geteuid() ||
         difftime(time(NULL), info.st_mtime) < seconds)
         return false;
-    int descriptor = openat(folder, entry, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    /* For writing: network file systems make no exclusive lock of another descriptor. */
+    int descriptor = openat(folder, entry, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (descriptor < 0)
         return false;
     bool is_written = flock(descriptor, LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;

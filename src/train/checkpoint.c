@@ -267,7 +267,10 @@ static int load_all(experiment *e, tensor_file *file, const char *path, progress
     TRY(check_set(file, path, "train_set", &e->train_set, e, &is_other));
     is_other = false;
     TRY(check_set(file, path, "test_set", &e->test_set, e, &is_other));
-    if (is_other) /* accuracies on different images do not compare */
+    if (is_other)
+        at->evaluated_at = -1;
+    bool other_measure = saved.eval.flip != now.eval.flip || saved.eval.ema != now.eval.ema;
+    if (is_other || other_measure) /* such accuracies do not compare */
         at->best_top1 = -1;
     TRY(check_all_taken(e, &saved, file, path));
     bool starts_average = now.train.ema_decay > 0 && saved.train.ema_decay == 0;
@@ -297,8 +300,8 @@ static int offer_previous(int status, const char *path)
     char previous[SETTING_TEXT_BYTES + 32];
     const char *slash = strrchr(path, '/');
     snprintf(previous, sizeof previous, "%.*sprevious.h5", slash ? (int)(slash - path) + 1 : 0, path);
-    bool offered =
-        (status == ERROR_FILE || status == ERROR_DATA) && strcmp(previous, path) != 0 && access(previous, F_OK) == 0;
+    bool is_last = strcmp(slash ? slash + 1 : path, "last.h5") == 0;
+    bool offered = (status == ERROR_FILE || status == ERROR_DATA) && is_last && access(previous, F_OK) == 0;
     if (!offered)
         return status;
     return error_suffix(status, "; the one before it is there: --resume %s", previous);

@@ -6,6 +6,7 @@
 #include "base/error.h"
 #include "base/settings.h"
 #include "train/folder_lock.h"
+#include "train/stop_file.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -121,6 +122,7 @@ static int open_folder(output_folder *f)
     if (status < 0)
         return error_prefix(status, "output.dir");
     TRY(folder_lock_take(&f->lock, f->options.folder, f->options.log));
+    TRY(stop_file_remove(f->options.folder));
     for (int file = 0; file < FILES; file++)
         TRY(look_at(f, file));
     TRY(choose_checkpoint(f));

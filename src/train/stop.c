@@ -1,5 +1,4 @@
-/* Owns the note that a signal leaves: with what belongs to it, the only mutable globals of the program, since a signal
- * belongs to the process.
+/* Owns the note that a signal leaves: mutable globals, since a signal belongs to the process.
  * Invariant: the signals are blocked in every thread, and one thread waits for them. There is no handler: generated
  * matrix kernels (oneDNN 2.6) let the stack pointer point into their buffers, and a handler on such a stack would
  * overwrite the heap. Threads: stop_block comes before all others; the rest any. */
@@ -13,6 +12,7 @@
 #include <stddef.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 static const struct {
     int number;
@@ -28,7 +28,10 @@ static sigset_t listened;
 static void (*end_unheeded)(void *context, const char *signal);
 static void *end_context;
 static atomic_int received;
-static atomic_bool heeded;
+/* Whether the main thread looks at the note, or this process is being ended because it does not: the first to say so.
+ */
+enum { UNHEEDED, HEEDED, ENDING };
+static atomic_int heed;
 
 static double seconds(void)
 {
@@ -60,7 +63,8 @@ static void *take_signals(void *unused)
     double first = 0;
     (void)unused;
     for (;;) {
-        int number = next_signal(atomic_load(&received) && !atomic_load(&heeded));
+        int unheeded = UNHEEDED;
+        int number = next_signal(atomic_load(&received) && atomic_load(&heed) == UNHEEDED);
         double now = seconds();
         if (!atomic_load(&received)) {
             first = now;
@@ -68,7 +72,8 @@ static void *take_signals(void *unused)
         } else if ((number == SIGINT || number == SIGTERM) && now - first > REPEAT_SECONDS) {
             end_as_usual(number);
         }
-        if (atomic_load(&received) && !atomic_load(&heeded) && now - first > UNHEEDED_SECONDS)
+        if (atomic_load(&received) && now - first > UNHEEDED_SECONDS &&
+            atomic_compare_exchange_strong(&heed, &unheeded, ENDING))
             end_unheeded(end_context, stop_signal_name(atomic_load(&received)));
     }
     return NULL;
@@ -118,7 +123,10 @@ int stop_listen(void (*end)(void *context, const char *signal), void *context)
 
 void stop_heed(void)
 {
-    atomic_store(&heeded, true);
+    int unheeded = UNHEEDED;
+    if (!atomic_compare_exchange_strong(&heed, &unheeded, HEEDED) && unheeded == ENDING)
+        for (;;) /* the other thread needs what the caller would free, and ends the process */
+            pause();
 }
 
 int stop_signal(void)

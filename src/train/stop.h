@@ -1,4 +1,4 @@
-/* A polite end: SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the training to stop after the step it is in.
+/* An orderly stop: SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the training to stop after the step it is in.
  */
 #ifndef TESKD_TRAIN_STOP_H
 #define TESKD_TRAIN_STOP_H
@@ -18,7 +18,7 @@ void stop_block(void);
  * thread can be had. */
 int stop_listen(void (*end)(void *context, const char *signal), void *context);
 
-/* From now on the main thread looks at stop_signal. */
+/* From now on the main thread looks at stop_signal. Does not return where `end` has been called. */
 void stop_heed(void);
 
 /* The number of the first signal that came, or 0. Any thread. */

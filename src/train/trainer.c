@@ -31,7 +31,7 @@ typedef struct {
     double epoch_seconds; /* of training in it, in this process */
     double images_before; /* of this epoch, trained on before this process resumed it */
     stop_vote vote;
-    bool trained;                             /* in this process */
+    bool saved;                               /* in this process: there is something to resume */
     char checkpoint[SETTING_TEXT_BYTES + 96]; /* the newest one that a resume can take, in words; empty: none yet */
 } trainer;
 
@@ -58,6 +58,7 @@ static int save_last(trainer *t, bool keep_previous)
     if (status == ERROR_DATA)
         return say_diverged(t, status);
     TRY(status);
+    t->saved = true;
     snprintf(path, sizeof path, "%s/last.h5", t->e->config.output.dir);
     note_checkpoint(t, path);
     return 0;
@@ -70,7 +71,6 @@ static int open_metrics(trainer *t)
     const char *from = output_folder_checkpoint(t->output);
     if (t->e->info->rank != 0)
         return 0;
-    TRY(stop_file_remove(t->e->config.output.dir));
     snprintf(path, sizeof path, "%s/metrics.jsonl", t->e->config.output.dir);
     TRY(json_open(&t->json, path));
     return t->json.goes_on ? report_resume(&t->json, &t->at, from) : 0;
@@ -89,11 +89,13 @@ static int resume(trainer *t)
     const char *path = output_folder_checkpoint(t->output);
     t->at.evaluated_at = -1;
     t->at.best_top1 = -1;
+    t->epoch_start = run_clock();
     if (!path[0])
         return 0;
     TRY(checkpoint_load(t->e, path, &t->at));
     TRY(comm_agree(t->e->ranks, check_step(t, path)));
     note_checkpoint(t, path);
+    t->images_before = t->at.epoch_sums.images;
     log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
              (long long)t->at.step);
     return 0;
@@ -131,7 +133,6 @@ static int run_step(trainer *t, double *lr)
     int64_t parts = experiment_parts(t->e, t->at.step);
     for (int64_t part = 0; part < parts; part++)
         TRY(run_part(t, *lr));
-    t->trained = true;
     t->at.step++;
     t->at.steps_done++;
     return 0;
@@ -316,7 +317,10 @@ static void say_where(const trainer *t)
     if (t->at.best_top1 >= 0) /* it may have been reached in another folder, before a resume from there */
         log_info(t->e->log, "best teacher top-1 %.2f%%: %s", 100 * t->at.best_top1,
                  access(best, F_OK) == 0 ? best : "in the run that was resumed");
-    log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
+    if (t->saved)
+        log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
+    else
+        log_info(t->e->log, "nothing was left to train: %s", t->checkpoint);
 }
 
 static bool is_finished(const trainer *t)
@@ -338,7 +342,7 @@ static int end_stopped(trainer *t)
     experiment *e = t->e;
     const char *name = stop_signal_name(stop_signal());
     int status = 0;
-    if (stop_signal() != 0 && t->trained)
+    if (stop_signal() != 0 && t->saved)
         status = error_set(ERROR_STOPPED, "stopped by %s in epoch %lld after step %lld; --resume auto goes on", name,
                            (long long)t->at.epoch + 1, (long long)t->at.step);
     else if (stop_signal() != 0)

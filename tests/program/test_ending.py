@@ -123,6 +123,7 @@ class Interrupted(ProgramTest):
             self.train(name, self.changes, resume="auto")
             self.assertEqual([{**event, "seconds": 0} for event in events(self.path(name), "epoch")],
                              [{**event, "seconds": 0} for event in events(self.path("straight"), "epoch")])
+            self.assertEqual([event["seconds"] for event in events(self.path(name), "epoch")], [0])  # none of training
             for file in ("last.h5", "best.h5"):
                 found, expected = (Checkpoint(self.path(run, file)) for run in (name, "straight"))
                 for tensor, values in expected.tensors.items():

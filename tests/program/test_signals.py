@@ -100,6 +100,8 @@ class Stops(Signalled):
         self.train("SIGTERM", {**LONG, "train.max_steps": self.last("SIGTERM").attributes["steps_done"] + 2},
                    resume="auto")
         self.assertFalse(os.path.exists(self.path("SIGTERM", "stopped")))
+        result = self.train("SIGHUP", {**LONG, "model.width": 8}, resume="auto", code=2)
+        self.assertFalse(os.path.exists(self.path("SIGHUP", "stopped")), str(result))
 
     def test_nohup(self):
         process = self.begin("run", prefix=["nohup", *TAKES_HANGUP])
@@ -224,7 +226,8 @@ class Alone(ProgramTest):
     def test_tasks_of_a_step(self):
         step = {"SLURM_NTASKS": "4", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "2"}
         training = self.training_arguments("run", {"train.max_steps": 1})
-        for variables, words in ((step, "srun --mpi=pmix"), ({"OMPI_COMM_WORLD_SIZE": "2"}, "teskd info")):
+        for variables, words in ((step, "srun --mpi=pmix"),
+                                 ({"OMPI_COMM_WORLD_SIZE": "2"}, "that this program is built with: ")):
             result = self.run_with(variables, *training)
             self.assertEqual(result.code, 2, str(result))
             self.refused(result, "the only rank", words, *list(variables)[1:2])
