@@ -40,7 +40,7 @@ build_and_test() {
   printf '\n== %s\n' "$folder"
   cmake -S . -B "$folder" -G Ninja -DTESKD_TESTS=ON -DTESKD_WERROR=ON "$@"
   cmake --build "$folder"
-  ctest --test-dir "$folder" --output-on-failure --no-tests=error -j $(($(nproc) + 1)) # some wait more than they compute
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(nproc)"
 }
 
 bash launch/packages.sh --tests --install
