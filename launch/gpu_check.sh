@@ -358,7 +358,8 @@ take_plans() {
 
 write_archive() {
   local part=${archive%/*}/.$$.${archive##*/}
-  (cd "$out" && find . -type f -not -name "${part##*/}" -not -name "${archive##*/}" \( -not -path './*/*' -o -path './plans/*' -o -path ./cifar/metrics.jsonl \) -print0) |
+  (cd "$out" && find . -type f -not -name "${part##*/}" -not -name "${archive##*/}" \
+    \( -not -path './*/*' -o -path './plans/*' -o -path ./cifar/metrics.jsonl \) -print0) |
     tar -caf "$part" -C "$out" --null -T - --transform 's,^\.,gpu_check,' && mv "$part" "$archive" && return
   rm -f "$part"
   echo "gpu_check.sh: $archive cannot be written" >&2
