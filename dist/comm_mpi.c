@@ -129,22 +129,36 @@ static int describe_ranks(comm_mpi *m)
     return 0;
 }
 
+static int accept_ranks(comm_mpi *m, int listener, const rendezvous_invite *invite, int *fd)
+{
+    int status = rendezvous_accept(listener, invite, m->place, m->base.info.size, fd);
+    m->blames_other = status < 0;
+    return status;
+}
+
+static int connect_to_first(comm_mpi *m, const rendezvous_invite *invite, int *fd)
+{
+    int rank = m->base.info.rank;
+    m->blames_other = invite->port == 0;
+    CHECK(invite->port != 0, ERROR_COMM, "rank 0 could not open the control channel");
+    fd[0] = rendezvous_connect(invite, rank, m->place[rank].host_leader == m->place[0].host_leader);
+    return fd[0] < 0 ? fd[0] : 0;
+}
+
 /* Rank 0 opens a port, tells everyone by MPI, and lets them in; `fd` has an entry for each rank. */
 static int connect_ranks(comm_mpi *m, int *fd)
 {
-    int rank = m->base.info.rank, size = m->base.info.size;
+    bool first = m->base.info.rank == 0;
     rendezvous_invite invite = {0};
-    int listener = rank == 0 ? rendezvous_listen(&invite) : -1;
+    int listener = first ? rendezvous_listen(&invite) : -1;
     int status = comm_mpi_status("MPI_Bcast", MPI_Bcast(&invite, sizeof invite, MPI_BYTE, 0, MPI_COMM_WORLD));
-    if (status == 0 && invite.port == 0)
-        status = rank == 0 ? listener : error_set(ERROR_COMM, "rank 0 could not open the control channel");
-    else if (status == 0 && rank == 0)
-        status = rendezvous_accept(listener, &invite, m->place, size, fd);
+    if (status == 0 && first)
+        status = listener < 0 ? listener : accept_ranks(m, listener, &invite, fd);
     else if (status == 0)
-        status = fd[0] = rendezvous_connect(&invite, rank, m->place[rank].host_leader == m->place[0].host_leader);
+        status = connect_to_first(m, &invite, fd);
     if (listener >= 0)
         close(listener);
-    return status < 0 ? status : 0;
+    return status;
 }
 
 static int open_channel(comm_mpi *m)
@@ -165,15 +179,18 @@ static int open_channel(comm_mpi *m)
     return status;
 }
 
-/* The lowest failing rank returns its message, the others an empty one: who speaks is settled. */
+/* Who speaks is settled: the lowest failing rank that blames no other, or else the lowest. It returns its message, the
+ * others an empty one. */
 static int agree_on_opening(const comm_mpi *m, int status)
 {
-    int size = m->base.info.size, mine = status < 0 ? m->base.info.rank : size, first = size;
+    int size = m->base.info.size, mine = m->base.info.rank + (m->blames_other ? size : 0), first;
+    if (status == 0)
+        mine = 2 * size;
     TRY(comm_mpi_status("MPI_Allreduce", MPI_Allreduce(&mine, &first, 1, MPI_INT, MPI_MIN, MPI_COMM_WORLD)));
-    if (first == size)
+    if (first == 2 * size)
         return 0;
     if (mine == first)
-        return error_prefix(ERROR_COMM, "rank %d on %s", first, m->place[first].host);
+        return error_prefix(ERROR_COMM, "rank %d on %s", m->base.info.rank, m->base.host);
     return error_set(ERROR_COMM, "%s", "");
 }
 

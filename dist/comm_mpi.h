@@ -17,6 +17,7 @@ typedef struct {
     control *channel;
     rank_place *place;                  /* one a rank */
     started_sum *first_sum, *idle_sums; /* under way, oldest first; free for reuse */
+    bool blames_other;                  /* opening failed here because of another rank, which may know more */
     char library[MPI_MAX_LIBRARY_VERSION_STRING];
 } comm_mpi;
 

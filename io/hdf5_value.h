@@ -8,6 +8,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Groups within groups are read down to this depth: a damaged file may have circles. */
+enum { HDF5_GROUPS_DEEP = 8 };
+
 /* What the file must hold. */
 typedef struct {
     H5T_class_t class; /* H5T_NO_CLASS: integers or floats, which HDF5 converts */

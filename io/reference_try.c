@@ -6,14 +6,17 @@
 
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { TRIAL_SECONDS = 10, GROUPS_DEEP = 8 };
+/* The trial's memory, beyond what the process has: what HDF5 needs itself, and per byte of the file. */
+enum { TRIAL_SECONDS = 10, TRIAL_MEMORY = 1 << 29, MEMORY_PER_BYTE = 16, NO_MEMORY = 1 };
 
 typedef struct {
     const reference_file *file;
@@ -26,7 +29,9 @@ static void read_dataset(const reference_file *f, hid_t dataset)
     const hdf5_expected expected = {.class = H5T_NO_CLASS, .count = H5Sget_simple_extent_npoints(space)};
     bool possible = expected.count >= 0 && expected.count <= f->bytes;
     void *values = possible ? malloc((size_t)expected.count * sizeof(double) + 1) : NULL;
-    if (values)
+    if (possible && !values)
+        _exit(NO_MEMORY);
+    if (possible)
         hdf5_read_dataset(dataset, &expected, H5T_NATIVE_DOUBLE, values);
     free(values);
     H5Sclose(space);
@@ -53,7 +58,7 @@ static herr_t read_link(hid_t group, const char *name, const H5L_info_t *link, v
     read_attribute(object, "sum");
     if (H5Iget_type(object) == H5I_DATASET)
         read_dataset(inner.file, object);
-    else if (H5Iget_type(object) == H5I_GROUP && inner.depth < GROUPS_DEEP)
+    else if (H5Iget_type(object) == H5I_GROUP && inner.depth < HDF5_GROUPS_DEEP)
         H5Literate(object, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, read_link, &inner);
     H5Oclose(object);
     return 0;
@@ -65,14 +70,55 @@ static void limit(__rlimit_resource_t resource, rlim_t most)
     setrlimit(resource, &both);
 }
 
+/* Address space of this process, in bytes. */
+static rlim_t used_memory(void)
+{
+    unsigned long pages = 0;
+    FILE *file = fopen("/proc/self/statm", "re");
+    if (file && fscanf(file, "%lu", &pages) != 1)
+        pages = 0;
+    if (file)
+        fclose(file);
+    return (rlim_t)pages * (rlim_t)sysconf(_SC_PAGESIZE);
+}
+
+static void limit_memory(const char *path)
+{
+    struct stat info;
+    rlim_t used = used_memory();
+    if (used > 0 && stat(path, &info) == 0)
+        limit(RLIMIT_AS, used + TRIAL_MEMORY + MEMORY_PER_BYTE * (rlim_t)info.st_size);
+}
+
+/* H5Ewalk2's callback. */
+static herr_t find_lack(unsigned depth, const H5E_error2_t *error, void *lacks)
+{
+    (void)depth;
+    *(bool *)lacks |= error->min_num == H5E_NOSPACE || error->min_num == H5E_CANTALLOC;
+    return 0;
+}
+
+/* HDF5 calls it after each call that failed. */
+static herr_t end_without_memory(hid_t stack, void *unused)
+{
+    bool lacks = false;
+    (void)unused;
+    H5Ewalk2(stack, H5E_WALK_UPWARD, find_lack, &lacks);
+    if (lacks)
+        _exit(NO_MEMORY);
+    return 0;
+}
+
 static _Noreturn void run_child(const char *path)
 {
     reference_file file;
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     limit(RLIMIT_CPU, TRIAL_SECONDS);
     limit(RLIMIT_CORE, 0);
+    limit_memory(path);
     if (reference_open(&file, path) == 0) {
         trial whole = {.file = &file};
+        H5Eset_auto2(H5E_DEFAULT, end_without_memory, NULL);
         H5Literate((hid_t)file.file, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, read_link, &whole);
     }
     _exit(0);
@@ -87,6 +133,9 @@ int reference_try(const char *path)
         run_child(path);
     while (waitpid(child, &status, 0) < 0)
         CHECK(errno == EINTR, ERROR_FILE, "%s: lost the process that tries it: %s", path, strerror(errno));
+    CHECK(!WIFEXITED(status) || WEXITSTATUS(status) != NO_MEMORY, ERROR_FILE,
+          "%s: the file is damaged: HDF5 wants more than %d MiB and %d bytes per byte of it to read it", path,
+          TRIAL_MEMORY >> 20, MEMORY_PER_BYTE);
     if (WIFEXITED(status))
         return 0;
     CHECK(WTERMSIG(status) != SIGKILL, ERROR_FILE,

@@ -40,9 +40,10 @@ int tensor_file_set_int(tensor_file *file, const char *key, int64_t value);
 int tensor_file_set_double(tensor_file *file, const char *key, double value);
 int tensor_file_set_text(tensor_file *file, const char *key, const char *value);
 
-/* Makes the file durable under its name and frees `*file`, which becomes NULL. After a failure, also one of an
- * earlier write, the temporary file is removed and the old file is untouched. */
-int tensor_file_commit(tensor_file **file);
+/* Makes the file durable under its name and frees `*file`, which becomes NULL. The old file stays as `kept`, in place
+ * of what is there; NULL: it goes. After a failure, also one of an earlier write, the temporary file is removed and
+ * both are untouched. */
+int tensor_file_commit(tensor_file **file, const char *kept);
 
 /* Reading. Takes the whole file into memory, without locks (which many cluster file systems lack), and lists the
  * tensors. */

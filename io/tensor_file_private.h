@@ -16,7 +16,8 @@ struct tensor_file {
     hid_t h5;
     char *path;
     atomic_file *file; /* while writing: what the commit fills */
-    bool failed;       /* a write failed: the commit must not happen; or the listing: its error is set */
+    bool failed;       /* a write failed: the commit must not happen */
+    int status;        /* of listing the tensors */
     tensor_info *tensors;
     int32_t count, capacity;
 };

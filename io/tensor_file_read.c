@@ -11,7 +11,7 @@
 #include <string.h>
 #include <xxhash.h>
 
-enum { TENSOR_NAME = 512, GROUPS_DEEP = 8 };
+enum { TENSOR_NAME = 512 };
 
 static int open_h5(tensor_file *f)
 {
@@ -110,7 +110,7 @@ static int list_object(const listing *l, hid_t group, const char *name)
     return status;
 }
 
-/* H5Literate's callback: our status rides in `failed`, since HDF5 only needs to know that it should stop. */
+/* H5Literate's callback: our status rides in `status`, since HDF5 only needs to know that it should stop. */
 static herr_t list_link(hid_t group, const char *name, const H5L_info_t *link, void *context)
 {
     const listing *l = context;
@@ -120,7 +120,7 @@ static herr_t list_link(hid_t group, const char *name, const H5L_info_t *link, v
                            l->path, name);
     if (status == 0)
         status = list_object(l, group, name);
-    l->file->failed |= status < 0;
+    l->file->status = status;
     return status;
 }
 
@@ -134,9 +134,9 @@ static int list_group(listing *l, hid_t group)
         return h5_error(f->path, "list the tensors of '%s'", l->path);
     CHECK(info.storage_type == H5G_STORAGE_TYPE_COMPACT, ERROR_FILE,
           "%s: the links of group '/%s' are not in its header, as this program keeps them", f->path, l->path);
-    CHECK(l->depth < GROUPS_DEEP, ERROR_FILE, "%s: the groups in '%s' are too deep", f->path, l->path);
+    CHECK(l->depth < HDF5_GROUPS_DEEP, ERROR_FILE, "%s: the groups in '%s' are too deep", f->path, l->path);
     if (H5Literate(group, H5_INDEX_NAME, H5_ITER_NATIVE, NULL, list_link, l) < 0)
-        return f->failed ? ERROR_FILE : h5_error(f->path, "list the tensors of '%s'", l->path);
+        return f->status < 0 ? f->status : h5_error(f->path, "list the tensors of '%s'", l->path);
     return 0;
 }
 

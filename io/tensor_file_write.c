@@ -222,7 +222,7 @@ static int write_image(tensor_file *f)
     return atomic_file_write(f->file, rest, (size_t)size);
 }
 
-int tensor_file_commit(tensor_file **file)
+int tensor_file_commit(tensor_file **file, const char *kept)
 {
     tensor_file *f = *file;
     int status = 0;
@@ -234,7 +234,7 @@ int tensor_file_commit(tensor_file **file)
         h5_silence_end(silence);
     }
     if (status == 0)
-        status = atomic_file_commit(&f->file);
+        status = kept ? atomic_file_commit_keeping(&f->file, kept) : atomic_file_commit(&f->file);
     tensor_file_close(file);
     return status;
 }

@@ -33,6 +33,7 @@ export OMPI_MCA_rmaps_base_oversubscribe=1 OMPI_MCA_hwloc_base_binding_policy=no
 export PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe PRTE_MCA_hwloc_default_binding_policy=none # and 5
 export UBSAN_OPTIONS=${UBSAN_OPTIONS:-print_stacktrace=1}
 
+# Two places per core: most tests wait half of their time, and those that do not take two (tests/CMakeLists.txt).
 # build_and_test FOLDER CMAKE_OPTION...
 build_and_test() {
   local folder=$1
@@ -40,7 +41,7 @@ build_and_test() {
   printf '\n== %s\n' "$folder"
   cmake -S . -B "$folder" -G Ninja -DTESKD_TESTS=ON -DTESKD_WERROR=ON "$@"
   cmake --build "$folder"
-  ctest --test-dir "$folder" --output-on-failure --no-tests=error -j "$(nproc)"
+  ctest --test-dir "$folder" --output-on-failure --no-tests=error -j $((2 * $(nproc)))
 }
 
 bash launch/packages.sh --tests --install

@@ -189,13 +189,43 @@ static int take_name(atomic_file *f)
     return sync_folder_of(f->path);
 }
 
-int atomic_file_commit(atomic_file **file)
+/* The old file gets a second name before the new one takes its first: there is always a whole one. */
+static int keep_as(const char *path, const char *name)
+{
+    struct stat info;
+    if (lstat(path, &info) != 0 && errno == ENOENT)
+        return 0;
+    char *temp = temp_name(name);
+    if (!temp)
+        return ERROR_FILE;
+    bool linked = link(path, temp) == 0;
+    bool kept = rename(linked ? temp : path, name) == 0;
+    int reason = errno;
+    unlink(temp); /* still there where both names are of one file already, and after a failure */
+    free(temp);
+    CHECK(kept, ERROR_FILE, "%s: cannot be kept as %s: %s", path, name, strerror(reason));
+    return 0;
+}
+
+static int commit(atomic_file **file, const char *kept)
 {
     int status = finish_stream(*file);
+    if (status == 0 && (*file)->temp && kept)
+        status = keep_as((*file)->path, kept);
     if (status == 0 && (*file)->temp)
         status = take_name(*file);
     atomic_file_abandon(file);
     return status;
+}
+
+int atomic_file_commit(atomic_file **file)
+{
+    return commit(file, NULL);
+}
+
+int atomic_file_commit_keeping(atomic_file **file, const char *name)
+{
+    return commit(file, name);
 }
 
 void atomic_file_abandon(atomic_file **file)
@@ -211,23 +241,6 @@ void atomic_file_abandon(atomic_file **file)
     free(f->temp);
     free(f->path);
     free(f);
-}
-
-int atomic_file_keep_as(const char *path, const char *name)
-{
-    struct stat info;
-    if (lstat(path, &info) != 0 && errno == ENOENT)
-        return 0;
-    char *temp = temp_name(name);
-    if (!temp)
-        return ERROR_FILE;
-    bool linked = link(path, temp) == 0;
-    bool kept = rename(linked ? temp : path, name) == 0;
-    int reason = errno;
-    unlink(temp); /* still there where both names are of one file already, and after a failure */
-    free(temp);
-    CHECK(kept, ERROR_FILE, "%s: cannot be kept as %s: %s", path, name, strerror(reason));
-    return 0;
 }
 
 /* "NAME.tmp." and up to 16 hexadecimal digits. */

@@ -30,12 +30,12 @@ int atomic_file_write(atomic_file *file, const void *bytes, size_t count);
  */
 int atomic_file_commit(atomic_file **file);
 
+/* The same, and what stood at `path` until then stays as `name`, in place of what is there. A file system without hard
+ * links renames it: for a moment there is no `path`. */
+int atomic_file_commit_keeping(atomic_file **file, const char *name);
+
 /* Removes what has been written. `*file` becomes NULL; it may be NULL already. */
 void atomic_file_abandon(atomic_file **file);
-
-/* Keeps the file `path`, which is about to be replaced, as `name` too, in place of what is there. Nothing to do where
- * there is no `path`. A file system without hard links renames it: until it is replaced there is no `path`. */
-int atomic_file_keep_as(const char *path, const char *name);
 
 /* Removes what killed processes of this user left beside `path` at least `seconds` ago; returns how many files. One
  * that a process still writes is left alone; where the file system has no locks the age alone tells. */

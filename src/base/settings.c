@@ -80,18 +80,36 @@ static bool same_name(const char *a, const char *b)
     return *a == *b;
 }
 
-static bool alias_advice(const char *key, const char *prefix, char advice[SETTING_ADVICE_BYTES])
+static void advise_alias(const alias_row *alias, const char *prefix, char advice[SETTING_ADVICE_BYTES])
 {
+    if (alias->meant != NULL)
+        snprintf(advice, SETTING_ADVICE_BYTES, "did you mean %s%s?", prefix, alias->meant);
+    else
+        snprintf(advice, SETTING_ADVICE_BYTES, "%s", alias->advice);
+}
+
+static const alias_row *find_alias(const char *key)
+{
+    for (size_t i = 0; i < sizeof aliases / sizeof aliases[0]; i++)
+        if (same_name(aliases[i].name, key))
+            return &aliases[i];
+    return NULL;
+}
+
+/* One that is as much like the name that was typed as few names are, or NULL. */
+static const alias_row *misspelt_alias(const char *key)
+{
+    enum { LETTERS_PER_ERROR = 4 };
+    const alias_row *nearest = NULL;
+    int least = (int)strlen(key) / LETTERS_PER_ERROR + 1;
     for (size_t i = 0; i < sizeof aliases / sizeof aliases[0]; i++) {
-        if (!same_name(aliases[i].name, key))
-            continue;
-        if (aliases[i].meant != NULL)
-            snprintf(advice, SETTING_ADVICE_BYTES, "did you mean %s%s?", prefix, aliases[i].meant);
-        else
-            snprintf(advice, SETTING_ADVICE_BYTES, "%s", aliases[i].advice);
-        return true;
+        int distance = text_distance(aliases[i].name, key);
+        if (distance < least) {
+            least = distance;
+            nearest = &aliases[i];
+        }
     }
-    return false;
+    return nearest;
 }
 
 static const setting_row *row_of_key(const char *key)
@@ -128,9 +146,12 @@ bool setting_option_advice(const char *name, char advice[SETTING_ADVICE_BYTES])
 {
     const char *dot = strrchr(name, '.'), *key = dot != NULL ? dot + 1 : name;
     const setting_row *row = row_of_key(key);
+    const alias_row *alias = find_alias(key);
     if (row != NULL)
         snprintf(advice, SETTING_ADVICE_BYTES, "did you mean --set %s.%s?", row->section, row->key);
-    return row != NULL || alias_advice(key, "--set ", advice);
+    else if (alias != NULL)
+        advise_alias(alias, "--set ", advice);
+    return row != NULL || alias != NULL;
 }
 
 /* One letter in three wrong, and one more. */
@@ -139,12 +160,16 @@ static bool is_near(const char *known, const char *typed)
     return text_distance(known, typed) <= 1 + (int)strlen(typed) / 3;
 }
 
+/* Names known from elsewhere come before names that look alike, those that are misspelt after an equally near one. */
 void setting_advice(const char *section, const char *key, char advice[SETTING_ADVICE_BYTES])
 {
     const setting_row *nearest = nearest_row(section, key);
-    if (!same_name(nearest->key, key) && alias_advice(key, "", advice))
-        return;
-    if (is_near(nearest->key, key))
+    const alias_row *alias = same_name(nearest->key, key) ? NULL : find_alias(key), *misspelt = misspelt_alias(key);
+    if (alias == NULL && misspelt != NULL && text_distance(misspelt->name, key) < text_distance(nearest->key, key))
+        alias = misspelt;
+    if (alias != NULL)
+        advise_alias(alias, "", advice);
+    else if (is_near(nearest->key, key))
         snprintf(advice, SETTING_ADVICE_BYTES, "did you mean %s.%s?", nearest->section, nearest->key);
     else
         snprintf(advice, SETTING_ADVICE_BYTES, "teskd train --help lists them all");

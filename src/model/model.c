@@ -5,9 +5,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+bool model_has_head(const model_options *options, int head)
+{
+    return head == 0 || (options->teskd && options->students_on[head - 1]);
+}
+
 bool model_has_students(const model_options *options)
 {
-    return options->teskd && (options->students_on[0] || options->students_on[1] || options->students_on[2]);
+    return model_has_head(options, 1) || model_has_head(options, 2) || model_has_head(options, 3);
 }
 
 static init_policy backbone_init(network_family family, int32_t input)
@@ -82,9 +87,8 @@ void model_build(model *m, graph *g, const model_options *options, const step_sh
     const network_row *row = options->network;
     builder b = {g, m, options, shape, backbone_init(row->family, row->input)};
     memset(m, 0, sizeof *m);
-    m->head_on[0] = true;
-    for (int student = 0; student < STUDENTS; student++)
-        m->head_on[1 + student] = options->teskd && options->students_on[student];
+    for (int head = 0; head < HEADS; head++)
+        m->head_on[head] = model_has_head(options, head);
     m->input = build_input(&b);
     m->target = graph_input(g, "target", DTYPE_I32, (const int32_t[]){shape->batch, 1, 1, 1});
     build_backbone(&b);

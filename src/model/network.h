@@ -58,7 +58,8 @@ typedef struct {
     bool kd_detach_teacher;
 } model_options;
 
-/* Is there any student? */
+/* Is the head part of the network (the teacher always), and is there any student? */
+bool model_has_head(const model_options *options, int head);
 bool model_has_students(const model_options *options);
 
 /* Weight of a head's cross entropy in the joint loss. */

@@ -40,10 +40,7 @@ int agree_on_options(comm *ranks, const options *o)
         return 0;
     TRY(comm_broadcast(ranks, &first, sizeof first, 0));
     TRY(comm_agree(ranks, compare_settings(&o->config, &first)));
-    snprintf(text, sizeof text, "%s%s%s%s%s%s%s%s", o->argv[0], o->resume ? " --resume " : "",
-             o->resume ? o->resume : "", o->overwrite ? " --overwrite" : "", o->dry_run ? " --dry-run" : "",
-             o->teacher_only ? " --teacher-only" : "", o->predictions ? " --predictions" : "",
-             o->per_class ? " --per-class" : "");
+    options_describe(o, text, sizeof text);
     return agree_on_text(ranks, "command line", text);
 }
 

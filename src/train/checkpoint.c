@@ -1,7 +1,6 @@
 /* Owns what a checkpoint holds. Invariant: only rank 0 touches files, and every rank gets the same outcome.
  * Main thread only (HDF5). */
 #include "train/checkpoint.h"
-#include "base/atomic_file.h"
 #include "base/error.h"
 #include "train/resume_check.h"
 
@@ -11,7 +10,7 @@
 #include <unistd.h>
 
 /* Epochs and classes as many as the settings take; steps as many as a double counts. */
-static const int64_t MOST_EPOCHS = 1000000, MOST_CLASSES = 1000000, MOST_STEPS = INT64_C(1) << 53;
+static const int64_t MOST_EPOCHS = 1000000, MOST_CLASSES = 1000000, MOST_RANKS = 1000000, MOST_STEPS = INT64_C(1) << 53;
 
 /* Weights and running statistics go to "weights/NAME"; the others have a prefix of their own. */
 static void tensor_path(const store_entry *entry, char path[2 * GRAPH_NAME_BYTES])
@@ -99,27 +98,18 @@ static int write_attributes(const experiment *e, const progress *at, tensor_file
     return status;
 }
 
-/* The old file gets a second name before the new one takes its first: there is always a whole one. */
-static int keep_as_previous(const char *dir, const char *path)
-{
-    char previous[SETTING_TEXT_BYTES + 32];
-    snprintf(previous, sizeof previous, "%s/previous.h5", dir);
-    return atomic_file_keep_as(path, previous);
-}
-
 static int save(const experiment *e, const progress *at, const char *name, bool keep_previous)
 {
-    char path[SETTING_TEXT_BYTES + 32];
+    char path[SETTING_TEXT_BYTES + 32], previous[SETTING_TEXT_BYTES + 32];
     tensor_file *file = NULL;
     snprintf(path, sizeof path, "%s/%s", e->config.output.dir, name);
+    snprintf(previous, sizeof previous, "%s/previous.h5", e->config.output.dir);
     TRY(tensor_file_create(&file, path));
     int status = write_tensors(&e->tensors, file);
     if (status == 0)
         status = write_attributes(e, at, file);
-    if (status == 0 && keep_previous)
-        status = keep_as_previous(e->config.output.dir, path);
     if (status == 0)
-        status = tensor_file_commit(&file);
+        status = tensor_file_commit(&file, keep_previous ? previous : NULL);
     tensor_file_close(&file);
     return status;
 }
@@ -221,6 +211,17 @@ static int read_progress(tensor_file *file, progress *at)
     return 0;
 }
 
+/* Statistics of batch normalisation are those of a rank's share, unless run.sync_bn joins them. */
+static int say_ranks(const experiment *e, tensor_file *file)
+{
+    int64_t saved = e->info->size;
+    if (tensor_file_has(file, "ranks"))
+        TRY(tensor_file_get_int(file, "ranks", 1, MOST_RANKS, &saved));
+    if (saved != e->info->size)
+        log_info(e->log, "  ranks are now %d, in the checkpoint %lld", e->info->size, (long long)saved);
+    return 0;
+}
+
 /* A training knows it; the settings may leave it to the data. */
 static int read_classes(tensor_file *file, settings *config)
 {
@@ -263,7 +264,7 @@ static int load_all(experiment *e, tensor_file *file, const char *path, progress
     TRY(read_classes(file, &saved));
     now.model.classes = e->step.model.classes;
     TRY(resume_check(&now, &saved, path, at->step > 0));
-    CHECK(at->step == 0 || !e->other_data, ERROR_USAGE, "--other-data: %s is in the middle of an epoch", path);
+    CHECK(at->step == 0 || !e->other_data, ERROR_USAGE, "--other-data: %s is of an epoch that is not finished", path);
     TRY(check_set(file, path, "train_set", &e->train_set, e, &is_other));
     is_other = false;
     TRY(check_set(file, path, "test_set", &e->test_set, e, &is_other));
@@ -276,6 +277,7 @@ static int load_all(experiment *e, tensor_file *file, const char *path, progress
     bool starts_average = now.train.ema_decay > 0 && saved.train.ema_decay == 0;
     TRY(read_tensors(&e->tensors, file, starts_average));
     resume_say_changes(&now, &saved, e->log);
+    TRY(say_ranks(e, file));
     return starts_average ? store_start_averages(&e->tensors) : 0;
 }
 

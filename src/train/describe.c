@@ -2,6 +2,7 @@
 #include "train/describe.h"
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "train/naming.h"
 
 #include <string.h>
 
@@ -9,15 +10,6 @@
 typedef struct {
     double weights, macs;
 } cost;
-
-static bool is_student(const char *label)
-{
-    static const char *const prefixes[] = {"laterals.", "upsample.", "fuse_", "downsample", "fc_b"};
-    for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++)
-        if (strncmp(label, prefixes[i], strlen(prefixes[i])) == 0)
-            return true;
-    return false;
-}
 
 static double weights_of(const graph *g, const graph_node *node)
 {
@@ -53,7 +45,7 @@ static int describe_network(experiment *e)
     log_info(e->log, "  %-24s %-19s %12s    %-12s %10s %10s", "layer", "op", "in", "out", "weights", "MMAC");
     for (uint32_t i = 0; i < g.n_nodes && !g.status; i++) {
         double weights = weights_of(&g, &g.nodes[i]), macs = graph_node_macs(&g, &g.nodes[i]);
-        bool student = is_student(g.labels[i]);
+        bool student = naming_is_student(g.labels[i]);
         cost *part = student ? &students : &backbone;
         part->weights += weights;
         part->macs += macs;

@@ -20,11 +20,6 @@ typedef struct {
     stop_vote vote;
 } evaluation;
 
-static bool head_on(const model_options *o, int head)
-{
-    return head == 0 || (o->teskd && o->students_on[head - 1]);
-}
-
 static int evaluation_open(evaluation *ev, experiment *e, predictions *out)
 {
     *ev = (evaluation){.e = e,
@@ -43,7 +38,7 @@ static int evaluation_open(evaluation *ev, experiment *e, predictions *out)
     ev->rows = calloc(share, sizeof *ev->rows);
     bool got = ev->logits && ev->rows;
     for (int head = 0; head < (ev->views > 1 ? HEADS : 1); head++) {
-        if (!head_on(&e->step.model, head))
+        if (!model_has_head(&e->step.model, head))
             continue;
         ev->log_probabilities[head] = calloc(count, sizeof(double));
         got = got && ev->log_probabilities[head];

@@ -74,8 +74,7 @@ static const char *first_line(char record[RECORD_BYTES])
 
 static int refuse(const char *folder, char record[RECORD_BYTES])
 {
-    return error_set(ERROR_FILE,
-                     "output.dir: %s is in use by another training (%s); choose another output.dir, or wait", folder,
+    return error_set(ERROR_FILE, "%s is in use by another training (%s); wait, or choose another folder", folder,
                      first_line(record));
 }
 

@@ -7,47 +7,70 @@
 #include "base/text.h"
 
 #include <getopt.h>
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
+/* What an option fills: a member of `options`, or a setting. */
+typedef enum { FLAG, TEXT, COUNT, SETTING } option_kind;
+
 typedef struct {
     unsigned bit; /* 0: every subcommand takes it */
+    option_kind kind;
+    size_t at; /* of the member: a bool, a const char * or a long long */
     const char *name, *value, *help;
 } option_row;
 
 static const option_row rows[] = {
-    {0, "help", NULL, "print this and exit"},
-    {0, "config", "FILE", "read settings from an INI file, or from a recipe that comes with teskd (its name alone)"},
-    {0, "set", "SECTION.KEY=VALUE", "change one setting; may be repeated, the last wins"},
-    {OPTION_DEVICE, "device", "NAME", "short for --set run.device=NAME"},
-    {OPTION_RESUME, "resume", "auto|FILE",
+    {0, FLAG, offsetof(options, help), "help", NULL, "print this and exit"},
+    {0, SETTING, 0, "config", "FILE",
+     "read settings from an INI file, or from a recipe that comes with teskd (its name alone)"},
+    {0, SETTING, 0, "set", "SECTION.KEY=VALUE", "change one setting; may be repeated, the last wins"},
+    {OPTION_DEVICE, SETTING, 0, "device", "NAME", "short for --set run.device=NAME"},
+    {OPTION_RESUME, TEXT, offsetof(options, resume), "resume", "auto|FILE",
      "go on from a checkpoint; auto: from the newest one in output.dir, if there is one"},
-    {OPTION_OTHER_DATA, "other-data", NULL, "with --resume: go on with other data than the checkpoint's"},
-    {OPTION_OVERWRITE, "overwrite", NULL, "remove the run (last, previous, best, metrics) that output.dir holds"},
-    {OPTION_DRY_RUN, "dry-run", NULL, "print the network, the memory plan and the work of an epoch, then exit"},
-    {OPTION_PRINT_CONFIG, "print-config", NULL, "print the resolved settings as an INI file, then exit"},
-    {OPTION_DUMP_GRAPH, "dump-graph", "FILE", "write the graph of a training step for Graphviz"},
-    {OPTION_CHECKPOINT, "checkpoint", "FILE", "the checkpoint to read"},
-    {OPTION_TEACHER_ONLY, "teacher-only", NULL, "leave the students out"},
-    {OPTION_PREDICTIONS, "predictions", "FILE.csv", "write the teacher's answer on every picture"},
-    {OPTION_LOGITS, "logits", NULL, "with --predictions: also the teacher's logits"},
-    {OPTION_PER_CLASS, "per-class", NULL, "print the teacher's accuracy on each class"},
-    {OPTION_FORMAT, "format", "NAME", "safetensors, for PyTorch, or onnx"},
-    {OPTION_ALL_HEADS, "all-heads", NULL, "also the students"},
-    {OPTION_EMA, "ema", NULL, "the averages of the weights (train.ema_decay) instead of the weights"},
-    {OPTION_FOLD_BN, "fold-bn", NULL, "onnx: make each batch normalisation part of the convolution before it"},
-    {OPTION_FROM, "from", "FILE", "the safetensors file to read"},
-    {OPTION_STEPS, "steps", "N", "steps to time"},
-    {OPTION_JSON, "json", NULL, "print one line of JSON instead of tables"},
-    {OPTION_PER_NODE, "per-node", NULL, "print the time of every node"},
-    {OPTION_OUT, "out", "DIR", "folder to write to"},
-    {OPTION_OUT_FILE, "out", "FILE", "file to write"},
-    {OPTION_TRAIN_IMAGES, "train-images", "N", "how many training pictures to draw"},
-    {OPTION_TEST_IMAGES, "test-images", "N", "how many test pictures to draw"},
-    {OPTION_SEED, "seed", "N", "seed of the pictures"},
-    {OPTION_SETTINGS, "settings", NULL, "print the table of all settings as Markdown (docs/settings.md) and exit"},
+    {OPTION_OTHER_DATA, FLAG, offsetof(options, other_data), "other-data", NULL,
+     "with --resume: go on with other data than the checkpoint's"},
+    {OPTION_OVERWRITE, FLAG, offsetof(options, overwrite), "overwrite", NULL,
+     "remove the run (last, previous, best, metrics) that output.dir holds"},
+    {OPTION_DRY_RUN, FLAG, offsetof(options, dry_run), "dry-run", NULL,
+     "print the network, the memory plan and the work of an epoch, then exit"},
+    {OPTION_PRINT_CONFIG, FLAG, offsetof(options, print_config), "print-config", NULL,
+     "print the resolved settings as an INI file, then exit"},
+    {OPTION_DUMP_GRAPH, TEXT, offsetof(options, dump_graph), "dump-graph", "FILE",
+     "write the graph of a training step for Graphviz"},
+    {OPTION_CHECKPOINT, TEXT, offsetof(options, checkpoint), "checkpoint", "FILE", "the checkpoint to read"},
+    {OPTION_TEACHER_ONLY, FLAG, offsetof(options, teacher_only), "teacher-only", NULL, "leave the students out"},
+    {OPTION_PREDICTIONS, TEXT, offsetof(options, predictions), "predictions", "FILE.csv",
+     "write the teacher's answer on every picture"},
+    {OPTION_LOGITS, FLAG, offsetof(options, logits), "logits", NULL, "with --predictions: also the teacher's logits"},
+    {OPTION_PER_CLASS, FLAG, offsetof(options, per_class), "per-class", NULL,
+     "print the teacher's accuracy on each class"},
+    {OPTION_FORMAT, TEXT, offsetof(options, format), "format", "NAME", "safetensors, for PyTorch, or onnx"},
+    {OPTION_ALL_HEADS, FLAG, offsetof(options, all_heads), "all-heads", NULL, "also the students"},
+    {OPTION_EMA, FLAG, offsetof(options, ema), "ema", NULL,
+     "the averages of the weights (train.ema_decay) instead of the weights"},
+    {OPTION_FOLD_BN, FLAG, offsetof(options, fold_bn), "fold-bn", NULL,
+     "onnx: make each batch normalisation part of the convolution before it"},
+    {OPTION_FROM, TEXT, offsetof(options, from), "from", "FILE", "the safetensors file to read"},
+    {OPTION_STEPS, COUNT, offsetof(options, steps), "steps", "N", "steps to time"},
+    {OPTION_JSON, FLAG, offsetof(options, json), "json", NULL, "print one line of JSON instead of tables"},
+    {OPTION_PER_NODE, FLAG, offsetof(options, per_node), "per-node", NULL, "print the time of every node"},
+    {OPTION_OUT, TEXT, offsetof(options, out), "out", "DIR", "folder to write to"},
+    {OPTION_OUT_FILE, TEXT, offsetof(options, out), "out", "FILE", "file to write"},
+    {OPTION_TRAIN_IMAGES, COUNT, offsetof(options, train_images), "train-images", "N",
+     "how many training pictures to draw"},
+    {OPTION_TEST_IMAGES, COUNT, offsetof(options, test_images), "test-images", "N", "how many test pictures to draw"},
+    {OPTION_SEED, COUNT, offsetof(options, seed), "seed", "N", "seed of the pictures"},
+    {OPTION_SETTINGS, FLAG, offsetof(options, settings_table), "settings", NULL,
+     "print the table of all settings as Markdown (docs/settings.md) and exit"},
 };
 enum { ROWS = sizeof rows / sizeof rows[0] };
+
+static bool is_path(const option_row *row)
+{
+    return row->value && (strstr(row->value, "FILE") || strcmp(row->value, "DIR") == 0);
+}
 
 static bool is_allowed(const option_row *row, unsigned allowed)
 {
@@ -82,8 +105,7 @@ static int take_config(options *o, const char *name)
 /* "--checkpoint=~/x" reaches the program as it is; only "--checkpoint ~/x" is the shell's. */
 static int expand_path(options *o, const option_row *row, const char **value)
 {
-    const bool is_path = row->value && (strstr(row->value, "FILE") || strcmp(row->value, "DIR") == 0);
-    if (!is_path || (*value)[0] != '~')
+    if (!is_path(row) || (*value)[0] != '~')
         return 0;
     CHECK(o->n_expanded < OPTION_PATHS, ERROR_USAGE, "--%s: more than %d paths with ~", row->name, OPTION_PATHS);
     char *path = o->expanded[o->n_expanded++];
@@ -98,46 +120,18 @@ static int take(options *o, const option_row *row, const char *value)
     CHECK(!row->value || *value, ERROR_USAGE, "--%s: its value is empty; is a variable of the shell not set?",
           row->name);
     TRY(expand_path(o, row, &value));
-    const struct {
-        const char *name;
-        bool *flag;
-        const char **text;
-        long long *count;
-    } targets[] = {
-        {"help", &o->help, NULL, NULL},
-        {"dry-run", &o->dry_run, NULL, NULL},
-        {"print-config", &o->print_config, NULL, NULL},
-        {"json", &o->json, NULL, NULL},
-        {"per-node", &o->per_node, NULL, NULL},
-        {"teacher-only", &o->teacher_only, NULL, NULL},
-        {"settings", &o->settings_table, NULL, NULL},
-        {"logits", &o->logits, NULL, NULL},
-        {"per-class", &o->per_class, NULL, NULL},
-        {"all-heads", &o->all_heads, NULL, NULL},
-        {"ema", &o->ema, NULL, NULL},
-        {"fold-bn", &o->fold_bn, NULL, NULL},
-        {"other-data", &o->other_data, NULL, NULL},
-        {"overwrite", &o->overwrite, NULL, NULL},
-        {"resume", NULL, &o->resume, NULL},
-        {"dump-graph", NULL, &o->dump_graph, NULL},
-        {"checkpoint", NULL, &o->checkpoint, NULL},
-        {"out", NULL, &o->out, NULL},
-        {"predictions", NULL, &o->predictions, NULL},
-        {"format", NULL, &o->format, NULL},
-        {"from", NULL, &o->from, NULL},
-        {"steps", NULL, NULL, &o->steps},
-        {"train-images", NULL, NULL, &o->train_images},
-        {"test-images", NULL, NULL, &o->test_images},
-        {"seed", NULL, NULL, &o->seed},
-    };
-    for (size_t i = 0; i < sizeof targets / sizeof targets[0]; i++) {
-        if (strcmp(row->name, targets[i].name) != 0)
-            continue;
-        if (targets[i].flag)
-            *targets[i].flag = true;
-        if (targets[i].text)
-            *targets[i].text = value;
-        return targets[i].count ? read_count(row->name, value, targets[i].count) : 0;
+    void *member = (char *)o + row->at;
+    switch (row->kind) {
+    case FLAG:
+        *(bool *)member = true;
+        return 0;
+    case TEXT:
+        *(const char **)member = value;
+        return 0;
+    case COUNT:
+        return read_count(row->name, value, member);
+    case SETTING:
+        break;
     }
     if (strcmp(row->name, "config") == 0)
         return take_config(o, value);
@@ -231,4 +225,30 @@ int options_apply(const options *o, settings *config)
     TRY(read_all(&again));
     *config = again.config;
     return 0;
+}
+
+/* " --NAME" and its value, where it was given. */
+static void describe_option(const options *o, const option_row *row, char *text, size_t bytes)
+{
+    const void *member = (const char *)o + row->at;
+    const char *value = row->kind == TEXT ? *(const char *const *)member : NULL;
+    long long count = row->kind == COUNT ? *(const long long *)member : -1;
+    text[0] = '\0';
+    if ((row->kind == FLAG && *(const bool *)member) || (value && is_path(row)))
+        snprintf(text, bytes, " --%s", row->name);
+    else if (value)
+        snprintf(text, bytes, " --%s %s", row->name, value);
+    else if (count >= 0)
+        snprintf(text, bytes, " --%s %lld", row->name, count);
+}
+
+void options_describe(const options *o, char *text, size_t bytes)
+{
+    size_t used = (size_t)snprintf(text, bytes, "%s", o->argv[0]);
+    for (int i = 0; i < ROWS && used < bytes; i++) {
+        if (rows[i].kind == SETTING || !is_allowed(&rows[i], o->allowed))
+            continue;
+        describe_option(o, &rows[i], text + used, bytes - used);
+        used += strlen(text + used);
+    }
 }

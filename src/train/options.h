@@ -64,6 +64,10 @@ int options_read(options *o, int argc, char **argv, unsigned allowed);
 /* Applies --config, --set and --device to other settings than the defaults, unchecked. */
 int options_apply(const options *o, settings *config);
 
+/* The subcommand and the options that were given; of a path only that it was given, since each host may have its own.
+ * Settings are not in it. */
+void options_describe(const options *o, char *text, size_t bytes);
+
 /* One line for each allowed option. */
 void options_help(unsigned allowed, FILE *out);
 

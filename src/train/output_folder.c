@@ -121,7 +121,9 @@ static int open_folder(output_folder *f)
     int status = make_folders(f->options.folder);
     if (status < 0)
         return error_prefix(status, "output.dir");
-    TRY(folder_lock_take(&f->lock, f->options.folder, f->options.log));
+    status = folder_lock_take(&f->lock, f->options.folder, f->options.log);
+    if (status < 0)
+        return error_prefix(status, "output.dir");
     TRY(stop_file_remove(f->options.folder));
     for (int file = 0; file < FILES; file++)
         TRY(look_at(f, file));

@@ -8,11 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-static bool head_on(const experiment *e, int head)
-{
-    return head == 0 || (e->step.model.teskd && e->step.model.students_on[head - 1]);
-}
-
 static const char *data_name(const experiment *e)
 {
     static const char *const names[] = {[DATA_CIFAR100] = "CIFAR-100",
@@ -141,7 +136,7 @@ static void print_table(const experiment *e, const char *set, const metrics *m)
     log_info(e->log, "  %-9s%9s%8s%11s%11s%13s", set, "top-1", "top-5", "CE", "KD", "feature");
     for (int head = 0; head < HEADS; head++) {
         char student_text[32] = "";
-        if (!head_on(e, head))
+        if (!model_has_head(&e->step.model, head))
             continue;
         if (head > 0)
             snprintf(student_text, sizeof student_text, "%11.4f%13.2f", m->kd[head - 1], m->feature[head - 1]);

@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "model/network.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 /* The whole of a section, or one setting, by the beginning of its name. */
@@ -12,6 +13,12 @@ static bool is_among(const char *name, const char *const *names)
         if (strncmp(name, names[i], strlen(names[i])) == 0)
             return true;
     return false;
+}
+
+static int larger_first(const void *a, const void *b)
+{
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x < y) - (x > y);
 }
 
 /* Two ways of saying the same become one. */
@@ -27,10 +34,17 @@ static void resolve(settings *s)
         for (int i = 0; i < STAGES; i++)
             s->model.blocks.value[i] = row->blocks[i];
     }
-    if (s->model.method == METHOD_PLAIN) {
+    if (s->model.method == METHOD_PLAIN)
         s->model.students = (setting_ints){0};
-        s->model.student_width = 0;
-    }
+    qsort(s->model.students.value, (size_t)s->model.students.count, sizeof s->model.students.value[0], larger_first);
+}
+
+/* A width that follows from the network is compared by the shapes of its tensors. */
+static void leave_student_width(settings *a, settings *b)
+{
+    bool follows = a->model.student_width == 0 || b->model.student_width == 0;
+    if (follows || (a->model.method == METHOD_PLAIN && b->model.method == METHOD_PLAIN))
+        a->model.student_width = b->model.student_width = 0;
 }
 
 int resume_check(const settings *now, const settings *saved, const char *path, bool within)
@@ -42,11 +56,12 @@ int resume_check(const settings *now, const settings *saved, const char *path, b
     setting_difference d;
     resolve(&a);
     resolve(&b);
+    leave_student_width(&a, &b);
     for (int i = settings_difference(&a, &b, 0, &d); i >= 0; i = settings_difference(&a, &b, i + 1, &d)) {
         CHECK(!is_among(d.name, network), ERROR_SETTINGS, "%s: %s, but %s is a checkpoint of a network with %s", d.name,
               d.a, path, d.b);
         CHECK(!within || !is_among(d.name, order), ERROR_SETTINGS,
-              "%s: %s, but the checkpoint is in the middle of an epoch with %s", d.name, d.a, d.b);
+              "%s: %s, but the checkpoint is of an epoch with %s that is not finished", d.name, d.a, d.b);
     }
     return 0;
 }

@@ -85,6 +85,12 @@ static bool is_ignored(int number)
     return sigaction(number, NULL, &now) == 0 && now.sa_handler == SIG_IGN;
 }
 
+/* Of nohup, and of a script's background command: who started this process so means it to go on. */
+static bool is_left_ignored(int number)
+{
+    return (number == SIGHUP || number == SIGINT) && is_ignored(number);
+}
+
 /* A library may take SIGHUP when it is loaded, as UCX under Open MPI 5 does for a debugger. How the signal came to this
  * process is therefore noted before any library is initialised. */
 static bool came_ignored;
@@ -105,7 +111,7 @@ void stop_block(void)
 {
     sigemptyset(&listened);
     for (int i = 0; i < SIGNALS; i++)
-        if (asking[i].number != SIGHUP || !is_ignored(SIGHUP))
+        if (!is_left_ignored(asking[i].number))
             sigaddset(&listened, asking[i].number);
     pthread_sigmask(SIG_BLOCK, &listened, NULL);
 }

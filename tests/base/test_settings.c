@@ -196,6 +196,8 @@ static void names_from_elsewhere(void **state)
     set_refused("train.wd=1", "--set: train.wd: unknown setting; did you mean train.weight_decay?");
     set_refused("weight-decay=1", "--set: weight-decay: unknown setting; did you mean train.weight_decay?");
     set_refused("data.Data_Dir=x", "--set: data.Data_Dir: unknown setting; did you mean data.path?");
+    set_refused("train.learning_rat=1", "--set: train.learning_rat: unknown setting; did you mean train.lr?");
+    set_refused("train.batchsize=1", "--set: train.batchsize: unknown setting; did you mean train.batch?");
     set_refused("run.fp16=yes", "--set: run.fp16: unknown setting; did you mean run.precision=fp16?");
     set_refused("run.gpus=4", "--set: run.gpus: unknown setting; each rank takes one GPU: mpirun -np N starts N ranks");
     set_refused("data.num_workers=4", "--set: data.num_workers: unknown setting; each rank loads its images");

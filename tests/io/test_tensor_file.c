@@ -45,7 +45,7 @@ static void write_small(const char *path, int64_t epoch)
     assert_int_equal(tensor_file_set_int(file, "epoch", epoch), 0);
     assert_int_equal(tensor_file_set_double(file, "best_accuracy", 0.7915), 0);
     assert_int_equal(tensor_file_set_text(file, "settings", "train.lr = 0.1\n"), 0);
-    assert_int_equal(tensor_file_commit(&file), 0);
+    assert_int_equal(tensor_file_commit(&file, NULL), 0);
     assert_null(file);
 }
 
@@ -403,7 +403,7 @@ static void test_atomic(void **state)
     assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 1, &one, &value), 0);
     assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 1, &one, &value), ERROR_FILE); /* the name is taken */
     assert_contains(error_message(), "tensor 'x'");
-    assert_int_equal(tensor_file_commit(&file), ERROR_FILE);
+    assert_int_equal(tensor_file_commit(&file, NULL), ERROR_FILE);
     assert_null(file);
     assert_int_equal(scratch_count(s), 1);
     assert_int_equal(read_small(path, 1), 0);
@@ -441,7 +441,7 @@ static void test_full_disk(void **state)
     tensor_file *file;
     int created = tensor_file_create(&file, path);
     int written = tensor_file_write(file, "big", REAL_FLOAT32, 1, shape, values);
-    int committed = tensor_file_commit(&file);
+    int committed = tensor_file_commit(&file, NULL);
     setrlimit(RLIMIT_FSIZE, &before);
     signal(SIGXFSZ, handler);
     free(values);

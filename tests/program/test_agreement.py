@@ -37,7 +37,11 @@ class Ranks(ProgramTest):
     def test_settings(self):
         self.differ({"train.lr": 0.06}, "train.lr: 0.06", "rank 0 has 0.05")
         self.differ({"train.batch": 40, "train.max_steps": 2}, "train.batch: 40", "rank 0 has 20")
-        self.differ({}, "--resume", arguments=("--resume", "auto"))
+
+    def test_options(self):
+        for option in (["--resume", "auto"], ["--dump-graph", self.path("graph.dot")], ["--print-config"], ["--help"]):
+            with self.subTest(option):
+                self.differ({}, f'command line: "train {option[0]}"', 'rank 0 has "train"', arguments=option)
 
     def test_data(self):
         def fewer(records):
@@ -63,7 +67,7 @@ class Resume(ProgramTest):
             result = self.train(name, {"data.path": smaller}, resume="auto", code=2)
             self.refused(result, "train_set", "180 images", "200 images")
         arguments = self.training_arguments("within", {"data.path": smaller}, "auto")
-        self.refused(run(*arguments, "--other-data"), "middle of an epoch")
+        self.refused(run(*arguments, "--other-data"), "not finished")
         arguments = self.training_arguments("between", {"data.path": smaller}, "auto")
         result = self.run_code(0, *arguments, "--other-data")
         self.assertIn("train_set is now 180 images", result.out)

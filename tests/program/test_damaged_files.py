@@ -6,6 +6,7 @@ import pathlib
 import shutil
 import time
 import unittest
+import zlib
 
 import h5py
 import numpy
@@ -205,6 +206,19 @@ class References(ProgramTest):
             del file["after/fc.bias/value"]
             file.create_dataset("after/fc.bias/value", (2**40,), "f8", chunks=(2**10,))  # of which none is stored
         self.refuses(enlarge, '"after/fc.bias/value"', "1099511627776 elements", "bytes")
+
+    @unittest.skipIf(os.environ.get("TESKD_SANITIZED"), "sanitizers end a process without memory")
+    def test_more_memory_than_bytes(self):
+        def inflate(file):
+            shape = file["logits"].shape
+            chunk = (1,) * (len(shape) - 1) + (100 * 2**20,)
+            del file["logits"]
+            made = file.create_dataset("logits", shape, "f8", maxshape=(*shape[:-1], None), compression="gzip",
+                                       chunks=chunk)
+            packer = zlib.compressobj(1)
+            packed = b"".join(packer.compress(bytes(2**23)) for _ in range(100)) + packer.flush()
+            made.id.write_direct_chunk((0,) * len(shape), packed)
+        self.refuses(inflate, "HDF5 wants more than 512 MiB")
 
     def test_what_hdf5_does_not_withstand(self):
         """Found by tests/fuzz: HDF5 1.10 crashes on these files, or does not end. Later versions may refuse them."""

@@ -99,13 +99,14 @@ class Folder(ProgramTest):
         for options, ranks in (([], 1), (["--resume", "auto"], 2), (["--overwrite"], 1)):
             result = run(*self.training_arguments("run", SHORT), *options, ranks=ranks)
             self.assertEqual(result.code, 1, str(result))
-            self.refused(result, self.path("run"), "in use", HOST, f"process {first.pid}", time.strftime("since %Y-%m-%d"))
+            self.refused(result, f"output.dir: {self.path('run')} is in use", HOST, f"process {first.pid}", time.strftime("since %Y-%m-%d"))
         # What only looks is not in the way.
         self.run_code(0, *self.training_arguments("run", SHORT), "--dry-run")
         for name, code in (("last.h5", 1), ("start.h5", 0)):
             result = self.run_code(code, "import", "--from", network, "--out", self.path("run", name), "--set",
                                    "model.network=cifarresnet8", "--set", "model.width=4", "--set", "data.kind=cifar10")
-            self.assertEqual("in use" in result.err, code == 1)
+            self.assertEqual("in use by another training" in result.err, code == 1)
+            self.assertNotIn("output.dir", result.err, "import has no such setting")
         # A killed run leaves no lock behind.
         stop(first)
         first.communicate()

@@ -94,15 +94,38 @@ class Bitwise(ProgramTest):
         for name in b.tensors:
             self.assertEqual(a.tensors[name].tobytes(), b.tensors[name].tobytes(), name)
 
+    def test_another_test_set(self):
+        """What was reached on one test set, or measured in one way, is no best of another one."""
+        other = self.path("other")
+        self.run_code(0, "data", "synth", "--out", other, "--train-images", 200, "--test-images", 40)
+        shutil.copytree(self.data, self.path("mixed"))
+        shutil.copy(os.path.join(other, "test_batch.bin"), self.path("mixed"))
+        self.train("run", {"train.epochs": 1})
+        arguments = self.training_arguments("run", {"train.epochs": 1, "data.path": self.path("mixed")}, "auto")
+        self.run_code(0, *arguments, "--other-data")
+        self.assertEqual([event["steps_done"] for event in events(self.path("run"), "epoch")], [10, 10])
+        flipped = {"train.epochs": 2, "data.path": self.path("mixed"), "eval.flip": "yes", "train.lr": 0}
+        for changes in (flipped, {**flipped, "train.epochs": 3}):
+            self.train("run", changes, resume="auto")
+        top1 = [event["test_top1"][0] for event in events(self.path("run"), "epoch")]
+        self.assertEqual(self.last("run").attributes["best_top1"], max(top1[2:]))
+
     def test_nothing_to_resume(self):
         result = self.train("run", {"train.max_steps": 2}, resume="auto", ranks=2)
         self.assertIn("starting afresh", result.out)
         self.assertEqual(self.last("run").attributes["steps_done"], 2)
 
+    def test_said_in_another_way(self):
+        self.train("run", {"train.max_steps": 4, "model.width": 0, "model.blocks": "0", "model.student_width": 16})
+        changes = {"model.students": "1,3,2", "model.width": 16, "model.blocks": "1,1,1,1", "model.student_width": 16}
+        result = self.train("run", {**changes, "train.max_steps": 5}, resume="auto", ranks=2)
+        self.assertIn("ranks are now 2, in the checkpoint 1", result.out)
+
     def test_finished(self):
         self.train("run", {"train.epochs": 1})
         before = self.last("run")
-        self.train("run", {"train.epochs": 1}, resume="auto")
+        result = self.train("run", {"train.epochs": 1}, resume="auto")
+        self.assertIn(f"nothing was left to train: {self.path('run', 'last.h5')}, of epoch 2, step 0", result.out)
         self.assertEqual(self.last("run").attributes["steps_done"], before.attributes["steps_done"])
         self.train("run", {"train.epochs": 2}, resume="auto")
         self.assertEqual(self.last("run").attributes["epoch"], 2)
@@ -142,6 +165,9 @@ class Refused(ProgramTest):
                 self.resume({}, f"{self.checkpoint}: ", f"--resume {self.before}", ranks=ranks)
         result = self.train("run", {"train.max_steps": 4}, resume="auto", code=1)
         self.refused(result, self.before)
+        shutil.copy(self.checkpoint, self.path("run", "best.h5"))
+        message = self.resume({}, "best.h5: ", path=self.path("run", "best.h5"))
+        self.assertNotIn("previous.h5", message, "it is not the one before best.h5")
         result = self.train("run", {"train.max_steps": 4}, resume=self.before)
         self.assertIn("epoch 1, step 2", result.out)
         self.assertEqual(self.last("run").attributes["steps_done"], 4)
@@ -187,7 +213,7 @@ class Refused(ProgramTest):
             message = self.resume({"model.width": 6}, self.checkpoint, "model.width: 6", "a network with 4",
                                   ranks=ranks)
             self.assertNotIn("previous.h5", message, "it is no better")
-        self.resume({"model.student_width": 16}, self.checkpoint, "model.student_width: 16", "with 0")
+        self.resume({"model.student_width": 16}, self.checkpoint, "laterals.3.0.weight'", "[32, 32, 1, 1]", "[16, 32, 1, 1]")
         self.resume({"model.blocks": "1,1,1,2"}, self.checkpoint, "model.blocks: 1,1,1,2", "with 1,1,1,1")
         self.resume({"model.students": "3,2"}, self.checkpoint, "model.students: 3,2", "with 3,2,1")
 
@@ -224,10 +250,10 @@ class Refused(ProgramTest):
         self.assertNotIn("ema/fc.weight", self.last("run").tensors)
 
     def test_changes_within_an_epoch(self):
-        self.resume({"train.seed": 7}, "middle of an epoch", "train.seed: 7", "with 0")
-        self.resume({"train.seed": 7}, "middle of an epoch", "train.seed: 7", "with 0", ranks=2)
-        self.resume({"train.batch": 40}, "middle of an epoch", "train.batch: 40", "with 20")
-        self.resume({"data.train_images": 100}, "middle of an epoch", "data.train_images: 100")
+        self.resume({"train.seed": 7}, "not finished", "train.seed: 7", "with 0")
+        self.resume({"train.seed": 7}, "not finished", "train.seed: 7", "with 0", ranks=2)
+        self.resume({"train.batch": 40}, "not finished", "train.batch: 40", "with 20")
+        self.resume({"data.train_images": 100}, "not finished", "data.train_images: 100")
 
     def test_changes_between_epochs(self):
         self.train("epoch", {"train.epochs": 1})

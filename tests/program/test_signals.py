@@ -113,6 +113,15 @@ class Stops(Signalled):
         result = finish(process, 60)
         self.assertEqual(result.code, 75, str(result))
 
+    def test_in_the_background_of_a_script(self):
+        """A shell without job control lets its background commands ignore SIGINT: Ctrl-C is not meant for them."""
+        process = self.begin("run", prefix=["sh", "-c", "trap '' INT; exec \"$@\"", "sh"])
+        self.wait_for_steps("run")
+        process.send_signal(signal.SIGINT)
+        self.wait_for_steps("run", self.steps("run") + 5)
+        process.send_signal(signal.SIGTERM)
+        self.expect_stopped("run", finish(process, 60), signal.SIGTERM)
+
     def test_a_second_time(self):
         """Whoever does not want to wait for the end of the step sends it once more."""
         arguments = self.training_arguments("run", {**LONG, "run.device": "reference", "model.width": 16,
