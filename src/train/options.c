@@ -142,16 +142,41 @@ static int take(options *o, const option_row *row, const char *value)
     return settings_set(&o->config, assignment);
 }
 
+/* The option of this subcommand for what another one, or another program, calls so; or NULL. */
+static const char *own_name(const char *name, unsigned allowed)
+{
+    static const struct {
+        const char *elsewhere, *here;
+    } names[] = {{"resume", "checkpoint"}, {"pretrained", "checkpoint"}, {"weights", "checkpoint"},
+                 {"ckpt", "checkpoint"},   {"output", "out"},            {"o", "out"}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        for (int row = 0; row < ROWS && strcmp(names[i].elsewhere, name) == 0; row++)
+            if (strcmp(rows[row].name, names[i].here) == 0 && is_allowed(&rows[row], allowed))
+                return names[i].here;
+    return NULL;
+}
+
+static const char *similar_name(const char *name, unsigned allowed)
+{
+    enum { TYPING_ERRORS = 2 };
+    const char *similar = NULL;
+    for (int i = 0; i < ROWS; i++)
+        if (is_allowed(&rows[i], allowed) && text_distance(rows[i].name, name) <= TYPING_ERRORS)
+            similar = rows[i].name;
+    return similar;
+}
+
 /* What may have been meant by an option that there is not; empty when nothing is near. */
 static void advise(const char *name, unsigned allowed, char advice[SETTING_ADVICE_BYTES])
 {
-    enum { TYPING_ERRORS = 2 };
+    const char *meant = own_name(name, allowed);
     advice[0] = '\0';
-    if (setting_option_advice(name, advice))
+    if (!meant && setting_option_advice(name, advice))
         return;
-    for (int i = 0; i < ROWS; i++)
-        if (is_allowed(&rows[i], allowed) && text_distance(rows[i].name, name) <= TYPING_ERRORS)
-            snprintf(advice, SETTING_ADVICE_BYTES, "did you mean --%s?", rows[i].name);
+    if (!meant)
+        meant = similar_name(name, allowed);
+    if (meant)
+        snprintf(advice, SETTING_ADVICE_BYTES, "did you mean --%s?", meant);
 }
 
 static int unknown_option(const char *argument, unsigned allowed, const char *command)

@@ -68,6 +68,8 @@ class Refusals(ProgramTest):
         self.refuse(["train", "--fp16"], "did you mean --set run.precision=fp16?")
         self.refuse(["--gpus", "2"], "mpirun -np N")
         self.refuse(["--confg", "x.ini"], "did you mean --config?")
+        self.refuse(["eval", "--resume", "x.h5"], "did you mean --checkpoint?")
+        self.refuse(["export", "--output=x.onnx"], "did you mean --out?")
         self.refuse(["--dry-run=yes"], "--dry-run=yes is not an option")
         self.refuse(["eval", "--checkpoint=~no-such-user/x.h5"], "--checkpoint: '~no-such-user'", "no such user")
         self.refuse(["train", "--resume"], "--resume needs a value")
