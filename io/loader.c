@@ -24,10 +24,9 @@ typedef struct {
 
 struct loader {
     loader_options options;
-    int32_t steps;
 
     int32_t *order; /* [images] of epoch `order_epoch` */
-    int32_t order_epoch, next_epoch, next_step;
+    int64_t order_epoch, next_epoch, next_index;
 
     pthread_t thread;
     bool running;
@@ -37,32 +36,6 @@ struct loader {
     int32_t head, ready;
     bool held, stop; /* held: the caller still uses the slot at `head` */
 };
-
-static int32_t smaller(int32_t a, int32_t b)
-{
-    return a < b ? a : b;
-}
-
-static int check_options(const loader_options *o)
-{
-    CHECK(o->dataset && o->dataset->images > 0, ERROR_SETTINGS, "the loader needs a data set with pictures");
-    CHECK(o->global_batch > 0, ERROR_SETTINGS, "train.batch = %d, expected at least 1", o->global_batch);
-    CHECK(o->size > 0 && o->rank >= 0 && o->rank < o->size, ERROR_INTERNAL, "rank %d of %d", o->rank, o->size);
-    const int32_t images = o->dataset->images, rest = images % o->global_batch;
-    CHECK(!o->drop_last || images >= o->global_batch, ERROR_SETTINGS,
-          "data.drop_last = yes leaves no step: train.batch = %d, but there are only %d pictures", o->global_batch,
-          images);
-    if (!o->shuffle)
-        return 0;
-    CHECK(o->global_batch >= o->size, ERROR_SETTINGS, "train.batch = %d gives some of %d ranks no picture",
-          o->global_batch, o->size);
-    CHECK(
-        o->drop_last || rest == 0 || rest >= o->size, ERROR_SETTINGS,
-        "%d pictures with train.batch = %d leave a last batch of %d, too few for %d ranks: set data.drop_last = yes or "
-        "change train.batch",
-        images, o->global_batch, rest, o->size);
-    return 0;
-}
 
 static void *own_alloc(void *context, size_t bytes)
 {
@@ -112,7 +85,7 @@ static int allocate(loader *l)
 {
     const loader_options *o = &l->options;
     const dataset *set = o->dataset;
-    const size_t share = ((size_t)smaller(o->global_batch, set->images) + (size_t)o->size - 1) / (size_t)o->size;
+    const size_t share = (size_t)batch_plan_largest_share(&o->plan);
     l->order = malloc((size_t)set->images * sizeof *l->order);
     bool got = l->order != NULL;
     for (int i = 0; i < SLOTS; i++)
@@ -125,14 +98,14 @@ static int allocate(loader *l)
 int loader_open(loader **made, const loader_options *options)
 {
     *made = NULL;
-    TRY(check_options(options));
+    CHECK(options->plan.options.images == options->dataset->images, ERROR_INTERNAL,
+          "a plan of %lld images for a data set of %d", (long long)options->plan.options.images,
+          options->dataset->images);
     loader *l = calloc(1, sizeof *l);
     CHECK(l, ERROR_MEMORY, "no memory for a loader");
     l->options = *options;
     if (!options->memory.alloc)
         l->options.memory = (loader_memory){own_alloc, own_free, NULL};
-    const int32_t images = options->dataset->images, batch = options->global_batch;
-    l->steps = images / batch + (!options->drop_last && images % batch != 0);
     l->order_epoch = -1;
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->changed, NULL);
@@ -143,12 +116,7 @@ int loader_open(loader **made, const loader_options *options)
     return status;
 }
 
-int32_t loader_steps(const loader *l)
-{
-    return l->steps;
-}
-
-static void order_epoch(loader *l, int32_t epoch)
+static void order_epoch(loader *l, int64_t epoch)
 {
     if (l->order_epoch == epoch)
         return;
@@ -175,13 +143,14 @@ static void copy_pictures(const dataset *set, loader_slot *slot, int32_t count)
 static int fill_slot(const loader_options *o, loader_slot *slot, const int32_t *order)
 {
     const loader_batch *batch = &slot->batch;
-    const augment_key key = {o->seed, batch->epoch}, *augment = o->augment ? &key : NULL;
+    const micro_batch *place = &batch->place;
+    const augment_key key = {o->seed, (int32_t)batch->epoch}, *augment = o->augment ? &key : NULL;
     if (o->content == LOADER_REAL)
-        return augment_batch(o->dataset, augment, order, batch->position, batch->images, o->real, slot->pixels,
+        return augment_batch(o->dataset, augment, order, place->position, place->images, o->real, slot->pixels,
                              slot->labels);
-    TRY(augment_choices(o->dataset, augment, order, batch->position, batch->images, slot->choices, slot->labels));
+    TRY(augment_choices(o->dataset, augment, order, place->position, place->images, slot->choices, slot->labels));
     if (o->content == LOADER_BYTES)
-        copy_pictures(o->dataset, slot, batch->images);
+        copy_pictures(o->dataset, slot, place->images);
     return 0;
 }
 
@@ -190,24 +159,17 @@ static int make_batch(loader *l, loader_slot *slot)
 {
     const loader_options *o = &l->options;
     order_epoch(l, l->next_epoch);
-    const int32_t start = l->next_step * o->global_batch, total = smaller(o->global_batch, o->dataset->images - start);
-    const int32_t each = total / o->size, more = total % o->size; /* the first `more` ranks take one more */
-    const int32_t position = start + o->rank * each + smaller(o->rank, more);
-    slot->batch = (loader_batch){
-        .pixels = slot->pixels,
-        .choices = slot->choices,
-        .labels = slot->labels,
-        .images = each + (o->rank < more),
-        .global_images = total,
-        .position = position,
-        .epoch = l->next_epoch,
-        .step = l->next_step,
-    };
-    if (++l->next_step == l->steps) {
-        l->next_step = 0;
+    slot->batch = (loader_batch){.pixels = slot->pixels,
+                                 .choices = slot->choices,
+                                 .labels = slot->labels,
+                                 .place = batch_plan_at(&o->plan, l->next_index),
+                                 .epoch = l->next_epoch,
+                                 .index = l->next_index};
+    if (++l->next_index == o->plan.micro_batches) {
+        l->next_index = 0;
         l->next_epoch++;
     }
-    return fill_slot(o, slot, l->order + position);
+    return fill_slot(o, slot, l->order + slot->batch.place.position);
 }
 
 static void *run_ahead(void *context)
@@ -245,13 +207,15 @@ static void stop_thread(loader *l)
     l->running = l->stop = false;
 }
 
-int loader_seek(loader *l, int32_t epoch, int32_t step)
+int loader_seek(loader *l, int64_t epoch, int64_t index)
 {
-    CHECK(epoch >= 0 && step >= 0 && step <= l->steps, ERROR_INTERNAL,
-          "the loader cannot go to epoch %d, step %d of %d", epoch, step, l->steps);
+    const int64_t most = l->options.plan.micro_batches;
+    CHECK(epoch >= 0 && epoch < INT32_MAX && index >= 0 && index <= most, ERROR_INTERNAL,
+          "the loader cannot go to epoch %lld, micro-batch %lld of %lld", (long long)epoch, (long long)index,
+          (long long)most);
     stop_thread(l);
-    l->next_epoch = step == l->steps ? epoch + 1 : epoch;
-    l->next_step = step == l->steps ? 0 : step;
+    l->next_epoch = index == most ? epoch + 1 : epoch;
+    l->next_index = index == most ? 0 : index;
     l->head = l->ready = 0;
     l->held = false;
     int failure = pthread_create(&l->thread, NULL, run_ahead, l);
@@ -263,7 +227,7 @@ int loader_seek(loader *l, int32_t epoch, int32_t step)
 int loader_next(loader *l, loader_batch *batch)
 {
     if (!l->running)
-        TRY(loader_seek(l, l->next_epoch, l->next_step));
+        TRY(loader_seek(l, l->next_epoch, l->next_index));
     pthread_mutex_lock(&l->mutex);
     if (l->held) {
         l->head = (l->head + 1) % SLOTS;

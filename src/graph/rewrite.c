@@ -204,22 +204,22 @@ static void rewrite_bias(graph *g, graph_node *normalize)
     running->in[running->n_in++] = layer->in[--layer->n_in];
 }
 
-void graph_rewrite(graph *g, const rewrite_options *options)
+void graph_rewrite(graph *g, unsigned rewrites)
 {
     for (uint32_t i = 0; i < g->n_nodes && !g->status; i++) {
-        if (options->upsample)
+        if (rewrites & REWRITE_UPSAMPLE)
             rewrite_upsample(g, &g->nodes[i]);
-        if (options->fuse)
+        if (rewrites & REWRITE_FUSE)
             rewrite_fuse(g, &g->nodes[i]);
-        if (options->upsample_bn) {
+        if (rewrites & REWRITE_UPSAMPLE_BN) {
             rewrite_upsample_bn(g, &g->nodes[i]);
             rewrite_upsample_bn_inference(g, &g->nodes[i]);
         }
-        if (options->linear_bn)
+        if (rewrites & REWRITE_LINEAR_BN)
             rewrite_linear_bn(g, &g->nodes[i]);
-        if (options->bias)
+        if (rewrites & REWRITE_BIAS)
             rewrite_bias(g, &g->nodes[i]);
-        if (options->patch && rewrite_patch(g, i))
+        if ((rewrites & REWRITE_PATCH) && rewrite_patch(g, i))
             i++;
     }
     graph_drop_dead(g);

@@ -47,7 +47,7 @@ int step_build_training(graph *g, model *m, const step_options *options, const s
 {
     model_build(m, g, &options->model, shape);
     sum_losses(g, m, &options->model, shape->loss_batch);
-    graph_rewrite(g, &options->rewrites);
+    graph_rewrite(g, options->rewrites);
     graph_backward(g, shape->sync_bn);
     graph_precision(g, &options->precision);
     graph_defer_updates(g);
@@ -63,7 +63,7 @@ int step_build_evaluation(graph *g, model *m, const step_options *options, int32
     const step_shape shape = {.batch = batch, .global_batch = batch, .loss_batch = batch, .input = *input};
     model_build(m, g, &options->model, &shape);
     sum_losses(g, m, &options->model, batch);
-    graph_rewrite(g, &options->rewrites);
+    graph_rewrite(g, options->rewrites);
     graph_precision(g, &options->precision);
     return graph_status(g);
 }

@@ -20,7 +20,7 @@ enum { LOSS_SUMS = sizeof(loss_sums) / sizeof(double) };
 typedef struct {
     model_options model;
     precision_options precision;
-    rewrite_options rewrites;
+    unsigned rewrites; /* graph/rewrite.h */
     sgd_options sgd;
 } step_options;
 

@@ -328,7 +328,7 @@ static int print_result(const timing *t, const bench_options *options)
     TRY(measure_matmul(e->device, &rates.flops));
     TRY(measure_copy(e->device, &rates.bytes));
     op_cost all = whole_step(&t->p->step, &rates);
-    double images_per_second = e->batch / median(t), flops = 2 * all.macs / median(t);
+    double images_per_second = e->train_plan.options.batch / median(t), flops = 2 * all.macs / median(t);
     if (options->json) {
         log_info(e->log,
                  "{\"images_per_second\": %.4f, \"step_ms\": %.4f, \"gflops\": %.2f, \"matmul_gflops\": %.2f, "
@@ -338,8 +338,8 @@ static int print_result(const timing *t, const bench_options *options)
         return 0;
     }
     log_info(e->log, "%s (%s), batch %d on %d rank%s, %s", e->step.model.network->name,
-             e->step.model.teskd ? "teskd" : "plain", e->batch, e->info->size, e->info->size > 1 ? "s" : "",
-             e->device->ops->description(e->device));
+             e->step.model.teskd ? "teskd" : "plain", e->train_plan.options.batch, e->info->size,
+             e->info->size > 1 ? "s" : "", e->device->ops->description(e->device));
     log_info(e->log, "  %.2f images/s; step %.2f ms (fastest %.2f, slowest %.2f of %d)", images_per_second,
              1e3 * median(t), 1e3 * t->step_seconds[0], 1e3 * t->step_seconds[t->steps - 1], t->steps);
     log_info(e->log, "  made ready in %.1f s", t->prepare_seconds);
@@ -359,7 +359,7 @@ int bench_training(experiment *e, const bench_options *options)
     TRY(experiment_build_training(e));
     TRY(experiment_bind(e));
     t.prepare_seconds = run_clock() - begin;
-    t.p = e->training[0].program;
+    t.p = e->training[0];
     t.step_seconds = calloc((size_t)t.steps, sizeof *t.step_seconds);
     t.launch_seconds = calloc(t.p->n_launches, sizeof *t.launch_seconds);
     int status = t.step_seconds && t.launch_seconds ? 0 : error_set(ERROR_MEMORY, "no memory for %d timings", t.steps);

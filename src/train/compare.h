@@ -8,8 +8,8 @@
 #include <stdio.h>
 
 typedef struct {
-    rewrite_options rewrites;
-    bool capture; /* record the step and replay it, where the device can */
+    unsigned rewrites; /* graph/rewrite.h */
+    bool capture;      /* record the step and replay it, where the device can */
 } compare_options;
 
 /* Builds the file's network, generates its weights and input, runs its steps and prints one line a quantity with

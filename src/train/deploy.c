@@ -111,7 +111,7 @@ static int open_weights(deployment *d, const char *checkpoint, bool averages)
 
 static int build(deployment *d)
 {
-    d->e.step.rewrites = (rewrite_options){0};
+    d->e.step.rewrites = REWRITE_NONE;
     graph_init(&d->g, DTYPE_F32);
     return step_build_evaluation(&d->g, &d->m, &d->e.step, 1, &(step_input){.kind = INPUT_REAL});
 }

@@ -98,7 +98,8 @@ int describe_run(experiment *e)
     describe_memory(e);
     log_info(e->log, "work:");
     log_info(e->log, "  %lld steps an epoch of %d pictures (%lld training pictures), %lld epochs",
-             (long long)experiment_steps(e), e->batch, (long long)e->train_images, (long long)e->config.train.epochs);
+             (long long)e->train_plan.steps, e->train_plan.options.batch, (long long)e->train_images,
+             (long long)e->config.train.epochs);
     log_info(e->log, "  %d ranks, %d threads each", e->info->size, e->threads);
     return 0;
 }
@@ -107,7 +108,7 @@ int describe_graph(const experiment *e, const char *path)
 {
     if (e->info->rank != 0)
         return 0;
-    const program *p = e->training[0].program ? e->training[0].program : e->training[TRAINING_SIZES / 2].program;
+    const program *p = e->training[0] ? e->training[0] : e->training[MICRO_BATCH_KINDS / 2];
     atomic_file *file;
     TRY(atomic_file_create(&file, path));
     graph_dot(&p->step, atomic_file_stream(file));

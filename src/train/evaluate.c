@@ -29,10 +29,7 @@ static int evaluation_open(evaluation *ev, experiment *e, predictions *out)
                        .vote = {.ranks = e->ranks}};
     if (ev->views == 1 && !out)
         return 0;
-    size_t share = 1;
-    for (int i = 0; i < EVALUATION_SIZES; i++)
-        if ((size_t)e->evaluation[i].images > share)
-            share = (size_t)e->evaluation[i].images;
+    size_t share = (size_t)batch_plan_largest_share(&e->test_plan);
     size_t count = share * (size_t)ev->classes;
     ev->logits = calloc(count, sizeof *ev->logits);
     ev->rows = calloc(share, sizeof *ev->rows);
@@ -195,7 +192,7 @@ static int evaluate_share(evaluation *ev, feed *batches)
 {
     TRY(metrics_reset(&ev->e->tensors));
     TRY(feed_seek(batches, 0, 0));
-    for (int32_t step = 0; step < feed_steps(batches); step++) {
+    for (int64_t step = 0; step < ev->e->test_plan.steps; step++) {
         feed_batch batch;
         TRY(feed_next(batches, &batch));
         if (batch.step)

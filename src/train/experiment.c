@@ -126,20 +126,32 @@ static int fill_model(experiment *e)
     return choose_classes(e);
 }
 
+unsigned experiment_rewrites(const settings *config)
+{
+    const struct {
+        bool wanted;
+        unsigned bit;
+    } rows[] = {
+        {config->run.rewrite_upsample, REWRITE_UPSAMPLE},   {config->run.rewrite_fuse, REWRITE_FUSE},
+        {config->run.rewrite_patch, REWRITE_PATCH},         {config->run.rewrite_upsample_bn, REWRITE_UPSAMPLE_BN},
+        {config->run.rewrite_linear_bn, REWRITE_LINEAR_BN}, {config->run.rewrite_bias, REWRITE_BIAS}};
+    unsigned rewrites = REWRITE_NONE;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        rewrites |= rows[i].wanted ? rows[i].bit : 0;
+    return rewrites;
+}
+
 static int fill_step(experiment *e)
 {
     const settings *c = &e->config;
     TRY(fill_model(e));
-    e->step.rewrites = (rewrite_options){c->run.rewrite_upsample,    c->run.rewrite_fuse,      c->run.rewrite_patch,
-                                         c->run.rewrite_upsample_bn, c->run.rewrite_linear_bn, c->run.rewrite_bias};
+    e->step.rewrites = experiment_rewrites(c);
     e->step.sgd = (sgd_options){.momentum = c->train.momentum,
                                 .weight_decay = c->train.weight_decay,
                                 .clip_norm = c->train.clip_norm,
                                 .ema_decay = c->train.ema_decay,
                                 .nesterov = c->train.nesterov,
                                 .decay_vectors = c->train.decay_norm_and_bias};
-    e->batch = (int32_t)c->train.batch;
-    e->eval_batch = (int32_t)(c->eval.batch ? c->eval.batch : c->train.batch);
     return 0;
 }
 
@@ -164,12 +176,13 @@ static int check_network(const experiment *e)
 
 static int check_training(const experiment *e)
 {
-    const int64_t accumulate = e->config.train.accumulate, unit = accumulate * e->info->size;
-    CHECK(e->batch % unit == 0, ERROR_SETTINGS,
-          "train.batch: %d pictures do not divide among %d rank%s%s; it must be a multiple of %lld", e->batch,
-          e->info->size, e->info->size == 1 ? "" : "s", accumulate > 1 ? " in train.accumulate parts" : "",
-          (long long)unit);
-    CHECK(!e->config.eval.ema || e->config.train.ema_decay > 0, ERROR_SETTINGS,
+    const settings *c = &e->config;
+    const int64_t accumulate = c->train.accumulate, unit = accumulate * e->info->size;
+    CHECK(c->train.batch % unit == 0, ERROR_SETTINGS,
+          "train.batch: %lld pictures do not divide among %d rank%s%s; it must be a multiple of %lld",
+          (long long)c->train.batch, e->info->size, e->info->size == 1 ? "" : "s",
+          accumulate > 1 ? " in train.accumulate parts" : "", (long long)unit);
+    CHECK(!c->eval.ema || c->train.ema_decay > 0, ERROR_SETTINGS,
           "eval.ema: there is no average to evaluate without train.ema_decay");
     return 0;
 }
@@ -245,12 +258,6 @@ void experiment_close(experiment *e)
     e->device = NULL;
 }
 
-/* This rank's share of a global batch: the first ranks take one more where it does not divide. */
-static int32_t share(const experiment *e, int64_t global_images)
-{
-    return (int32_t)(global_images / e->info->size + (e->info->rank < global_images % e->info->size));
-}
-
 static int ensure_store(experiment *e, const graph *g, const model *m)
 {
     if (e->plan_only)
@@ -261,62 +268,64 @@ static int ensure_store(experiment *e, const graph *g, const model *m)
     return initialise_store(&e->tensors, g, m, (uint64_t)e->config.train.seed);
 }
 
-/* Fills `out` and, where this rank has a share of it, builds the program. A rank without one has the same store as the
- * others all the same. */
-static int add_program(experiment *e, bool training, sized_program size, sized_program *out)
+static batch_part part_of(const micro_batch *m)
 {
-    graph g;
-    model m;
-    size.images = share(e, size.global_images);
-    *out = size;
-    graph_init(&g, e->device->ops->real);
+    if (m->first && m->last)
+        return PART_WHOLE;
+    return m->first ? PART_FIRST : m->last ? PART_LAST : PART_MIDDLE;
+}
+
+static int build_step(experiment *e, bool training, const micro_batch *m, graph *g, model *network)
+{
     const step_shape shape = {.training = true,
                               .sync_bn = e->config.run.sync_bn,
-                              .batch = size.images > 0 ? size.images : 1,
-                              .global_batch = size.global_images,
-                              .loss_batch = size.loss_images,
-                              .part = size.part,
+                              .batch = m->images > 0 ? m->images : 1,
+                              .global_batch = m->global_images,
+                              .loss_batch = m->step_images,
+                              .part = part_of(m),
                               .input = e->train_input};
-    int status = training ? step_build_training(&g, &m, &e->step, &shape)
-                          : step_build_evaluation(&g, &m, &e->step, shape.batch, &e->test_input);
+    return training ? step_build_training(g, network, &e->step, &shape)
+                    : step_build_evaluation(g, network, &e->step, shape.batch, &e->test_input);
+}
+
+/* A rank without an image of such a micro-batch needs no program, but has the same store as the others. */
+static int add_program(experiment *e, bool training, const micro_batch *m, program **out)
+{
+    graph g;
+    model network;
+    graph_init(&g, e->device->ops->real);
+    int status = build_step(e, training, m, &g, &network);
     if (status == 0)
-        status = ensure_store(e, &g, &m);
-    model_free(&m);
-    if (status == 0 && size.images > 0)
-        return runtime_add(&e->run, &g, &out->program);
+        status = ensure_store(e, &g, &network);
+    model_free(&network);
+    if (status == 0 && m->images > 0)
+        return runtime_add(&e->run, &g, out);
     graph_free(&g);
     return status;
 }
 
-int32_t experiment_part_images(const experiment *e)
+static int add_programs(experiment *e, bool training)
 {
-    return (int32_t)(e->batch / e->config.train.accumulate);
-}
-
-/* Programs for a batch of so many pictures: one, or those of its parts. The last part has every state, so it comes
- * first and makes the store. */
-static int add_training_batch(experiment *e, int64_t images, sized_program *programs)
-{
-    int32_t whole = experiment_part_images(e), last = (int32_t)((images - 1) % whole + 1),
-            loss_images = (int32_t)images;
-    if (images <= whole)
-        return add_program(e, true, (sized_program){0, loss_images, loss_images, PART_WHOLE, NULL}, &programs[0]);
-    TRY(add_program(e, true, (sized_program){0, last, loss_images, PART_LAST, NULL}, &programs[0]));
-    TRY(add_program(e, true, (sized_program){0, whole, loss_images, PART_FIRST, NULL}, &programs[1]));
-    if (images <= 2 * whole)
-        return 0;
-    return add_program(e, true, (sized_program){0, whole, loss_images, PART_MIDDLE, NULL}, &programs[2]);
+    const batch_plan *plan = training ? &e->train_plan : &e->test_plan;
+    for (int kind = 0; kind < MICRO_BATCH_KINDS; kind++) {
+        micro_batch m;
+        if (batch_plan_find(plan, kind, &m))
+            TRY(add_program(e, training, &m, training ? &e->training[kind] : &e->evaluation[kind]));
+    }
+    return 0;
 }
 
 static int build_training(experiment *e)
 {
-    CHECK(experiment_steps(e) > 0, ERROR_SETTINGS,
-          "data.drop_last: yes leaves no step, since train.batch = %d is more than the %lld training pictures",
-          e->batch, (long long)e->train_images);
-    int64_t last = e->config.data.drop_last ? 0 : e->train_images % e->batch;
-    if (e->train_images >= e->batch)
-        TRY(add_training_batch(e, e->batch, &e->training[0]));
-    return last > 0 ? add_training_batch(e, last, &e->training[TRAINING_SIZES / 2]) : 0;
+    const settings *c = &e->config;
+    TRY(batch_plan_make(&e->train_plan, &(batch_options){.images = e->train_images,
+                                                         .batch = (int32_t)c->train.batch,
+                                                         .accumulate = (int32_t)c->train.accumulate,
+                                                         .rank = e->info->rank,
+                                                         .ranks = e->info->size,
+                                                         .drop_last = c->data.drop_last,
+                                                         .training = true}));
+    return add_programs(e, true);
 }
 
 int experiment_build_training(experiment *e)
@@ -326,12 +335,14 @@ int experiment_build_training(experiment *e)
 
 static int build_evaluation(experiment *e)
 {
-    int32_t last = (int32_t)(e->test_images % e->eval_batch);
-    sized_program size = {0, e->eval_batch, e->eval_batch, PART_WHOLE, NULL};
-    if (e->test_images >= e->eval_batch)
-        TRY(add_program(e, false, size, &e->evaluation[0]));
-    size.global_images = size.loss_images = last;
-    return last > 0 ? add_program(e, false, size, &e->evaluation[1]) : 0;
+    const settings *c = &e->config;
+    TRY(batch_plan_make(&e->test_plan,
+                        &(batch_options){.images = e->test_images,
+                                         .batch = (int32_t)(c->eval.batch ? c->eval.batch : c->train.batch),
+                                         .accumulate = 1,
+                                         .rank = e->info->rank,
+                                         .ranks = e->info->size}));
+    return add_programs(e, false);
 }
 
 int experiment_build_evaluation(experiment *e)
@@ -348,22 +359,4 @@ static int bind(experiment *e)
 int experiment_bind(experiment *e)
 {
     return comm_agree(e->ranks, bind(e));
-}
-
-int64_t experiment_steps(const experiment *e)
-{
-    int64_t whole = e->train_images / e->batch, last = e->train_images % e->batch;
-    return whole + (last > 0 && !e->config.data.drop_last);
-}
-
-int64_t experiment_step_images(const experiment *e, int64_t step)
-{
-    int64_t left = e->train_images - step * e->batch;
-    return left < e->batch ? left : e->batch;
-}
-
-int64_t experiment_parts(const experiment *e, int64_t step)
-{
-    int32_t whole = experiment_part_images(e);
-    return (experiment_step_images(e, step) + whole - 1) / whole;
 }

@@ -4,20 +4,10 @@
 
 #include "base/log.h"
 #include "base/settings.h"
+#include "io/batch_plan.h"
 #include "io/dataset.h"
 #include "model/step.h"
 #include "run/program.h"
-
-/* A program for one size of a rank's share of (a part of) a batch. */
-typedef struct {
-    int32_t images, global_images;
-    int32_t loss_images; /* pictures of the whole global batch, of which this may be a part */
-    batch_part part;
-    program *program;
-} sized_program;
-
-/* Sizes: the full batch and the last one; training has up to three parts of each. */
-enum { EVALUATION_SIZES = 2, TRAINING_SIZES = 6 };
 
 typedef struct {
     settings config;
@@ -29,14 +19,14 @@ typedef struct {
     step_options step;
     dataset train_set, test_set;
     int64_t train_images, test_images;
+    batch_plan train_plan, test_plan; /* made with the programs */
     step_input train_input, test_input;
-    int32_t batch, eval_batch; /* global */
-    bool other_data;           /* a resume may go on with other sets */
-    bool plan_only;            /* the programs will not run: no memory is taken for weights */
+    bool other_data; /* a resume may go on with other sets */
+    bool plan_only;  /* the programs will not run: no memory is taken for weights */
     store tensors;
     reduction *sums; /* NULL with one rank */
     runtime run;
-    sized_program training[TRAINING_SIZES], evaluation[EVALUATION_SIZES];
+    program *training[MICRO_BATCH_KINDS], *evaluation[MICRO_BATCH_KINDS]; /* NULL where this rank has no image of one */
 } experiment;
 
 /* What will be needed. WILL_TRAIN: a batch that divides among the ranks. */
@@ -56,8 +46,8 @@ bool experiment_closes(const experiment *e, int status);
 /* Closes, where that is to be; returns `status`. */
 int experiment_end(experiment *e, int status);
 
-/* Builds the programs of a training step with fresh parameters / of an evaluation. The first of the two calls makes the
- * store. */
+/* Plans the epoch and builds the programs of a training step with fresh parameters / of an evaluation. The first of the
+ * two calls makes the store. */
 int experiment_build_training(experiment *e);
 int experiment_build_evaluation(experiment *e);
 
@@ -67,17 +57,10 @@ int experiment_bind(experiment *e);
 /* Refuses, by ERROR_USAGE, to let an option write over a file of the data set. */
 int experiment_check_target(const experiment *e, const char *option, const char *path);
 
+/* The set of rewrites that the settings want (graph/rewrite.h). */
+unsigned experiment_rewrites(const settings *config);
+
 /* Are the pictures made up? */
 bool experiment_makes_data(const settings *config);
-
-/* Steps of an epoch. */
-int64_t experiment_steps(const experiment *e);
-
-/* Pictures of the batch of this step of an epoch, and of a part of a batch (the last one may have fewer). */
-int64_t experiment_step_images(const experiment *e, int64_t step);
-int32_t experiment_part_images(const experiment *e);
-
-/* Parts that the batch of this step of an epoch is computed in: train.accumulate, or fewer in the last step. */
-int64_t experiment_parts(const experiment *e, int64_t step);
 
 #endif

@@ -83,6 +83,11 @@ static real_type real_of(const feed *f)
     return f->e->device->ops->real == DTYPE_F64 ? REAL_FLOAT64 : REAL_FLOAT32;
 }
 
+static const batch_plan *plan_of(const feed *f)
+{
+    return f->training ? &f->e->train_plan : &f->e->test_plan;
+}
+
 static int open_loader(feed *f)
 {
     static const loader_content contents[] = {
@@ -90,13 +95,10 @@ static int open_loader(feed *f)
     const experiment *e = f->e;
     const settings *c = &e->config;
     loader_options options = {.dataset = f->set,
-                              .global_batch = f->training ? experiment_part_images(e) : e->eval_batch,
-                              .rank = e->info->rank,
-                              .size = e->info->size,
+                              .plan = *plan_of(f),
                               .seed = (uint64_t)c->train.seed,
                               .shuffle = f->training,
                               .augment = f->training && c->data.augment,
-                              .drop_last = f->training && c->data.drop_last && c->train.accumulate == 1,
                               .content = contents[f->input.kind],
                               .real = real_of(f)};
     if (uploads(f))
@@ -104,22 +106,10 @@ static int open_loader(feed *f)
     return loader_open(&f->batches, &options);
 }
 
-/* Most pictures of this rank in a batch. */
-static size_t largest_share(const feed *f)
-{
-    const sized_program *sizes = f->training ? f->e->training : f->e->evaluation;
-    int n = f->training ? TRAINING_SIZES : EVALUATION_SIZES;
-    int32_t most = 1;
-    for (int i = 0; i < n; i++)
-        if (sizes[i].images > most)
-            most = sizes[i].images;
-    return (size_t)most;
-}
-
 static int allocate(feed *f)
 {
     backend *device = f->e->device;
-    size_t share = largest_share(f), bytes = share * dataset_picture_bytes(f->set);
+    size_t share = (size_t)batch_plan_largest_share(plan_of(f)), bytes = share * dataset_picture_bytes(f->set);
     f->labels = malloc(share * sizeof *f->labels);
     f->choices = malloc(share * AUGMENT_CHOICE * sizeof *f->choices);
     CHECK(f->labels && f->choices, ERROR_MEMORY, "no memory for the labels of %zu pictures", share);
@@ -219,10 +209,10 @@ static int fetch(feed *f)
         return 0;
     f->ahead = true;
     f->lane = (f->lane + 1) % LANES;
-    if (f->next.images == 0)
+    if (f->next.place.images == 0)
         return 0;
     return device->ops->upload(device, upload_lane(f, f->lane), f->staged[f->lane], f->next.pixels,
-                               (size_t)f->next.images * dataset_picture_bytes(f->set));
+                               (size_t)f->next.place.images * dataset_picture_bytes(f->set));
 }
 
 static int write_bytes(const feed *f)
@@ -241,70 +231,31 @@ static int write_bytes(const feed *f)
 
 /* ---- batches ---- */
 
-int32_t feed_steps(const feed *f)
+int feed_seek(feed *f, int64_t epoch, int64_t index)
 {
-    return loader_steps(f->batches);
-}
-
-int feed_seek(feed *f, int64_t epoch, int64_t step)
-{
-    if (f->ahead && f->next.epoch == epoch && f->next.step == step)
+    if (f->ahead && f->next.epoch == epoch && f->next.index == index)
         return 0;
     if (f->ahead)
         TRY(await_upload(f));
     f->ahead = false;
-    return loader_seek(f->batches, (int32_t)epoch, (int32_t)step);
-}
-
-static bool fits(const sized_program *sized, const loader_batch *batch)
-{
-    return sized->program && sized->images == batch->images && sized->global_images == batch->global_images;
-}
-
-/* Where the loader's batch stands within the batch of the step. */
-static batch_part part_of(const experiment *e, const loader_batch *batch, int64_t step)
-{
-    int64_t part = batch->step % e->config.train.accumulate, parts = experiment_parts(e, step);
-    if (parts == 1)
-        return PART_WHOLE;
-    return part == 0 ? PART_FIRST : part == parts - 1 ? PART_LAST : PART_MIDDLE;
-}
-
-static program *training_program(const experiment *e, const loader_batch *batch)
-{
-    int64_t step = batch->step / e->config.train.accumulate;
-    batch_part part = part_of(e, batch, step);
-    for (int i = 0; i < TRAINING_SIZES; i++) {
-        const sized_program *sized = &e->training[i];
-        if (fits(sized, batch) && sized->part == part && sized->loss_images == experiment_step_images(e, step))
-            return sized->program;
-    }
-    return NULL;
-}
-
-static program *evaluation_program(const experiment *e, const loader_batch *batch)
-{
-    for (int i = 0; i < EVALUATION_SIZES; i++)
-        if (fits(&e->evaluation[i], batch))
-            return e->evaluation[i].program;
-    return NULL;
+    return loader_seek(f->batches, epoch, index);
 }
 
 static int write_choices(const feed *f)
 {
     return program_write(f->step, &f->e->run, "choice", f->choices,
-                         (size_t)f->now.images * AUGMENT_CHOICE * sizeof *f->choices);
+                         (size_t)f->now.place.images * AUGMENT_CHOICE * sizeof *f->choices);
 }
 
 static int write_pictures(const feed *f)
 {
-    size_t values = (size_t)f->now.images * dataset_picture_bytes(f->set);
+    size_t values = (size_t)f->now.place.images * dataset_picture_bytes(f->set);
     return program_write(f->step, &f->e->run, "input", f->now.pixels, values * real_bytes(real_of(f)));
 }
 
 static int write_inputs(const feed *f)
 {
-    TRY(program_write(f->step, &f->e->run, "target", f->labels, (size_t)f->now.images * sizeof *f->labels));
+    TRY(program_write(f->step, &f->e->run, "target", f->labels, (size_t)f->now.place.images * sizeof *f->labels));
     if (f->input.kind == INPUT_REAL)
         return write_pictures(f);
     if (f->input.kind == INPUT_BYTES)
@@ -319,12 +270,10 @@ static int take(feed *f)
         TRY(fetch(f));
     f->ahead = false;
     f->now = f->next;
-    memcpy(f->labels, f->now.labels, (size_t)f->now.images * sizeof *f->labels);
+    memcpy(f->labels, f->now.labels, (size_t)f->now.place.images * sizeof *f->labels);
     if (f->now.choices)
-        memcpy(f->choices, f->now.choices, (size_t)f->now.images * AUGMENT_CHOICE * sizeof *f->choices);
-    f->step = f->training ? training_program(f->e, &f->now) : evaluation_program(f->e, &f->now);
-    CHECK(f->step || (f->now.images == 0 && !f->training), ERROR_INTERNAL, "no program for a batch of %d pictures",
-          f->now.images);
+        memcpy(f->choices, f->now.choices, (size_t)f->now.place.images * AUGMENT_CHOICE * sizeof *f->choices);
+    f->step = f->training ? f->e->training[f->now.place.kind] : f->e->evaluation[f->now.place.kind];
     return f->step ? write_inputs(f) : 0;
 }
 
@@ -335,7 +284,7 @@ int feed_next(feed *f, feed_batch *batch)
         TRY(await_upload(f)); /* the loader takes the batch's memory back */
         TRY(fetch(f));
     }
-    *batch = (feed_batch){f->step, f->now.images, f->now.position, f->labels};
+    *batch = (feed_batch){f->step, f->now.place.images, f->now.place.position, f->labels};
     return 0;
 }
 
@@ -356,12 +305,12 @@ int feed_mirror(feed *f)
 {
     const size_t pixel = DATASET_CHANNELS * real_bytes(real_of(f)), row_bytes = (size_t)f->set->width * pixel;
     if (f->input.kind != INPUT_REAL) {
-        for (int32_t n = 0; n < f->now.images; n++)
+        for (int32_t n = 0; n < f->now.place.images; n++)
             f->choices[n * AUGMENT_CHOICE + AUGMENT_FLIP] ^= 1;
         return write_choices(f);
     }
     char *row = f->now.pixels;
-    for (int64_t i = 0; i < (int64_t)f->now.images * f->set->height; i++, row += row_bytes)
+    for (int64_t i = 0; i < (int64_t)f->now.place.images * f->set->height; i++, row += row_bytes)
         mirror_row(row, f->set->width, pixel);
     return write_pictures(f);
 }

@@ -15,7 +15,7 @@ typedef struct feed feed;
 typedef struct {
     program *step;         /* with the batch in its inputs; NULL where this rank has no picture */
     int32_t images;        /* this rank's share; 0 is possible in evaluation only */
-    int32_t position;      /* of the first picture of the share in the epoch's global order */
+    int32_t position;      /* of the first picture of the share in the epoch's order */
     const int32_t *labels; /* [images] */
 } feed_batch;
 
@@ -29,11 +29,8 @@ const char *feed_text(const step_input *input);
 /* After experiment_bind. Copies a set that the device holds. Every rank calls it. */
 int feed_open(feed **made, experiment *e, bool training);
 
-/* Steps of an epoch; of training, those of the parts of batches. */
-int32_t feed_steps(const feed *f);
-
-/* The next batch will be `step` of `epoch`. */
-int feed_seek(feed *f, int64_t epoch, int64_t step);
+/* The next batch will be micro-batch `index` of `epoch`. */
+int feed_seek(feed *f, int64_t epoch, int64_t index);
 
 /* Puts the next batch into the inputs of the program that it is for. */
 int feed_next(feed *f, feed_batch *batch);

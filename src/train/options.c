@@ -147,8 +147,9 @@ static const char *own_name(const char *name, unsigned allowed)
 {
     static const struct {
         const char *elsewhere, *here;
-    } names[] = {{"resume", "checkpoint"}, {"pretrained", "checkpoint"}, {"weights", "checkpoint"},
-                 {"ckpt", "checkpoint"},   {"output", "out"},            {"o", "out"}};
+    } names[] = {{"resume", "checkpoint"},  {"pretrained", "checkpoint"},
+                 {"weights", "checkpoint"}, {"ckpt", "checkpoint"},
+                 {"output", "out"},         {"o", "out"}};
     for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
         for (int row = 0; row < ROWS && strcmp(names[i].elsewhere, name) == 0; row++)
             if (strcmp(rows[row].name, names[i].here) == 0 && is_allowed(&rows[row], allowed))

@@ -56,7 +56,7 @@ static int allocate(predictions *p)
 
 int predictions_open(predictions **out, const experiment *e, const char *path, bool logits)
 {
-    int64_t batch = e->eval_batch < e->test_images ? e->eval_batch : e->test_images;
+    int64_t batch = batch_plan_step_images(&e->test_plan, 0);
     predictions *p = calloc(1, sizeof *p);
     *out = p;
     int status = p ? 0 : error_set(ERROR_MEMORY, "no memory for the predictions");

@@ -35,8 +35,8 @@ void report_banner(experiment *e)
     log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d, %s%s", data_name(e), c->data.path,
              (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
              e->step.model.image_height, feed_text(&e->train_input), c->data.augment ? ", random crop and flip" : "");
-    log_info(log, "  steps    %lld an epoch of %d pictures, %lld epochs, seed %lld", (long long)experiment_steps(e),
-             e->batch, (long long)c->train.epochs, (long long)c->train.seed);
+    log_info(log, "  steps    %lld an epoch of %d pictures, %lld epochs, seed %lld", (long long)e->train_plan.steps,
+             (int)c->train.batch, (long long)c->train.epochs, (long long)c->train.seed);
     log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,
              e->info->size > 1 ? c->run.sync_bn ? ", synchronised BN" : ", BN of each rank's own" : "");
     log_info(log, "  device   %s", e->device->ops->description(e->device));

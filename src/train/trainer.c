@@ -115,8 +115,7 @@ static int open_all(trainer *t)
     return feed_open(&t->test_batches, e, false);
 }
 
-/* One part of a batch: all of it, unless gradients are accumulated. */
-static int run_part(trainer *t, double lr)
+static int run_micro_batch(trainer *t, double lr)
 {
     experiment *e = t->e;
     feed_batch batch;
@@ -130,9 +129,9 @@ static int run_part(trainer *t, double lr)
 static int run_step(trainer *t, double *lr)
 {
     *lr = schedule_lr(&t->e->config, t->at.epoch, t->at.step, t->steps);
-    int64_t parts = experiment_parts(t->e, t->at.step);
-    for (int64_t part = 0; part < parts; part++)
-        TRY(run_part(t, *lr));
+    int32_t micro_batches = batch_plan_step_micro_batches(&t->e->train_plan, t->at.step);
+    for (int32_t i = 0; i < micro_batches; i++)
+        TRY(run_micro_batch(t, *lr));
     t->at.step++;
     t->at.steps_done++;
     return 0;
@@ -144,7 +143,7 @@ static double seconds_left(const trainer *t, double images_per_second)
     int64_t left = (c->train.epochs - t->at.epoch) * t->steps - t->at.step;
     if (c->train.max_steps && c->train.max_steps - t->at.steps_done < left)
         left = c->train.max_steps - t->at.steps_done;
-    return images_per_second > 0 ? (double)left * t->e->batch / images_per_second : 0;
+    return images_per_second > 0 ? (double)left * t->e->train_plan.options.batch / images_per_second : 0;
 }
 
 /* `sums` may be those of this rank alone, for a line that is only looked at; `ranks` is how many it stands for. */
@@ -206,8 +205,7 @@ static bool is_last_step(const trainer *t)
 static int run_epoch_steps(trainer *t)
 {
     const settings *c = &t->e->config;
-    int64_t first_part = t->at.step * c->train.accumulate;
-    TRY(comm_agree(t->e->ranks, feed_seek(t->batches, t->at.epoch, first_part)));
+    TRY(comm_agree(t->e->ranks, feed_seek(t->batches, t->at.epoch, t->at.step * c->train.accumulate)));
     t->epoch_start = t->line_start = run_clock();
     t->images_before = t->at.epoch_sums.images;
     while (t->at.step < t->steps && !is_last_step(t) && !t->vote.stops) {
@@ -380,7 +378,7 @@ static int run_epochs(trainer *t)
 
 int train(experiment *e, output_folder *output)
 {
-    trainer t = {.e = e, .output = output, .steps = experiment_steps(e), .vote = {.ranks = e->ranks}};
+    trainer t = {.e = e, .output = output, .steps = e->train_plan.steps, .vote = {.ranks = e->ranks}};
     log_is_note(e->log);
     int status = open_all(&t);
     if (status == 0)

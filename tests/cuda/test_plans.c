@@ -160,7 +160,7 @@ static int add_network(layer_list *list, const network_row *row)
                                             .teacher_weight = 1,
                                             .student_weights = {1, 1, 1},
                                             .students_on = {true, true, true}},
-                                  .rewrites = {true, true, true, true, true, true},
+                                  .rewrites = REWRITE_ALL,
                                   .sgd = {.momentum = 0.9}};
     const step_shape shape = {
         .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};

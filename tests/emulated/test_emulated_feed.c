@@ -164,7 +164,7 @@ static void feed_two_epochs(fixture *f, feed *batches)
 {
     picture_log made = open_pictures(&f->e, EPOCHS * IMAGES);
     int seen = 0;
-    assert_int_equal(feed_steps(batches), STEPS);
+    assert_int_equal(f->e.train_plan.micro_batches, STEPS);
     for (int step = 0; step < EPOCHS * STEPS; step++) {
         feed_batch batch;
         if (step % STEPS == 0)
@@ -272,7 +272,7 @@ static void test_pictures_and_their_mirror_images(void **state)
         picture_log made = open_pictures(&f.e, 3 * TEST_IMAGES);
         for (int32_t n = 0; n < TEST_IMAGES; n++)
             order[n] = n;
-        for (int step = 0; step < feed_steps(batches); step++) {
+        for (int step = 0; step < f.e.test_plan.steps; step++) {
             feed_batch batch;
             OK(feed_next(batches, &batch));
             for (int view = 0; view < 3; view++) {
@@ -368,7 +368,7 @@ static char *train_two_epochs(int kind, bool late, size_t *bytes)
     OK(feed_open(&batches, &f.e, true));
     for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
         OK(feed_seek(batches, epoch, 0));
-        for (int step = 0; step < feed_steps(batches); step++) {
+        for (int step = 0; step < f.e.train_plan.micro_batches; step++) {
             feed_batch batch;
             OK(feed_next(batches, &batch));
             OK(program_write(batch.step, &f.e.run, "lr", &lr, sizeof lr));

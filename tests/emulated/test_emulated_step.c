@@ -24,7 +24,7 @@ static void check(dtype activation, compare_options options)
 static void step_with_all_rewrites(void **state)
 {
     (void)state;
-    check(DTYPE_F32, (compare_options){.rewrites = {true, true, true, true, true, true}});
+    check(DTYPE_F32, (compare_options){.rewrites = REWRITE_ALL});
 }
 
 static void step_without_rewrites(void **state)
@@ -37,20 +37,20 @@ static void step_without_rewrites(void **state)
 static void recorded_step(void **state)
 {
     (void)state;
-    check(DTYPE_F32, (compare_options){.rewrites = {true, true, true, true}, .capture = true});
+    check(DTYPE_F32, (compare_options){.rewrites = REWRITE_ALL, .capture = true});
 }
 
 static void step_in_float16(void **state)
 {
     (void)state;
-    check(DTYPE_F16, (compare_options){.rewrites = {true, true, true, true}, .capture = true});
+    check(DTYPE_F16, (compare_options){.rewrites = REWRITE_ALL, .capture = true});
     check(DTYPE_F16, (compare_options){.capture = false});
 }
 
 static void step_in_bfloat16(void **state)
 {
     (void)state;
-    check(DTYPE_BF16, (compare_options){.rewrites = {true, true, true, true}, .capture = true});
+    check(DTYPE_BF16, (compare_options){.rewrites = REWRITE_ALL, .capture = true});
     check(DTYPE_BF16, (compare_options){.capture = false});
 }
 

@@ -191,7 +191,7 @@ static int add_network(check_list *list, int index)
                                             .student_weights = {1, 1, 1},
                                             .students_on = {true, true, true}},
                                   .precision = {list->activation, list->activation == DTYPE_F16},
-                                  .rewrites = {rewritten, rewritten, rewritten, rewritten, rewritten, rewritten},
+                                  .rewrites = rewritten ? REWRITE_ALL : REWRITE_NONE,
                                   .sgd = {.momentum = 0.9}};
     const step_shape shape = {
         .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};

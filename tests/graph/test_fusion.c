@@ -23,7 +23,7 @@ static void build(graph *g, const char *network, int32_t size)
                                             .kd_weight = 0.8,
                                             .teacher_weight = 1,
                                             .student_weights = {1, 1, 1}},
-                                  .rewrites = {true, true, true, true, true, true}};
+                                  .rewrites = REWRITE_ALL};
     const step_shape shape = {.training = true, .batch = 4, .global_batch = 8, .loss_batch = 8, .sync_bn = true};
     graph_init(g, DTYPE_F32);
     assert_int_equal(step_build_training(g, &m, &options, &shape), 0);

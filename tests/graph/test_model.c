@@ -13,8 +13,6 @@
 
 #include <cmocka.h>
 
-static const rewrite_options no_rewrites = {0}, all_rewrites = {true, true, true, true, true, true};
-
 static model_options options_of(const char *network, bool teskd)
 {
     const network_row *row = network_find(network);
@@ -33,16 +31,16 @@ static model_options options_of(const char *network, bool teskd)
                            .student_weights = {1, 1, 1}};
 }
 
-static void build(graph *g, const model_options *options, bool training, rewrite_options rewrites)
+static void build(graph *g, const model_options *options, bool training, unsigned rewrites)
 {
     model m;
     graph_init(g, DTYPE_F32);
     model_build(&m, g, options, &(step_shape){.training = training, .batch = 2, .global_batch = 2, .loss_batch = 2});
     model_free(&m);
-    graph_rewrite(g, &rewrites);
+    graph_rewrite(g, rewrites);
 }
 
-static void build_ok(graph *g, const char *network, bool teskd, bool training, rewrite_options rewrites)
+static void build_ok(graph *g, const char *network, bool teskd, bool training, unsigned rewrites)
 {
     model_options options = options_of(network, teskd);
     build(g, &options, training, rewrites);
@@ -97,7 +95,7 @@ static void published_size_and_work(void **state)
 {
     (void)state;
     graph g;
-    build_ok(&g, "cifarresnet18", true, true, no_rewrites);
+    build_ok(&g, "cifarresnet18", true, true, REWRITE_NONE);
     assert_within(macs(&g, false), 0.555e9, 0.01);
     assert_within(macs(&g, true), 1.485e9, 0.01);
     assert_within(weights(&g, false), 11.2e6, 0.01);
@@ -111,7 +109,7 @@ static void backward_is_twice_the_forward(void **state)
 {
     (void)state;
     graph g;
-    build_ok(&g, "cifarresnet18", true, true, all_rewrites);
+    build_ok(&g, "cifarresnet18", true, true, REWRITE_ALL);
     double forward = macs(&g, true) + macs(&g, false);
     double first = 32.0 * 32 * 64 * 27, moments = 32.0 * 32 * 64 * 64 + 16.0 * 16 * 128 * 128;
     graph_backward(&g, false);
@@ -120,7 +118,7 @@ static void backward_is_twice_the_forward(void **state)
     graph_free(&g);
 }
 
-static void expect_counts(rewrite_options rewrites, const uint32_t (*expected)[2], int n)
+static void expect_counts(unsigned rewrites, const uint32_t (*expected)[2], int n)
 {
     graph g;
     build_ok(&g, "cifarresnet18", true, true, rewrites);
@@ -139,21 +137,19 @@ static void expect_counts(rewrite_options rewrites, const uint32_t (*expected)[2
 static void rewrites_change_the_nodes(void **state)
 {
     (void)state;
-    EXPECT_COUNTS(no_rewrites, {OP_CONV2D, 36}, {OP_LINEAR, 4}, {OP_UPSAMPLE2X, 3}, {OP_CONCAT, 3}, {OP_ADD, 3},
+    EXPECT_COUNTS(REWRITE_NONE, {OP_CONV2D, 36}, {OP_LINEAR, 4}, {OP_UPSAMPLE2X, 3}, {OP_CONCAT, 3}, {OP_ADD, 3},
                   {OP_BN_NORMALIZE, 36}, {OP_BN_RUNNING, 36});
-    EXPECT_COUNTS(((rewrite_options){.upsample = true}), {OP_CONV2D, 36}, {OP_LINEAR, 4}, {OP_UPSAMPLE2X, 3},
-                  {OP_CONCAT, 3}, {OP_ADD, 3}, {OP_BN_NORMALIZE, 36});
-    EXPECT_COUNTS(((rewrite_options){.fuse = true}), {OP_CONV2D, 33}, {OP_CONCAT_LINEAR, 3}, {OP_FOLD_FUSE_WEIGHT, 3},
-                  {OP_CONCAT, 0}, {OP_ADD, 0}, {OP_LINEAR, 4});
-    EXPECT_COUNTS(((rewrite_options){.patch = true}), {OP_CONV2D, 33}, {OP_PATCHIFY, 3}, {OP_LINEAR, 7},
-                  {OP_CONCAT, 3});
-    EXPECT_COUNTS(((rewrite_options){.upsample_bn = true}), {OP_UPSAMPLE2X, 3}, {OP_UPSAMPLE_BN, 0},
+    EXPECT_COUNTS(REWRITE_UPSAMPLE, {OP_CONV2D, 36}, {OP_LINEAR, 4}, {OP_UPSAMPLE2X, 3}, {OP_CONCAT, 3}, {OP_ADD, 3},
                   {OP_BN_NORMALIZE, 36});
-    EXPECT_COUNTS(((rewrite_options){.upsample = true, .upsample_bn = true}), {OP_UPSAMPLE2X, 0}, {OP_UPSAMPLE_BN, 3},
+    EXPECT_COUNTS(REWRITE_FUSE, {OP_CONV2D, 33}, {OP_CONCAT_LINEAR, 3}, {OP_FOLD_FUSE_WEIGHT, 3}, {OP_CONCAT, 0},
+                  {OP_ADD, 0}, {OP_LINEAR, 4});
+    EXPECT_COUNTS(REWRITE_PATCH, {OP_CONV2D, 33}, {OP_PATCHIFY, 3}, {OP_LINEAR, 7}, {OP_CONCAT, 3});
+    EXPECT_COUNTS(REWRITE_UPSAMPLE_BN, {OP_UPSAMPLE2X, 3}, {OP_UPSAMPLE_BN, 0}, {OP_BN_NORMALIZE, 36});
+    EXPECT_COUNTS(REWRITE_UPSAMPLE | REWRITE_UPSAMPLE_BN, {OP_UPSAMPLE2X, 0}, {OP_UPSAMPLE_BN, 3},
                   {OP_UPSAMPLE_BN_SUMS, 3}, {OP_BN_SUMS, 33}, {OP_BN_NORMALIZE, 33}, {OP_BN_RUNNING, 36});
-    EXPECT_COUNTS(((rewrite_options){.linear_bn = true}), {OP_CONV2D, 34}, {OP_CHANNEL_MOMENTS, 2}, {OP_LINEAR_BN, 2},
+    EXPECT_COUNTS(REWRITE_LINEAR_BN, {OP_CONV2D, 34}, {OP_CHANNEL_MOMENTS, 2}, {OP_LINEAR_BN, 2},
                   {OP_LINEAR_BN_SUMS, 2}, {OP_BN_SUMS, 34}, {OP_BN_NORMALIZE, 34}, {OP_BN_RUNNING, 36});
-    EXPECT_COUNTS(all_rewrites, {OP_CONV2D, 28}, {OP_PATCHIFY, 3}, {OP_LINEAR, 7}, {OP_CONCAT_LINEAR, 3},
+    EXPECT_COUNTS(REWRITE_ALL, {OP_CONV2D, 28}, {OP_PATCHIFY, 3}, {OP_LINEAR, 7}, {OP_CONCAT_LINEAR, 3},
                   {OP_FOLD_FUSE_WEIGHT, 3}, {OP_UPSAMPLE2X, 0}, {OP_UPSAMPLE_BN, 3}, {OP_CONCAT, 0}, {OP_ADD, 0},
                   {OP_LINEAR_BN, 2});
 }
@@ -171,8 +167,8 @@ static void upsample_rewrite_saves_three_quarters(void **state)
 {
     (void)state;
     graph off, on;
-    build_ok(&off, "cifarresnet18", true, true, no_rewrites);
-    build_ok(&on, "cifarresnet18", true, true, (rewrite_options){.upsample = true});
+    build_ok(&off, "cifarresnet18", true, true, REWRITE_NONE);
+    build_ok(&on, "cifarresnet18", true, true, REWRITE_UPSAMPLE);
     for (uint32_t i = 0; i < on.n_nodes; i++) {
         if (on.nodes[i].op != OP_UPSAMPLE2X)
             continue;
@@ -214,7 +210,7 @@ static void bias_rewrite_moves_biases(void **state)
         for (int training = 0; training < 2; training++) {
             graph g;
             int layers, means;
-            build_ok(&g, expected[i].network, true, training, all_rewrites);
+            build_ok(&g, expected[i].network, true, training, REWRITE_ALL);
             count_biases(&g, &layers, &means);
             assert_int_equal(layers, expected[i].classifiers + (training ? 0 : expected[i].convolutions));
             assert_int_equal(means, training ? expected[i].convolutions : 0);
@@ -239,7 +235,7 @@ static void rewrites_spare_what_is_seen(void **state)
         else
             graph_keep(&g, graph_apply(&g, OP_GLOBAL_AVERAGE_POOL, NULL, 1, &large), "pooled");
         uint32_t n_nodes = g.n_nodes;
-        graph_rewrite(&g, &all_rewrites);
+        graph_rewrite(&g, REWRITE_ALL);
         assert_int_equal(graph_status(&g), 0);
         assert_int_equal(g.n_nodes, n_nodes);
         assert_int_equal(g.nodes[0].op, OP_UPSAMPLE2X);
@@ -269,7 +265,7 @@ static void build_upsample_bn(graph *g, bool training, bool residual, void (*rea
     graph_keep(g, y, "y");
     if (reads)
         reads(g, large);
-    graph_rewrite(g, &all_rewrites);
+    graph_rewrite(g, REWRITE_ALL);
     assert_int_equal(graph_status(g), 0);
 }
 
@@ -313,13 +309,13 @@ static void check_padded(const char *network)
     graph own, padded;
     model m;
     model_options options = options_of(network, true);
-    build(&own, &options, true, all_rewrites);
+    build(&own, &options, true, REWRITE_ALL);
     options.padded_channels = 8;
     graph_init(&padded, DTYPE_F32);
     model_build(&m, &padded, &options, &(step_shape){.training = true, .batch = 2, .global_batch = 2, .loss_batch = 2});
     assert_int_equal(graph_desc(&padded, m.input)->dim[3], 8);
     model_free(&m);
-    graph_rewrite(&padded, &all_rewrites);
+    graph_rewrite(&padded, REWRITE_ALL);
     graph_backward(&own, false);
     graph_backward(&padded, false);
     assert_int_equal(graph_status(&own), 0);
@@ -402,8 +398,8 @@ static void deployed_model_has_no_students(void **state)
 {
     (void)state;
     graph deployed, plain;
-    build_ok(&deployed, "cifarresnet18", true, false, all_rewrites);
-    build_ok(&plain, "cifarresnet18", false, false, all_rewrites);
+    build_ok(&deployed, "cifarresnet18", true, false, REWRITE_ALL);
+    build_ok(&plain, "cifarresnet18", false, false, REWRITE_ALL);
     keep_only(&deployed, "logits/teacher");
     keep_only(&plain, "logits/teacher");
     for (uint32_t i = 0; i < deployed.n_nodes; i++)
@@ -426,7 +422,7 @@ static void backward_reaches_every_parameter(void **state)
     for (int row = 0; network_at(row); row++)
         for (int teskd = 0; teskd < 2; teskd++) {
             graph g;
-            build_ok(&g, network_at(row)->name, teskd, true, no_rewrites);
+            build_ok(&g, network_at(row)->name, teskd, true, REWRITE_NONE);
             graph_backward(&g, true);
             graph_sgd(&g, &(sgd_options){.momentum = 0.9});
             assert_int_equal(graph_status(&g), 0);
@@ -445,7 +441,7 @@ static void nothing_is_dead_in_training(void **state)
 {
     (void)state;
     graph g;
-    build_ok(&g, "cifarresnet18", true, true, all_rewrites);
+    build_ok(&g, "cifarresnet18", true, true, REWRITE_ALL);
     graph_backward(&g, false);
     graph_sgd(&g, &(sgd_options){.momentum = 0.9});
     uint32_t n_nodes = g.n_nodes;
@@ -466,7 +462,7 @@ static void misfit_settings_are_refused(void **state)
     graph g;
     model_options options = options_of("cifarresnet8", true);
     options.image_height = options.image_width = 20; /* stages of 20, 10, 5 and 3: 2 x 3 is not 5 */
-    build(&g, &options, true, all_rewrites);
+    build(&g, &options, true, REWRITE_ALL);
     assert_int_equal(graph_status(&g), ERROR_SHAPE);
     assert_non_null(strstr(error_message(), "fuse_3"));
     assert_non_null(strstr(error_message(), "2x6x6x128"));
@@ -483,7 +479,7 @@ static void students_of_any_width(void **state)
         graph g;
         model_options options = options_of("cifarresnet8", true);
         options.student_width = width;
-        build(&g, &options, true, all_rewrites);
+        build(&g, &options, true, REWRITE_ALL);
         graph_backward(&g, false);
         assert_int_equal(graph_status(&g), 0);
         assert_int_equal(graph_desc(&g, graph_find(&g, "laterals.0.0.weight"))->dim[0], width);

@@ -25,7 +25,7 @@ static void build(graph *g, dtype activation)
                                             .teacher_weight = 1,
                                             .student_weights = {1, 1, 1}},
                                   .precision = {activation, false},
-                                  .rewrites = {true, true, true, true, true, true}};
+                                  .rewrites = REWRITE_ALL};
     const step_shape shape = {.training = true, .batch = 4, .global_batch = 4, .loss_batch = 4};
     graph_init(g, DTYPE_F32);
     assert_int_equal(step_build_training(g, &m, &options, &shape), 0);

@@ -24,7 +24,7 @@ static void build(graph *g, precision_options precision, bool rewrites, double c
                                             .teacher_weight = 1,
                                             .student_weights = {1, 1, 1}},
                                   .precision = precision,
-                                  .rewrites = {rewrites, rewrites, rewrites, rewrites},
+                                  .rewrites = rewrites ? REWRITE_ALL : REWRITE_NONE,
                                   .sgd = {.momentum = 0.9, .weight_decay = 5e-4, .clip_norm = clip_norm}};
     const step_shape shape = {.training = true, .batch = 8, .global_batch = 8, .loss_batch = 8};
     graph_init(g, DTYPE_F32);

@@ -84,16 +84,39 @@ static void test_augment(void **state)
     dataset_close(&set);
 }
 
-static loader_options training(const dataset *set, int32_t batch, int32_t rank, int32_t size)
+static batch_plan make_plan(batch_options options)
 {
-    return (loader_options){.dataset = set,
-                            .global_batch = batch,
-                            .rank = rank,
-                            .size = size,
-                            .seed = 77,
-                            .shuffle = true,
-                            .augment = true,
-                            .real = REAL_FLOAT32};
+    batch_plan plan;
+    assert_int_equal(batch_plan_make(&plan, &options), 0);
+    return plan;
+}
+
+static loader_options training(const dataset *set, int32_t batch, int32_t rank, int32_t ranks)
+{
+    return (loader_options){
+        .dataset = set,
+        .plan = make_plan((batch_options){
+            .images = set->images, .batch = batch, .accumulate = 1, .rank = rank, .ranks = ranks, .training = true}),
+        .seed = 77,
+        .shuffle = true,
+        .augment = true,
+        .real = REAL_FLOAT32};
+}
+
+static loader_options evaluation(const dataset *set, int32_t batch)
+{
+    return (loader_options){
+        .dataset = set,
+        .plan = make_plan((batch_options){.images = set->images, .batch = batch, .accumulate = 1, .ranks = 1}),
+        .real = REAL_FLOAT32};
+}
+
+static void choose_rank(loader_options *options, int32_t rank, int32_t ranks)
+{
+    batch_options changed = options->plan.options;
+    changed.rank = rank;
+    changed.ranks = ranks;
+    options->plan = make_plan(changed);
 }
 
 /* All pictures and labels of `epochs` epochs in global order, put together from the ranks' shares. */
@@ -102,20 +125,18 @@ static void gather(loader_options options, int32_t size, int epochs, float *pixe
     const int32_t images = options.dataset->images;
     for (int32_t rank = 0; rank < size; rank++) {
         loader *l;
-        options.rank = rank;
-        options.size = size;
+        choose_rank(&options, rank, size);
         assert_int_equal(loader_open(&l, &options), 0);
-        for (int step = 0; step < epochs * loader_steps(l); step++) {
+        const int64_t steps = options.plan.steps;
+        for (int64_t step = 0; step < epochs * steps; step++) {
             loader_batch batch;
             assert_int_equal(loader_next(l, &batch), 0);
-            assert_int_equal(batch.epoch, step / loader_steps(l));
-            assert_int_equal(batch.step, step % loader_steps(l));
+            assert_int_equal(batch.epoch, step / steps);
+            assert_int_equal(batch.index, step % steps);
             assert_int_equal((uintptr_t)batch.pixels % 64, 0);
-            const int32_t most = (batch.global_images + size - 1) / size;
-            assert_true(batch.images == most || batch.images == batch.global_images / size);
-            size_t at = (size_t)(batch.epoch * images + batch.position);
-            memcpy(pixels + at * PIXELS, batch.pixels, (size_t)batch.images * PIXELS * sizeof *pixels);
-            memcpy(labels + at, batch.labels, (size_t)batch.images * sizeof *labels);
+            size_t at = (size_t)(batch.epoch * images + batch.place.position), count = (size_t)batch.place.images;
+            memcpy(pixels + at * PIXELS, batch.pixels, count * PIXELS * sizeof *pixels);
+            memcpy(labels + at, batch.labels, count * sizeof *labels);
         }
         loader_close(&l);
         assert_null(l);
@@ -146,10 +167,9 @@ static void test_ranks(void **state)
         assert_memory_equal(one, many, sizeof one);
         assert_memory_equal(labels_one, labels_many, sizeof labels_one);
     }
-    loader_options evaluation = {.dataset = &set, .global_batch = 10, .real = REAL_FLOAT32};
-    gather(evaluation, 1, 1, one, labels_one);
+    gather(evaluation(&set, 10), 1, 1, one, labels_one);
     assert_memory_equal(labels_one, set.labels, IMAGES * sizeof *labels_one);
-    gather(evaluation, 4, 1, many, labels_many); /* the last batch, of 3, leaves rank 3 without a picture */
+    gather(evaluation(&set, 10), 4, 1, many, labels_many); /* the last batch, of 3, leaves rank 3 without a picture */
     assert_memory_equal(one, many, IMAGES * PIXELS * sizeof *one);
     assert_memory_equal(labels_one, labels_many, IMAGES * sizeof *labels_one);
     dataset_close(&set);
@@ -169,26 +189,23 @@ static void test_once_each(void **state)
         for (int drop_last = 0; drop_last < 2; drop_last++) {
             int seen[IMAGES] = {0}, total = 0;
             for (int rank = 0; rank < 4; rank++) {
-                loader_options options = {.dataset = &set,
-                                          .global_batch = 64,
-                                          .rank = rank,
-                                          .size = 4,
-                                          .shuffle = shuffle,
-                                          .drop_last = drop_last,
-                                          .real = REAL_FLOAT64};
+                batch_options plan = {.images = IMAGES, .batch = 64, .accumulate = 1, .rank = rank, .ranks = 4};
+                plan.drop_last = drop_last;
+                loader_options options = {
+                    .dataset = &set, .plan = make_plan(plan), .shuffle = shuffle, .real = REAL_FLOAT64};
                 loader *l;
                 assert_int_equal(loader_open(&l, &options), 0);
-                assert_int_equal(loader_steps(l), drop_last ? 15 : 16);
-                for (int step = 0; step < loader_steps(l); step++) {
+                assert_int_equal(options.plan.steps, drop_last ? 15 : 16);
+                for (int step = 0; step < options.plan.steps; step++) {
                     loader_batch batch;
                     assert_int_equal(loader_next(l, &batch), 0);
-                    for (int i = 0; i < batch.images; i++) {
+                    for (int i = 0; i < batch.place.images; i++) {
                         const double *pixel = (const double *)batch.pixels + i * PIXELS;
                         double low = (pixel[0] * (double)set.std[0] + (double)set.mean[0]) * 255;
                         double high = (pixel[1] * (double)set.std[1] + (double)set.mean[1]) * 255;
                         seen[(int)(low + 0.5) + 256 * (int)(high + 0.5)]++;
                     }
-                    total += batch.images;
+                    total += batch.place.images;
                 }
                 loader_close(&l);
             }
@@ -210,23 +227,23 @@ static void test_seek(void **state)
     gather(options, 1, EPOCHS, one, labels);
     loader *l;
     assert_int_equal(loader_open(&l, &options), 0);
-    assert_int_equal(loader_steps(l), STEPS);
+    assert_int_equal(options.plan.steps, STEPS);
     for (int start = EPOCHS * STEPS - 1; start >= 0; start--) {
         assert_int_equal(loader_seek(l, start / STEPS, start % STEPS), 0);
         for (int ahead = 0; ahead < 1 + start % 7 && start + ahead < EPOCHS * STEPS; ahead++) {
             loader_batch batch;
             assert_int_equal(loader_next(l, &batch), 0);
             int step = start + ahead;
-            assert_true(batch.epoch == step / STEPS && batch.step == step % STEPS);
-            size_t at = (size_t)(batch.epoch * IMAGES + batch.step * BATCH);
-            assert_memory_equal(batch.pixels, one + at * PIXELS, (size_t)batch.images * PIXELS * sizeof *one);
-            assert_memory_equal(batch.labels, labels + at, (size_t)batch.images * sizeof *labels);
+            assert_true(batch.epoch == step / STEPS && batch.index == step % STEPS);
+            size_t at = (size_t)(batch.epoch * IMAGES + batch.index * BATCH), count = (size_t)batch.place.images;
+            assert_memory_equal(batch.pixels, one + at * PIXELS, count * PIXELS * sizeof *one);
+            assert_memory_equal(batch.labels, labels + at, count * sizeof *labels);
         }
     }
     loader_batch batch;
     assert_int_equal(loader_seek(l, 1, STEPS), 0); /* the end of an epoch is the beginning of the next */
     assert_int_equal(loader_next(l, &batch), 0);
-    assert_true(batch.epoch == 2 && batch.step == 0);
+    assert_true(batch.epoch == 2 && batch.index == 0);
     assert_int_equal(loader_seek(l, 0, STEPS + 1), ERROR_INTERNAL);
     assert_int_equal(loader_seek(l, -1, 0), ERROR_INTERNAL);
     loader_close(&l);
@@ -253,11 +270,11 @@ static void check_made(const dataset *set, const uint8_t *picture, const int32_t
 /* The share of the batch, made from what it holds, is that of the loader of real pictures. */
 static void check_batch(const dataset *set, const loader_batch *batch, loader_content content, const loader_batch *real)
 {
-    assert_true(batch->images == real->images && batch->position == real->position && batch->epoch == real->epoch);
-    assert_true(batch->step == real->step && batch->global_images == real->global_images);
-    assert_memory_equal(batch->labels, real->labels, (size_t)real->images * sizeof *real->labels);
+    assert_true(batch->place.images == real->place.images && batch->place.position == real->place.position);
+    assert_true(batch->epoch == real->epoch && batch->index == real->index);
+    assert_memory_equal(batch->labels, real->labels, (size_t)real->place.images * sizeof *real->labels);
     assert_true((batch->pixels != NULL) == (content == LOADER_BYTES));
-    for (int32_t k = 0; k < batch->images; k++) {
+    for (int32_t k = 0; k < batch->place.images; k++) {
         const int32_t *choice = batch->choices + k * AUGMENT_CHOICE;
         const uint8_t *source = content == LOADER_BYTES ? batch->pixels : set->pixels;
         if (content == LOADER_BYTES)
@@ -273,7 +290,7 @@ static void compare_contents(const loader_options *options, loader_content conte
     other.content = content;
     assert_int_equal(loader_open(&real, options), 0);
     assert_int_equal(loader_open(&l, &other), 0);
-    for (int step = 0; step < epochs * loader_steps(l); step++) {
+    for (int step = 0; step < epochs * options->plan.steps; step++) {
         loader_batch batch, expected;
         assert_int_equal(loader_next(l, &batch), 0);
         assert_int_equal(loader_next(real, &expected), 0);
@@ -344,38 +361,23 @@ static void test_memory(void **state)
     dataset_close(&set);
 }
 
-static void expect_refused(loader_options options, const char *first, const char *second)
-{
-    loader *l;
-    assert_int_equal(loader_open(&l, &options), ERROR_SETTINGS);
-    assert_null(l);
-    assert_contains(error_message(), first);
-    assert_contains(error_message(), second);
-}
-
-static void test_settings(void **state)
+/* One batch larger than the set; and a plan for another set. */
+static void test_plans(void **state)
 {
     (void)state;
-    dataset set = make_set(53);
+    dataset set = make_set(53), other = make_set(54);
     loader *l;
-    expect_refused(training(&set, 10, 0, 4), "data.drop_last", "train.batch"); /* the rest of 3 is too small for 4 */
-    expect_refused(training(&set, 3, 0, 4), "train.batch = 3", "4 ranks");
-    expect_refused(training(&set, 0, 0, 1), "train.batch = 0", "at least 1");
-    loader_options options = training(&set, 54, 0, 1);
-    options.drop_last = true;
-    expect_refused(options, "data.drop_last", "53 pictures");
-    options = training(&set, 10, 0, 4);
-    options.drop_last = true;
-    assert_int_equal(loader_open(&l, &options), 0);
-    assert_int_equal(loader_steps(l), 5);
-    loader_close(&l);
-    options = training(&set, 100, 0, 1); /* one batch larger than the set */
-    assert_int_equal(loader_open(&l, &options), 0);
     loader_batch batch;
+    loader_options options = training(&set, 100, 0, 1);
+    assert_int_equal(loader_open(&l, &options), 0);
     assert_int_equal(loader_next(l, &batch), 0);
-    assert_int_equal(batch.images, 53);
+    assert_int_equal(batch.place.images, 53);
     loader_close(&l);
+    options.dataset = &other;
+    assert_int_equal(loader_open(&l, &options), ERROR_INTERNAL);
+    assert_null(l);
     dataset_close(&set);
+    dataset_close(&other);
 }
 
 static void test_thread_error(void **state)
@@ -383,7 +385,7 @@ static void test_thread_error(void **state)
     (void)state;
     dataset set = make_set(30);
     set.labels[25] = 10;
-    loader_options options = {.dataset = &set, .global_batch = 10, .size = 1};
+    loader_options options = evaluation(&set, 10);
     loader *l;
     assert_int_equal(loader_open(&l, &options), 0);
     loader_batch batch;
@@ -410,8 +412,8 @@ static void test_thread_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_augment),  cmocka_unit_test(test_ranks),    cmocka_unit_test(test_once_each),
-        cmocka_unit_test(test_seek),     cmocka_unit_test(test_settings), cmocka_unit_test(test_thread_error),
+        cmocka_unit_test(test_augment),  cmocka_unit_test(test_ranks),  cmocka_unit_test(test_once_each),
+        cmocka_unit_test(test_seek),     cmocka_unit_test(test_plans),  cmocka_unit_test(test_thread_error),
         cmocka_unit_test(test_contents), cmocka_unit_test(test_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -127,7 +127,7 @@ void small_step_open(small_step *s, const small_settings *settings, open_backend
     model_free(&m);
     graph_init(&forward, s->device->ops->real);
     model_build(&m, &forward, &s->options.model, &shape);
-    graph_rewrite(&forward, &s->options.rewrites);
+    graph_rewrite(&forward, s->options.rewrites);
     MUST(graph_status(&forward));
     model_free(&m);
 

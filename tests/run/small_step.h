@@ -12,7 +12,7 @@ typedef struct {
     bool teskd, kd_detach_teacher;
     int32_t padded_channels;
     double feature_weight;
-    rewrite_options rewrites;
+    unsigned rewrites;
     sgd_options sgd;
     size_t bucket_bytes;
     comm *ranks; /* NULL: alone; else this rank takes its share of the pictures, batch normalisation is synchronised */

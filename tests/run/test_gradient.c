@@ -256,19 +256,17 @@ static void teskd_without_rewrites(void **state)
 static void teskd_with_rewrites(void **state)
 {
     (void)state;
-    check_gradient(
-        &(small_settings){.teskd = true, .feature_weight = 0.02, .rewrites = {true, true, true, true, true, true}},
-        true);
+    check_gradient(&(small_settings){.teskd = true, .feature_weight = 0.02, .rewrites = REWRITE_ALL}, true);
 }
 
 static void each_rewrite_alone(void **state)
 {
     (void)state;
-    check_gradient(&(small_settings){.teskd = true, .rewrites = {.upsample = true}}, false);
-    check_gradient(&(small_settings){.teskd = true, .rewrites = {.fuse = true}}, false);
-    check_gradient(&(small_settings){.teskd = true, .rewrites = {.patch = true}}, false);
-    check_gradient(&(small_settings){.teskd = true, .rewrites = {.linear_bn = true}}, true);
-    check_gradient(&(small_settings){.teskd = true, .rewrites = {.bias = true}}, false);
+    check_gradient(&(small_settings){.teskd = true, .rewrites = REWRITE_UPSAMPLE}, false);
+    check_gradient(&(small_settings){.teskd = true, .rewrites = REWRITE_FUSE}, false);
+    check_gradient(&(small_settings){.teskd = true, .rewrites = REWRITE_PATCH}, false);
+    check_gradient(&(small_settings){.teskd = true, .rewrites = REWRITE_LINEAR_BN}, true);
+    check_gradient(&(small_settings){.teskd = true, .rewrites = REWRITE_BIAS}, false);
 }
 
 static void padded_pictures(void **state)
@@ -282,7 +280,7 @@ static void detached_teacher(void **state)
     (void)state;
     small_settings settings = {.teskd = true, .kd_detach_teacher = true, .feature_weight = 0.02};
     check_gradient(&settings, false);
-    settings.rewrites = (rewrite_options){true, true, true, true, true, true};
+    settings.rewrites = REWRITE_ALL;
     check_gradient(&settings, true);
 }
 

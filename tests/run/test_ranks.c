@@ -107,7 +107,7 @@ static void one_bucket_with_rewrites(void **state)
 {
     check_ranks(*state, &(small_settings){.teskd = true,
                                           .feature_weight = 0.02,
-                                          .rewrites = {true, true, true, true, true, true},
+                                          .rewrites = REWRITE_ALL,
                                           .sgd = {.momentum = 0.9},
                                           .bucket_bytes = (size_t)1 << 30});
 }

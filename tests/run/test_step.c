@@ -10,15 +10,13 @@
 
 #include <cmocka.h>
 
-static const rewrite_options all_rewrites = {true, true, true, true, true, true};
-
 static void run_once(small_step *s, const small_settings *settings, open_backend *open)
 {
     small_step_open(s, settings, open);
     small_step_run(s, s->step, 0.05);
 }
 
-static void check_rewrites(rewrite_options rewrites, open_backend *open, double outputs, double gradients)
+static void check_rewrites(unsigned rewrites, open_backend *open, double outputs, double gradients)
 {
     small_step off, on;
     small_settings settings = {.teskd = true, .feature_weight = 0.02};
@@ -33,13 +31,13 @@ static void check_rewrites(rewrite_options rewrites, open_backend *open, double 
 static void rewrites_change_nothing(void **state)
 {
     (void)state;
-    check_rewrites((rewrite_options){.upsample = true}, open_reference, 1e-12, 1e-12);
-    check_rewrites((rewrite_options){.fuse = true}, open_reference, 1e-12, 1e-12);
-    check_rewrites((rewrite_options){.patch = true}, open_reference, 1e-12, 1e-12);
-    check_rewrites((rewrite_options){.upsample = true, .upsample_bn = true}, open_reference, 1e-12, 1e-12);
-    check_rewrites((rewrite_options){.linear_bn = true}, open_reference, 1e-12, 1e-12);
-    check_rewrites((rewrite_options){.bias = true}, open_reference, 1e-12, 1e-12);
-    check_rewrites(all_rewrites, open_reference, 1e-12, 1e-12);
+    check_rewrites(REWRITE_UPSAMPLE, open_reference, 1e-12, 1e-12);
+    check_rewrites(REWRITE_FUSE, open_reference, 1e-12, 1e-12);
+    check_rewrites(REWRITE_PATCH, open_reference, 1e-12, 1e-12);
+    check_rewrites(REWRITE_UPSAMPLE | REWRITE_UPSAMPLE_BN, open_reference, 1e-12, 1e-12);
+    check_rewrites(REWRITE_LINEAR_BN, open_reference, 1e-12, 1e-12);
+    check_rewrites(REWRITE_BIAS, open_reference, 1e-12, 1e-12);
+    check_rewrites(REWRITE_ALL, open_reference, 1e-12, 1e-12);
 }
 
 /* In float32 a ReLU near zero may fall on the other side: one of n moves the gradient by about 1/sqrt(n). */
@@ -48,7 +46,7 @@ static const double float32_outputs = 1e-4, float32_gradients = 1e-2;
 static void rewrites_change_nothing_on_the_cpu(void **state)
 {
     (void)state;
-    check_rewrites(all_rewrites, open_cpu, float32_outputs, float32_gradients);
+    check_rewrites(REWRITE_ALL, open_cpu, float32_outputs, float32_gradients);
 }
 
 static void cpu_agrees_with_the_reference(void **state)
@@ -58,7 +56,7 @@ static void cpu_agrees_with_the_reference(void **state)
         small_step reference, cpu;
         small_settings settings = {.teskd = true, .feature_weight = 0.02};
         if (on)
-            settings.rewrites = all_rewrites;
+            settings.rewrites = REWRITE_ALL;
         run_once(&reference, &settings, open_reference);
         run_once(&cpu, &settings, open_cpu);
         assert_same_step(&reference, &cpu, float32_outputs, float32_gradients);
@@ -211,7 +209,7 @@ static void nothing_is_read_before_it_is_written(void **state)
             small_step clean, poisoned;
             small_settings settings = {.teskd = true, .feature_weight = 0.02};
             if (on)
-                settings.rewrites = all_rewrites;
+                settings.rewrites = REWRITE_ALL;
             run_once(&clean, &settings, backends[i]);
             small_step_open(&poisoned, &settings, backends[i]);
             poison(&poisoned);
@@ -227,7 +225,7 @@ static void nothing_is_read_before_it_is_written(void **state)
 static void programs_take_turns(void **state)
 {
     (void)state;
-    const small_settings settings = {.teskd = true, .rewrites = {true, true, true, true, true, true}};
+    const small_settings settings = {.teskd = true, .rewrites = REWRITE_ALL};
     small_step alone, turns;
     run_once(&alone, &settings, open_reference);
     small_step_open(&turns, &settings, open_reference);
