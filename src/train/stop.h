@@ -1,4 +1,5 @@
-/* An orderly stop: SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the training to stop after the step it is in.
+/* An orderly stop: SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU ask the training to stop after the step it is
+ * in.
  */
 #ifndef TESKD_TRAIN_STOP_H
 #define TESKD_TRAIN_STOP_H
