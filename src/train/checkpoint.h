@@ -2,7 +2,7 @@
 #ifndef TESKD_TRAIN_CHECKPOINT_H
 #define TESKD_TRAIN_CHECKPOINT_H
 
-#include "io/tensor_file.h"
+#include "io/file/tensor_file.h"
 #include "train/experiment.h"
 #include "train/metrics.h"
 

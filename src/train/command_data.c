@@ -1,6 +1,6 @@
 /* Owns `teskd data`: making data sets. */
 #include "base/error.h"
-#include "io/synth.h"
+#include "io/data/synth.h"
 #include "train/commands.h"
 
 #include <string.h>

@@ -1,6 +1,6 @@
 /* Owns `teskd reference`: this program against results computed elsewhere. */
 #include "base/error.h"
-#include "io/reference_file.h"
+#include "io/file/reference_file.h"
 #include "train/commands.h"
 #include "train/compare.h"
 #include "train/device.h"

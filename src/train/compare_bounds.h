@@ -2,7 +2,7 @@
 #ifndef TESKD_TRAIN_COMPARE_BOUNDS_H
 #define TESKD_TRAIN_COMPARE_BOUNDS_H
 
-#include "io/reference_file.h"
+#include "io/file/reference_file.h"
 #include "kernels/backend.h"
 
 /* The relative L2 error allowed of element `index` of the `count` results of `dataset` (logits, features, losses,

@@ -2,7 +2,7 @@
 #ifndef TESKD_TRAIN_COMPARE_PROBLEM_H
 #define TESKD_TRAIN_COMPARE_PROBLEM_H
 
-#include "io/reference_file.h"
+#include "io/file/reference_file.h"
 #include "run/program.h"
 
 /* Fills parameters, running statistics (0 and 1) and momentum (0). */

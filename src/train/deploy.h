@@ -2,8 +2,8 @@
 #ifndef TESKD_TRAIN_DEPLOY_H
 #define TESKD_TRAIN_DEPLOY_H
 
-#include "io/safetensors.h"
-#include "io/tensor_file.h"
+#include "io/file/safetensors.h"
+#include "io/file/tensor_file.h"
 #include "train/experiment.h"
 
 enum { DEPLOY_TEXTS_MAX = 20, DEPLOY_TEXT_BYTES = SETTING_TEXT_BYTES };

@@ -1,7 +1,7 @@
 /* Owns the mapping from the evaluation graph to ONNX nodes. Invariant: nodes are written in the graph's order, each
  * value bears one name, and only what the logits depend on is written. Activations are NCHW in the file. One thread. */
 #include "base/error.h"
-#include "io/onnx_file.h"
+#include "io/file/onnx_file.h"
 #include "train/deploy.h"
 
 #include <math.h>

@@ -4,8 +4,8 @@
 
 #include "base/log.h"
 #include "base/settings.h"
-#include "io/batch_plan.h"
-#include "io/dataset.h"
+#include "io/data/batch_plan.h"
+#include "io/data/dataset.h"
 #include "model/step.h"
 #include "run/program.h"
 

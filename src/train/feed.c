@@ -4,8 +4,8 @@
  * Invariant: with uploads, the loader's current batch is the one on its way; `now` is the one before it. One thread. */
 #include "train/feed.h"
 #include "base/error.h"
-#include "io/augment.h"
-#include "io/loader.h"
+#include "io/data/augment.h"
+#include "io/data/loader.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -7,7 +7,7 @@
 #ifndef TESKD_TRAIN_WEIGHTS_FILE_H
 #define TESKD_TRAIN_WEIGHTS_FILE_H
 
-#include "io/safetensors.h"
+#include "io/file/safetensors.h"
 #include "run/store.h"
 
 typedef struct {

@@ -1,5 +1,5 @@
 /* The way of pictures into programs on a device with memory of its own: whether the device holds the set or bytes come
- * through the ring, the first layer reads what io/augment makes, to the bit, however late the device does its work. */
+ * through the ring, the first layer reads what io/data/augment.h makes, to the bit, however late the device does its work. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/rng.h"
 #include "emulated.h"
-#include "io/augment.h"
+#include "io/data/augment.h"
 #include "train/feed.h"
 
 enum {

@@ -3,7 +3,7 @@
 #include "../io/scratch.h"
 #include "base/error.h"
 #include "base/rng.h"
-#include "io/safetensors.h"
+#include "io/file/safetensors.h"
 
 #include <math.h>
 #include <sys/resource.h>

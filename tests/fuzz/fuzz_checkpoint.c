@@ -3,7 +3,7 @@
 #include "base/settings.h"
 #include "fuzz.h"
 #include "input_file.h"
-#include "io/tensor_file.h"
+#include "io/file/tensor_file.h"
 #include "tensor_file_private.h"
 
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * process tries it first, so run libFuzzer with ASAN_OPTIONS=abort_on_error=1, and look at the reports of children. */
 #include "fuzz.h"
 #include "input_file.h"
-#include "io/reference_file.h"
+#include "io/file/reference_file.h"
 
 #include <stdlib.h>
 

@@ -1,7 +1,7 @@
 /* Reads the header and every tensor of a safetensors file. */
 #include "fuzz.h"
 #include "input_file.h"
-#include "io/safetensors.h"
+#include "io/file/safetensors.h"
 
 #include <stdlib.h>
 

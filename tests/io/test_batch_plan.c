@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "io/batch_plan.h"
+#include "io/data/batch_plan.h"
 
 static batch_plan of_rank(const batch_options *options, int32_t rank)
 {

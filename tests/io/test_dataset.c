@@ -2,8 +2,8 @@
 #include "scratch.h"
 
 #include "base/error.h"
-#include "io/dataset.h"
-#include "io/synth.h"
+#include "io/data/dataset.h"
+#include "io/data/synth.h"
 
 #include <math.h>
 #include <sys/stat.h>

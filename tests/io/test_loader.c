@@ -4,8 +4,8 @@
 
 #include "base/error.h"
 #include "base/rng.h"
-#include "io/augment.h"
-#include "io/loader.h"
+#include "io/data/augment.h"
+#include "io/data/loader.h"
 
 enum { HEIGHT = 11, WIDTH = 9, PIXELS = HEIGHT * WIDTH * 3 };
 

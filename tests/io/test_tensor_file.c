@@ -3,7 +3,7 @@
 #include "scratch.h"
 
 #include "base/error.h"
-#include "io/tensor_file.h"
+#include "io/file/tensor_file.h"
 
 #include <fcntl.h>
 #include <hdf5.h>

@@ -9,7 +9,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "io/augment.h"
+#include "io/data/augment.h"
 #include "kernels/backend.h"
 
 enum { IMAGES = 9, HEIGHT = 12, WIDTH = 10, BATCH = 64, CHANNELS = DATASET_CHANNELS };

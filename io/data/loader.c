@@ -1,11 +1,11 @@
 /* A ring of slots between one thread that makes batches and one caller that takes them. `ready` slots from `head` on
  * are the caller's, the others the thread's; a slot's content is touched only by its owner, everything else under the
  * mutex. The thread alone uses `order` and the cursor; seek and close stop it first. */
-#include "io/loader.h"
+#include "io/data/loader.h"
 
 #include "base/error.h"
 #include "base/rng.h"
-#include "io/augment.h"
+#include "io/data/augment.h"
 
 #include <pthread.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* Draws the pictures of the made-up set. Owns no state: a picture is a pure function of (seed, part, index), so any
  * thread may call it. Shapes are signed distances in pixels (negative inside), which also gives their anti-aliased
  * edges. */
-#include "io/synth.h"
+#include "io/data/synth.h"
 
 #include "base/rng.h"
 

@@ -4,7 +4,7 @@
 #include "tensor_file_private.h"
 
 #include "base/error.h"
-#include "io/file_kind.h"
+#include "io/file/file_kind.h"
 
 #include <stdio.h>
 #include <stdlib.h>

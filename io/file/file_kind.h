@@ -1,6 +1,6 @@
 /* What a file is by its first bytes, so that a wrong file is called what it is. Any thread. */
-#ifndef TESKD_IO_FILE_KIND_H
-#define TESKD_IO_FILE_KIND_H
+#ifndef TESKD_IO_FILE_FILE_KIND_H
+#define TESKD_IO_FILE_FILE_KIND_H
 
 typedef enum {
     FILE_UNKNOWN, /* nothing that is told apart here: the reader says what it misses */

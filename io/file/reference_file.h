@@ -4,8 +4,8 @@
  * gradients its norm, its sum and a few sampled elements. docs/formats.md describes it.
  * Threads: the main thread only (HDF5).
  */
-#ifndef TESKD_IO_REFERENCE_FILE_H
-#define TESKD_IO_REFERENCE_FILE_H
+#ifndef TESKD_IO_FILE_REFERENCE_FILE_H
+#define TESKD_IO_FILE_REFERENCE_FILE_H
 
 #include <stdbool.h>
 #include <stdint.h>

@@ -3,12 +3,12 @@
  * The stream is endless: after an epoch's last micro-batch comes the next epoch's first. Pictures are a pure function
  * of (seed, epoch, position in the epoch's order), so they do not depend on the number of ranks or on where one starts.
  */
-#ifndef TESKD_IO_LOADER_H
-#define TESKD_IO_LOADER_H
+#ifndef TESKD_IO_DATA_LOADER_H
+#define TESKD_IO_DATA_LOADER_H
 
-#include "io/batch_plan.h"
-#include "io/dataset.h"
-#include "io/real.h"
+#include "io/data/batch_plan.h"
+#include "io/data/dataset.h"
+#include "base/real.h"
 
 #include <stdbool.h>
 
@@ -43,7 +43,7 @@ typedef struct {
 typedef struct {
     void *pixels; /* [images][height][width][3], 64-byte aligned, reals or bytes; NULL with LOADER_CHOICES. The
                    * caller may change them. */
-    const int32_t *choices; /* [images][AUGMENT_CHOICE], see io/augment.h; NULL with LOADER_REAL. The picture is one of
+    const int32_t *choices; /* [images][AUGMENT_CHOICE], see io/data/augment.h; NULL with LOADER_REAL. The picture is one of
                              * the batch with LOADER_BYTES, of the set with LOADER_CHOICES. */
     const int32_t *labels;  /* [images] */
     micro_batch place;      /* in the plan */

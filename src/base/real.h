@@ -1,6 +1,6 @@
 /* The two real number types that files and batches come in. */
-#ifndef TESKD_IO_REAL_H
-#define TESKD_IO_REAL_H
+#ifndef TESKD_BASE_REAL_H
+#define TESKD_BASE_REAL_H
 
 #include <stddef.h>
 

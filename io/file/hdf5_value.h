@@ -1,7 +1,7 @@
 /* The one way in which values come out of an HDF5 file: only where class, size and number of elements are what the
  * reader has room for, and only from that file. Owns nothing; main thread only (HDF5). */
-#ifndef TESKD_IO_HDF5_VALUE_H
-#define TESKD_IO_HDF5_VALUE_H
+#ifndef TESKD_IO_FILE_HDF5_VALUE_H
+#define TESKD_IO_FILE_HDF5_VALUE_H
 
 #include <hdf5.h>
 #include <stdbool.h>

@@ -1,11 +1,11 @@
 /* CIFAR's official binary files: records of one label byte (CIFAR-10) or two (CIFAR-100: coarse, fine) and 3072
  * bytes of planar RGB. Owns nothing but the open file; every size is checked before a byte is used. One thread a set.
  */
-#include "io/dataset.h"
+#include "io/data/dataset.h"
 
 #include "base/atomic_file.h"
 #include "base/error.h"
-#include "io/file_kind.h"
+#include "io/file/file_kind.h"
 
 #include <errno.h>
 #include <limits.h>

@@ -3,8 +3,8 @@
  * Ten classes of shapes and textures whose place, size, rotation and colours are drawn independently of the class, so
  * that mean colours say nothing about it.
  */
-#ifndef TESKD_IO_SYNTH_H
-#define TESKD_IO_SYNTH_H
+#ifndef TESKD_IO_DATA_SYNTH_H
+#define TESKD_IO_DATA_SYNTH_H
 
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
 /* Crop, flip and normalise. Owns no state; any thread may call it. A channel has only 256 values, so normalising is a
  * table look-up, and padded pixels are the table's entry of byte 0. */
-#include "io/augment.h"
+#include "io/data/augment.h"
 
 #include "base/error.h"
 #include "base/rng.h"

@@ -1,5 +1,5 @@
 /* Owns the memory of a data set. A set is read-only after its open call, so any number of threads may read it. */
-#include "io/dataset.h"
+#include "io/data/dataset.h"
 
 #include "base/error.h"
 

@@ -4,8 +4,8 @@
  * float32. Calls are chained without checks: the first failure is kept and comes back from onnx_commit, every later
  * call does nothing. All texts are UTF-8 and are copied. One thread a file.
  */
-#ifndef TESKD_IO_ONNX_FILE_H
-#define TESKD_IO_ONNX_FILE_H
+#ifndef TESKD_IO_FILE_ONNX_FILE_H
+#define TESKD_IO_FILE_ONNX_FILE_H
 
 #include <stdint.h>
 

@@ -1,6 +1,6 @@
 /* A labelled picture set held in memory as bytes. */
-#ifndef TESKD_IO_DATASET_H
-#define TESKD_IO_DATASET_H
+#ifndef TESKD_IO_DATA_DATASET_H
+#define TESKD_IO_DATA_DATASET_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,9 +1,9 @@
 /* What the writing and the reading half of tensor_file share. */
-#ifndef TESKD_IO_TENSOR_FILE_PRIVATE_H
-#define TESKD_IO_TENSOR_FILE_PRIVATE_H
+#ifndef TESKD_IO_FILE_TENSOR_FILE_PRIVATE_H
+#define TESKD_IO_FILE_TENSOR_FILE_PRIVATE_H
 
 #include "base/atomic_file.h"
-#include "io/tensor_file.h"
+#include "io/file/tensor_file.h"
 
 #include <hdf5.h>
 #include <stdbool.h>

@@ -1,5 +1,5 @@
 /* Random bytes as pictures, for benchmarks that need no files. Owns no state; one thread a set. */
-#include "io/dataset.h"
+#include "io/data/dataset.h"
 
 #include "base/rng.h"
 

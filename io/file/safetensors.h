@@ -6,8 +6,8 @@
  * Errors are ERROR_FILE and name the path, and where a file is malformed the offset in it, unless said otherwise. A
  * handle belongs to one thread at a time.
  */
-#ifndef TESKD_IO_SAFETENSORS_H
-#define TESKD_IO_SAFETENSORS_H
+#ifndef TESKD_IO_FILE_SAFETENSORS_H
+#define TESKD_IO_FILE_SAFETENSORS_H
 
 #include <stddef.h>
 #include <stdint.h>

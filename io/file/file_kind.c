@@ -1,5 +1,5 @@
 /* Owns the marks by which kinds of files are known. Constant; any thread. */
-#include "io/file_kind.h"
+#include "io/file/file_kind.h"
 #include "base/error.h"
 
 #include <ctype.h>

@@ -1,8 +1,8 @@
 /* Owns the reading of safetensors files, which come from anywhere. Invariant: nothing of the header is used before it
  * has been checked against the file's size. One thread a file. */
-#include "io/safetensors.h"
+#include "io/file/safetensors.h"
 #include "base/error.h"
-#include "io/file_kind.h"
+#include "io/file/file_kind.h"
 
 #include <json-c/json.h>
 

@@ -4,8 +4,8 @@
  * computed in micro-batches of batch / accumulate images, whose gradients are added up; the last step has as many as its
  * images need. The ranks share each micro-batch in contiguous slices, the first of which may have one image more.
  */
-#ifndef TESKD_IO_BATCH_PLAN_H
-#define TESKD_IO_BATCH_PLAN_H
+#ifndef TESKD_IO_DATA_BATCH_PLAN_H
+#define TESKD_IO_DATA_BATCH_PLAN_H
 
 #include <stdbool.h>
 #include <stdint.h>

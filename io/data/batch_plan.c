@@ -1,5 +1,5 @@
 /* Computes the parts of an epoch. Holds no state; any thread. */
-#include "io/batch_plan.h"
+#include "io/data/batch_plan.h"
 
 #include "base/error.h"
 

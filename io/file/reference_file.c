@@ -1,8 +1,8 @@
 /* Owns reading of reference results. Invariant: every HDF5 handle opened here is closed here. Main thread only. */
-#include "io/reference_file.h"
+#include "io/file/reference_file.h"
 #include "base/error.h"
 #include "hdf5_value.h"
-#include "io/file_kind.h"
+#include "io/file/file_kind.h"
 
 #include <math.h>
 #include <stdio.h>

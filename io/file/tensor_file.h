@@ -8,10 +8,10 @@
  *
  * Errors are ERROR_FILE and name the path, unless said otherwise.
  */
-#ifndef TESKD_IO_TENSOR_FILE_H
-#define TESKD_IO_TENSOR_FILE_H
+#ifndef TESKD_IO_FILE_TENSOR_FILE_H
+#define TESKD_IO_FILE_TENSOR_FILE_H
 
-#include "io/real.h"
+#include "base/real.h"
 
 #include <stdbool.h>
 #include <stddef.h>

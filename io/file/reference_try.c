@@ -2,7 +2,7 @@
  * nothing else. Main thread only (HDF5). */
 #include "base/error.h"
 #include "hdf5_value.h"
-#include "io/reference_file.h"
+#include "io/file/reference_file.h"
 
 #include <errno.h>
 #include <signal.h>

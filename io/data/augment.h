@@ -1,9 +1,9 @@
 /* From stored bytes to what the network eats: random crop and flip, then normalisation. */
-#ifndef TESKD_IO_AUGMENT_H
-#define TESKD_IO_AUGMENT_H
+#ifndef TESKD_IO_DATA_AUGMENT_H
+#define TESKD_IO_DATA_AUGMENT_H
 
-#include "io/dataset.h"
-#include "io/real.h"
+#include "io/data/dataset.h"
+#include "base/real.h"
 
 #include <stdbool.h>
 

@@ -2,7 +2,7 @@
  * tensor at a time are all that is held. One thread a writer. */
 #include "base/atomic_file.h"
 #include "base/error.h"
-#include "io/safetensors.h"
+#include "io/file/safetensors.h"
 
 #include <json-c/json.h>
 

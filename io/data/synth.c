@@ -1,5 +1,5 @@
 /* Writes the made-up set in the CIFAR-10 binary layout. Owns the file it writes; files appear whole or not at all. */
-#include "io/synth.h"
+#include "io/data/synth.h"
 
 #include "base/atomic_file.h"
 #include "base/error.h"
