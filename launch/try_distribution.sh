@@ -50,6 +50,8 @@ inside() {
   debootstrap --variant=minbase --keyring="$keyring" "$suite" "$system" "$mirror" >"$logs/debootstrap.log" 2>&1 ||
     refuse "debootstrap failed: $(tail -n 1 "$logs/debootstrap.log") ($logs/debootstrap.log)"
   settings_of_apt >"$system/etc/apt/apt.conf.d/90try_distribution"
+  # As Debian's installer does: without it each start of MPI waits for a name service.
+  printf '127.0.0.1 localhost\n127.0.1.1 %s\n' "$(hostname)" >"$system/etc/hosts"
   mount -t proc proc "$system/proc"
   mount --rbind /sys "$system/sys"
   mount --rbind /dev "$system/dev"

@@ -7,7 +7,7 @@
 
 #include <string.h>
 
-enum { CHANNELS = DATASET_CHANNELS, BYTES = 256 };
+enum { CHANNELS = IMAGE_CHANNELS, BYTES = 256 };
 
 augment_choice augment_choose(augment_key key, int32_t position)
 {
@@ -29,7 +29,7 @@ typedef struct {
     float narrow[BYTES][CHANNELS];
 } normal_table;
 
-static void normal_table_fill(normal_table *table, const dataset *set)
+static void normal_table_fill(normal_table *table, const image_set *set)
 {
     for (int v = 0; v < BYTES; v++) {
         for (int c = 0; c < CHANNELS; c++) {
@@ -55,7 +55,7 @@ static void normalise_row(const normal_table *table, real_type real, const uint8
 }
 
 /* Row `y` of the crop, as bytes: zeros where it lies in the padding. */
-static void crop_row(const dataset *set, const uint8_t *picture, augment_choice choice, int32_t y, uint8_t *row)
+static void crop_row(const image_set *set, const uint8_t *picture, augment_choice choice, int32_t y, uint8_t *row)
 {
     const int32_t width = set->width, source_y = y + choice.top - AUGMENT_PADDING,
                   shift = choice.left - AUGMENT_PADDING;
@@ -67,7 +67,7 @@ static void crop_row(const dataset *set, const uint8_t *picture, augment_choice 
            picture + ((size_t)source_y * (size_t)width + (size_t)from) * CHANNELS, (size_t)(to - from) * CHANNELS);
 }
 
-static void make_picture(const dataset *set, const normal_table *table, const augment_choice *choice,
+static void make_picture(const image_set *set, const normal_table *table, const augment_choice *choice,
                          const uint8_t *picture, real_type real, uint8_t *scratch, char *out)
 {
     const size_t row_values = (size_t)set->width * CHANNELS;
@@ -82,7 +82,18 @@ static void make_picture(const dataset *set, const normal_table *table, const au
     }
 }
 
-static int check_picture(const dataset *set, int32_t index)
+void augment_normalise(const image_set *set, const uint8_t *pixels, int32_t height, int32_t width, bool flip,
+                       real_type real, void *out)
+{
+    normal_table table;
+    const size_t row_values = (size_t)width * CHANNELS;
+    normal_table_fill(&table, set);
+    for (int32_t y = 0; y < height; y++)
+        normalise_row(&table, real, pixels + (size_t)y * row_values, width, flip,
+                      (char *)out + (size_t)y * row_values * real_bytes(real));
+}
+
+static int check_picture(const image_set *set, int32_t index)
 {
     CHECK(index >= 0 && index < set->images, ERROR_DATA, "picture %d is outside a data set of %d", index, set->images);
     CHECK(set->labels[index] >= 0 && set->labels[index] < set->classes, ERROR_DATA,
@@ -90,12 +101,12 @@ static int check_picture(const dataset *set, int32_t index)
     return 0;
 }
 
-int augment_batch(const dataset *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
+int augment_batch(const image_set *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
                   real_type real, void *pixels, int32_t *labels)
 {
     normal_table table;
     normal_table_fill(&table, set);
-    const size_t picture_bytes = dataset_picture_bytes(set);
+    const size_t picture_bytes = image_bytes(set);
     uint8_t scratch[AUGMENT_MAX_WIDTH * CHANNELS];
     CHECK(set->width <= AUGMENT_MAX_WIDTH, ERROR_DATA, "pictures of width %d are wider than %d", set->width,
           AUGMENT_MAX_WIDTH);
@@ -112,7 +123,7 @@ int augment_batch(const dataset *set, const augment_key *key, const int32_t *ord
     return 0;
 }
 
-int augment_choices(const dataset *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
+int augment_choices(const image_set *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
                     int32_t *choices, int32_t *labels)
 {
     for (int32_t k = 0; k < count; k++) {
@@ -127,7 +138,7 @@ int augment_choices(const dataset *set, const augment_key *key, const int32_t *o
     return 0;
 }
 
-void augment_table(const dataset *set, real_type real, void *table)
+void augment_table(const image_set *set, real_type real, void *table)
 {
     normal_table both;
     normal_table_fill(&both, set);

@@ -1,8 +1,8 @@
 /* How the images of an epoch are cut into steps, micro-batches and the ranks' shares. Arithmetic alone; any thread.
  *
  * An epoch is an order of all images. Each step takes the next `batch` of them, the last step what is left. A step is
- * computed in micro-batches of batch / accumulate images, whose gradients are added up; the last step has as many as its
- * images need. The ranks share each micro-batch in contiguous slices, the first of which may have one image more.
+ * computed in micro-batches of batch / accumulate images, whose gradients are added up; the last step has as many as
+ * its images need. The ranks share each micro-batch in contiguous slices, the first of which may have one image more.
  */
 #ifndef TESKD_IO_DATA_BATCH_PLAN_H
 #define TESKD_IO_DATA_BATCH_PLAN_H
@@ -36,7 +36,8 @@ typedef struct {
     int64_t steps, micro_batches; /* of an epoch */
 } batch_plan;
 
-/* ERROR_SETTINGS, naming train.batch or data.drop_last, where there is no step or a rank would get no image in training.
+/* ERROR_SETTINGS, naming train.batch or data.drop_last, where there is no step or a rank would get no image in
+ * training.
  */
 int batch_plan_make(batch_plan *plan, const batch_options *options);
 

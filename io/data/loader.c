@@ -25,6 +25,10 @@ typedef struct {
 struct loader {
     loader_options options;
 
+    image_reader
+        *reader; /* of a set that does not hold its images; with the memory for one that is not normalised yet */
+    uint8_t *bytes;
+
     int32_t *order; /* [images] of epoch `order_epoch` */
     int64_t order_epoch, next_epoch, next_index;
 
@@ -49,14 +53,19 @@ static void own_free(void *context, void *memory)
     free(memory);
 }
 
+static size_t batch_image_bytes(const loader_options *o)
+{
+    return (size_t)o->height * (size_t)o->width * IMAGE_CHANNELS;
+}
+
 /* Of one picture in a slot. */
 static size_t slot_picture_bytes(const loader_options *o)
 {
     switch (o->content) {
     case LOADER_REAL:
-        return dataset_picture_bytes(o->dataset) * real_bytes(o->real);
+        return batch_image_bytes(o) * real_bytes(o->real);
     case LOADER_BYTES:
-        return dataset_picture_bytes(o->dataset);
+        return batch_image_bytes(o);
     default:
         return 0;
     }
@@ -84,23 +93,33 @@ static void free_slot(loader_slot *slot, const loader_memory *memory)
 static int allocate(loader *l)
 {
     const loader_options *o = &l->options;
-    const dataset *set = o->dataset;
+    const image_set *set = o->set;
     const size_t share = (size_t)batch_plan_largest_share(&o->plan);
     l->order = malloc((size_t)set->images * sizeof *l->order);
     bool got = l->order != NULL;
     for (int i = 0; i < SLOTS; i++)
         got = allocate_slot(&l->slots[i], o, share) && got;
-    CHECK(got, ERROR_MEMORY, "no memory for %d batches of %zu pictures of %d x %d", SLOTS, share, set->height,
-          set->width);
+    if (!set->pixels)
+        got = (l->bytes = malloc(batch_image_bytes(o))) != NULL && got;
+    CHECK(got, ERROR_MEMORY, "no memory for %d batches of %zu images of %d x %d", SLOTS, share, o->height, o->width);
+    return set->pixels ? 0 : set->ops->reader_open(&l->reader, set);
+}
+
+static int check_options(const loader_options *o)
+{
+    const image_set *set = o->set;
+    CHECK(o->plan.options.images == set->images, ERROR_INTERNAL, "a plan of %lld images for a data set of %d",
+          (long long)o->plan.options.images, set->images);
+    CHECK(set->height == SIZE_VARIES || (o->height == set->height && o->width == set->width), ERROR_INTERNAL,
+          "batches of %dx%d of a data set of %dx%d", o->width, o->height, set->width, set->height);
+    CHECK(set->pixels || o->content != LOADER_CHOICES, ERROR_INTERNAL, "nobody holds the images of the data set");
     return 0;
 }
 
 int loader_open(loader **made, const loader_options *options)
 {
     *made = NULL;
-    CHECK(options->plan.options.images == options->dataset->images, ERROR_INTERNAL,
-          "a plan of %lld images for a data set of %d", (long long)options->plan.options.images,
-          options->dataset->images);
+    TRY(check_options(options));
     loader *l = calloc(1, sizeof *l);
     CHECK(l, ERROR_MEMORY, "no memory for a loader");
     l->options = *options;
@@ -120,7 +139,7 @@ static void order_epoch(loader *l, int64_t epoch)
 {
     if (l->order_epoch == epoch)
         return;
-    const int32_t images = l->options.dataset->images;
+    const int32_t images = l->options.set->images;
     if (l->options.shuffle)
         rng_permutation(l->options.seed, (uint64_t)epoch, images, l->order);
     else
@@ -130,9 +149,9 @@ static void order_epoch(loader *l, int64_t epoch)
 }
 
 /* Copies the chosen pictures into the slot, where they are numbered from 0 on. */
-static void copy_pictures(const dataset *set, loader_slot *slot, int32_t count)
+static void copy_pictures(const image_set *set, loader_slot *slot, int32_t count)
 {
-    const size_t bytes = dataset_picture_bytes(set);
+    const size_t bytes = image_bytes(set);
     for (int32_t k = 0; k < count; k++) {
         int32_t *picture = slot->choices + (size_t)k * AUGMENT_CHOICE;
         memcpy((char *)slot->pixels + (size_t)k * bytes, set->pixels + (size_t)*picture * bytes, bytes);
@@ -140,17 +159,49 @@ static void copy_pictures(const dataset *set, loader_slot *slot, int32_t count)
     }
 }
 
-static int fill_slot(const loader_options *o, loader_slot *slot, const int32_t *order)
+/* The whole image, scaled, at its place in the slot or, where it is to be normalised, in memory of the loader. */
+static int read_image(loader *l, int32_t index, uint8_t *pixels)
 {
+    const loader_options *o = &l->options;
+    const image_set_ops *ops = o->set->ops;
+    image_region whole = {0};
+    TRY(ops->load(l->reader, index, &whole.height, &whole.width));
+    return ops->render(l->reader, &whole, o->height, o->width, pixels);
+}
+
+/* Images that are read one at a time are scaled and turned, not cropped. */
+static int read_images(loader *l, loader_slot *slot, const augment_key *augment, const int32_t *order)
+{
+    const loader_options *o = &l->options;
+    const micro_batch *place = &slot->batch.place;
+    for (int32_t k = 0; k < place->images; k++) {
+        const bool flip = augment && augment_choose(*augment, place->position + k).flip;
+        uint8_t *at = (uint8_t *)slot->pixels + (size_t)k * slot_picture_bytes(o);
+        slot->labels[k] = o->set->labels[order[k]];
+        TRY(read_image(l, order[k], o->content == LOADER_REAL ? l->bytes : at));
+        if (o->content == LOADER_REAL)
+            augment_normalise(o->set, l->bytes, o->height, o->width, flip, o->real, at);
+        else
+            memcpy(slot->choices + (size_t)k * AUGMENT_CHOICE, (int32_t[]){k, AUGMENT_PADDING, AUGMENT_PADDING, flip},
+                   AUGMENT_CHOICE * sizeof *slot->choices);
+    }
+    return 0;
+}
+
+static int fill_slot(loader *l, loader_slot *slot, const int32_t *order)
+{
+    const loader_options *o = &l->options;
     const loader_batch *batch = &slot->batch;
     const micro_batch *place = &batch->place;
     const augment_key key = {o->seed, (int32_t)batch->epoch}, *augment = o->augment ? &key : NULL;
+    if (!o->set->pixels)
+        return read_images(l, slot, augment, order);
     if (o->content == LOADER_REAL)
-        return augment_batch(o->dataset, augment, order, place->position, place->images, o->real, slot->pixels,
+        return augment_batch(o->set, augment, order, place->position, place->images, o->real, slot->pixels,
                              slot->labels);
-    TRY(augment_choices(o->dataset, augment, order, place->position, place->images, slot->choices, slot->labels));
+    TRY(augment_choices(o->set, augment, order, place->position, place->images, slot->choices, slot->labels));
     if (o->content == LOADER_BYTES)
-        copy_pictures(o->dataset, slot, place->images);
+        copy_pictures(o->set, slot, place->images);
     return 0;
 }
 
@@ -169,7 +220,7 @@ static int make_batch(loader *l, loader_slot *slot)
         l->next_index = 0;
         l->next_epoch++;
     }
-    return fill_slot(o, slot, l->order + slot->batch.place.position);
+    return fill_slot(l, slot, l->order + slot->batch.place.position);
 }
 
 static void *run_ahead(void *context)
@@ -254,6 +305,9 @@ void loader_close(loader **l)
     pthread_mutex_destroy(&(*l)->mutex);
     for (int i = 0; i < SLOTS; i++)
         free_slot(&(*l)->slots[i], &(*l)->options.memory);
+    if ((*l)->reader)
+        (*l)->options.set->ops->reader_close((*l)->reader);
+    free((*l)->bytes);
     free((*l)->order);
     free(*l);
     *l = NULL;

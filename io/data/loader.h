@@ -6,9 +6,9 @@
 #ifndef TESKD_IO_DATA_LOADER_H
 #define TESKD_IO_DATA_LOADER_H
 
-#include "io/data/batch_plan.h"
-#include "io/data/dataset.h"
 #include "base/real.h"
+#include "io/data/batch_plan.h"
+#include "io/data/source.h"
 
 #include <stdbool.h>
 
@@ -30,8 +30,9 @@ typedef struct {
 } loader_memory;
 
 typedef struct {
-    const dataset *dataset; /* not owned; must outlive the loader and not change */
-    batch_plan plan;        /* of as many images as the data set has */
+    const image_set *set;  /* not owned; must outlive the loader and not change */
+    int32_t height, width; /* of the images in batches: the set's, or what those of varying size are scaled to */
+    batch_plan plan;       /* of as many images as the data set has */
     uint64_t seed;
     bool shuffle; /* a new permutation each epoch; off: the set's own order */
     bool augment; /* random crop and flip */
@@ -43,8 +44,8 @@ typedef struct {
 typedef struct {
     void *pixels; /* [images][height][width][3], 64-byte aligned, reals or bytes; NULL with LOADER_CHOICES. The
                    * caller may change them. */
-    const int32_t *choices; /* [images][AUGMENT_CHOICE], see io/data/augment.h; NULL with LOADER_REAL. The picture is one of
-                             * the batch with LOADER_BYTES, of the set with LOADER_CHOICES. */
+    const int32_t *choices; /* [images][AUGMENT_CHOICE], see io/data/augment.h; NULL with LOADER_REAL. The picture is
+                             * one of the batch with LOADER_BYTES, of the set with LOADER_CHOICES. */
     const int32_t *labels;  /* [images] */
     micro_batch place;      /* in the plan */
     int64_t epoch, index;   /* of the micro-batch in its epoch */

@@ -64,11 +64,15 @@ bool hdf5_is_stored_elsewhere(hid_t dataset)
     return elsewhere;
 }
 
+bool hdf5_dataset_fits(hid_t dataset, const hdf5_expected *expected)
+{
+    return fits_and_close(H5Dget_type(dataset), H5Dget_space(dataset), expected) && !hdf5_is_stored_elsewhere(dataset);
+}
+
 herr_t hdf5_read_dataset(hid_t dataset, const hdf5_expected *expected, hid_t memory_type, void *values)
 {
-    bool right =
-        fits_and_close(H5Dget_type(dataset), H5Dget_space(dataset), expected) && !hdf5_is_stored_elsewhere(dataset);
-    return right ? H5Dread(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) : -1;
+    return hdf5_dataset_fits(dataset, expected) ? H5Dread(dataset, memory_type, H5S_ALL, H5S_ALL, H5P_DEFAULT, values)
+                                                : -1;
 }
 
 void hdf5_follow_no_links(void)

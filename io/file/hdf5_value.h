@@ -20,6 +20,9 @@ typedef struct {
 
 bool hdf5_attribute_fits(hid_t attribute, const hdf5_expected *expected);
 
+/* Does it hold that, in this file? */
+bool hdf5_dataset_fits(hid_t dataset, const hdf5_expected *expected);
+
 /* Negative where the file holds something else, or HDF5 cannot read it. */
 herr_t hdf5_read_attribute(hid_t attribute, const hdf5_expected *expected, hid_t memory_type, void *values);
 herr_t hdf5_read_dataset(hid_t dataset, const hdf5_expected *expected, hid_t memory_type, void *values);

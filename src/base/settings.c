@@ -219,10 +219,6 @@ static int validate_train(const settings *s)
 
 static int validate_data(const settings *s)
 {
-    const int64_t classes = s->data.kind == DATA_CIFAR100 ? 100 : s->data.kind == DATA_CIFAR10 ? 10 : 0;
-    CHECK(s->model.classes == 0 || s->model.classes >= classes, ERROR_SETTINGS,
-          "model.classes: %lld is less than the %lld classes of data.kind (0 takes the data's own)",
-          (long long)s->model.classes, (long long)classes);
     CHECK(!s->data.drop_last || s->data.train_images == 0 || s->data.train_images >= s->train.batch, ERROR_SETTINGS,
           "data.drop_last: yes leaves no step, since data.train_images = %lld is less than train.batch = %lld",
           (long long)s->data.train_images, (long long)s->train.batch);

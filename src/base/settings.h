@@ -32,11 +32,6 @@ typedef struct {
     X(SCHEDULE_COSINE, "cosine")                                                                                       \
     X(SCHEDULE_LINEAR, "linear")                                                                                       \
     X(SCHEDULE_CONSTANT, "constant")
-#define DATA_CHOICES(X)                                                                                                \
-    X(DATA_CIFAR100, "cifar100")                                                                                       \
-    X(DATA_CIFAR10, "cifar10")                                                                                         \
-    X(DATA_SYNTHETIC, "synthetic")                                                                                     \
-    X(DATA_SYNTHETIC_HOST, "synthetic_host")
 #define DEVICE_CHOICES(X)                                                                                              \
     X(DEVICE_AUTO, "auto")                                                                                             \
     X(DEVICE_CUDA, "cuda")                                                                                             \
@@ -62,7 +57,6 @@ typedef struct {
 #define CHOICE_ID(id, word) id,
 enum { METHOD_CHOICES(CHOICE_ID) };
 enum { SCHEDULE_CHOICES(CHOICE_ID) };
-enum { DATA_CHOICES(CHOICE_ID) };
 enum { DEVICE_CHOICES(CHOICE_ID) };
 enum { PRECISION_CHOICES(CHOICE_ID) };
 enum { REDUCTION_CHOICES(CHOICE_ID) };

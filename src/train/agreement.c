@@ -44,11 +44,11 @@ int agree_on_options(comm *ranks, const options *o)
     return agree_on_text(ranks, "command line", text);
 }
 
-static int agree_on_set(const experiment *e, const char *name, const dataset *set)
+static int agree_on_set(const experiment *e, const char *name, const image_set *set)
 {
     char text[TEXT_BYTES] = "";
     if (set->images > 0)
-        dataset_identity(set, text);
+        image_set_identity(set, text);
     return agree_on_text(e->ranks, name, text);
 }
 

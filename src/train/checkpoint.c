@@ -44,23 +44,23 @@ static int write_tensors(const store *tensors, tensor_file *file)
     return 0;
 }
 
-static int write_set(tensor_file *file, const char *key, const dataset *set)
+static int write_set(tensor_file *file, const char *key, const image_set *set)
 {
-    char text[DATASET_IDENTITY_BYTES];
+    char text[IMAGE_SET_IDENTITY_BYTES];
     if (set->images == 0)
         return 0;
-    dataset_identity(set, text);
+    image_set_identity(set, text);
     return tensor_file_set_text(file, key, text);
 }
 
 /* An imported checkpoint is of no set. */
-static int check_set(tensor_file *file, const char *path, const char *key, const dataset *set, const experiment *e,
+static int check_set(tensor_file *file, const char *path, const char *key, const image_set *set, const experiment *e,
                      bool *is_other)
 {
-    char now[DATASET_IDENTITY_BYTES], *saved = NULL;
+    char now[IMAGE_SET_IDENTITY_BYTES], *saved = NULL;
     if (set->images == 0 || !tensor_file_has(file, key))
         return 0;
-    dataset_identity(set, now);
+    image_set_identity(set, now);
     TRY(tensor_file_get_text(file, key, &saved));
     bool same = strcmp(now, saved) == 0;
     *is_other = !same;

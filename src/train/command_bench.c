@@ -10,9 +10,11 @@ static int run(const options *o, logger *log, comm *ranks)
     settings config = o->config;
     bench_options wanted = {.steps = o->steps > 0 ? (int)o->steps : 10, .json = o->json, .per_node = o->per_node};
     CHECK(o->steps != 0 && o->steps <= 1000000, ERROR_USAGE, "--steps: expected 1 to 1000000");
-    bool from_host = config.data.kind == DATA_SYNTHETIC_HOST;
-    if (!from_host)
-        config.data.kind = DATA_SYNTHETIC;
+    const data_source *source;
+    TRY(comm_agree(ranks, source_find(&source, config.data.kind)));
+    if (source->wants) /* files are not what is measured */
+        snprintf(config.data.kind, sizeof config.data.kind, "synthetic");
+    bool from_host = !source->wants && source->placement == PLACEMENT_HOST;
     config.data.train_images = config.train.batch * (from_host ? HOST_BATCHES : 1); /* no incomplete one */
     config.train.accumulate = 1;
     if (config.model.classes == 0)

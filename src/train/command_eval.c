@@ -16,7 +16,7 @@ static int choose_data(const options *o, const settings *saved, settings *config
     base.train.seed = saved->train.seed; /* made-up pictures depend on it */
     *config = base;
     TRY(options_apply(o, config));
-    bool same = config->data.kind == saved->data.kind && strcmp(config->data.path, saved->data.path) == 0;
+    bool same = strcmp(config->data.kind, saved->data.kind) == 0 && strcmp(config->data.path, saved->data.path) == 0;
     if (same)
         return 0;
     base.data.train_images = base.data.test_images = 0;
@@ -27,10 +27,12 @@ static int choose_data(const options *o, const settings *saved, settings *config
 /* A network may have more classes than the data it was trained on, but other data have to have its own number. */
 static int check_classes(const char *checkpoint, const settings *saved, const settings *config)
 {
-    int64_t classes = config->data.kind == DATA_CIFAR100 ? 100 : config->data.kind == DATA_CIFAR10 ? 10 : 0;
-    bool fits = config->data.kind == saved->data.kind || classes == 0 || classes == saved->model.classes;
-    CHECK(fits, ERROR_SETTINGS, "%s is a network of %lld classes, but the data (CIFAR-%lld) have %lld", checkpoint,
-          (long long)saved->model.classes, (long long)classes, (long long)classes);
+    const data_source *source;
+    TRY(source_find(&source, config->data.kind));
+    bool same = strcmp(config->data.kind, saved->data.kind) == 0;
+    CHECK(same || source->classes == 0 || source->classes == saved->model.classes, ERROR_SETTINGS,
+          "%s is a network of %lld classes, but the data (%s) have %d", checkpoint, (long long)saved->model.classes,
+          source->title, source->classes);
     return 0;
 }
 

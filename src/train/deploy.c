@@ -10,29 +10,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Of pixels scaled to 0..1, as io/ applies them. */
-typedef struct {
-    double mean[3], std[3];
-} normalisation;
-
-static const normalisation cifar_pixels = {{0.4914, 0.4822, 0.4465}, {0.2023, 0.1994, 0.2010}},
-                           synthetic_pixels = {{0.5, 0.5, 0.5}, {0.288675, 0.288675, 0.288675}};
-
-/* NULL when it is not known. */
-static const normalisation *find_normalisation(const settings *config)
-{
-    switch (config->data.kind) {
-    case DATA_CIFAR10:
-    case DATA_CIFAR100:
-        return &cifar_pixels;
-    case DATA_SYNTHETIC:
-    case DATA_SYNTHETIC_HOST:
-        return &synthetic_pixels;
-    default:
-        return NULL;
-    }
-}
-
 static bool is_utf8(const char *text)
 {
     int length = 1;
@@ -71,8 +48,6 @@ static int say_all(deployment *d, const char *checkpoint, bool averages)
     const model_options *o = &d->e.step.model;
     const network_row *network = o->network;
     const int32_t *blocks = o->blocks[0] ? o->blocks : network->blocks;
-    const normalisation *pixels = find_normalisation(&d->e.config);
-    CHECK(pixels, ERROR_INTERNAL, "data.kind: the normalisation of its pixels is not known");
     say(d, "network", "%s", network->name);
     say(d, "classes", "%d", o->classes);
     say(d, "width", "%d", o->width ? o->width : network->width);
@@ -80,8 +55,8 @@ static int say_all(deployment *d, const char *checkpoint, bool averages)
     say(d, "students", "%s", model_has_students(o) ? "yes" : "no");
     say(d, "image_height", "%d", o->image_height);
     say(d, "image_width", "%d", o->image_width);
-    say_numbers(d, "mean", pixels->mean);
-    say_numbers(d, "std", pixels->std);
+    say_numbers(d, "mean", d->e.source->mean);
+    say_numbers(d, "std", d->e.source->std);
     say(d, "weights", "%s", averages ? "averages" : "last");
     say(d, "checkpoint", "%s", checkpoint);
     say(d, "epoch", "%lld", (long long)d->epoch);

@@ -11,61 +11,50 @@
 
 #include <string.h>
 
-static const int32_t cifar_side = 32;
-
-bool experiment_makes_data(const settings *config)
+static int open_set(experiment *e, data_split split, image_set *set)
 {
-    return config->data.kind == DATA_SYNTHETIC || config->data.kind == DATA_SYNTHETIC_HOST;
-}
-
-static int open_set(const settings *config, dataset_split split, dataset *set)
-{
-    bool training = split == DATASET_TRAIN;
-    int32_t limit = (int32_t)(training ? config->data.train_images : config->data.test_images);
-    if (experiment_makes_data(config)) {
-        int32_t classes = config->model.classes ? (int32_t)config->model.classes : 10;
-        uint64_t seed = (uint64_t)config->train.seed + (training ? 0 : 1);
-        int32_t side = network_find(config->model.network)->input;
-        return dataset_open_synthetic(set, limit ? limit : 1024, side, side, classes, seed);
-    }
-    return dataset_open_cifar(set, config->data.kind == DATA_CIFAR10 ? 10 : 100, config->data.path, split, limit);
+    const settings *c = &e->config;
+    const source_request request = {.path = c->data.path,
+                                    .split = split,
+                                    .limit =
+                                        (int32_t)(split == SPLIT_TRAIN ? c->data.train_images : c->data.test_images),
+                                    .side = e->step.model.image_height,
+                                    .classes = e->step.model.classes,
+                                    .seed = (uint64_t)c->train.seed};
+    return source_open(set, e->source, &request);
 }
 
 int experiment_check_target(const experiment *e, const char *option, const char *path)
 {
-    const settings *c = &e->config;
-    bool holds =
-        !experiment_makes_data(c) && dataset_cifar_holds(c->data.kind == DATA_CIFAR10 ? 10 : 100, c->data.path, path);
-    CHECK(!holds, ERROR_USAGE, "%s %s: that is a file of the data set", option, path);
+    CHECK(!source_holds(e->source, e->config.data.path, path), ERROR_USAGE, "%s %s: that is a file of the data set",
+          option, path);
     return 0;
-}
-
-static int64_t official_images(const settings *config, bool training)
-{
-    int64_t limit = training ? config->data.train_images : config->data.test_images;
-    int64_t all = experiment_makes_data(config) ? 1024 : training ? 50000 : 10000;
-    return limit && (limit < all || experiment_makes_data(config)) ? limit : all;
 }
 
 static int open_data(experiment *e, unsigned parts)
 {
-    const settings *config = &e->config;
-    if (parts & DATA_TRAIN)
-        TRY(open_set(config, DATASET_TRAIN, &e->train_set));
-    if (parts & DATA_TEST)
-        TRY(open_set(config, DATASET_TEST, &e->test_set));
-    e->train_images = e->train_set.images ? e->train_set.images : official_images(config, true);
-    e->test_images = e->test_set.images ? e->test_set.images : official_images(config, false);
+    const settings *c = &e->config;
+    e->train_images = source_expected_images(e->source, SPLIT_TRAIN, c->data.train_images);
+    e->test_images = source_expected_images(e->source, SPLIT_TEST, c->data.test_images);
+    if (parts & DATA_TRAIN) {
+        TRY(open_set(e, SPLIT_TRAIN, &e->train_set));
+        e->train_images = e->train_set.images;
+    }
+    if (parts & DATA_TEST) {
+        TRY(open_set(e, SPLIT_TEST, &e->test_set));
+        e->test_images = e->test_set.images;
+    }
     return 0;
 }
 
-/* As many classes as asked for, or as the data has; labels must fit. */
+/* As many classes as asked for, or as the data have; labels must fit. */
 static int choose_classes(experiment *e)
 {
-    int32_t in_data = e->config.data.kind == DATA_CIFAR100 ? 100 : 10, wanted = (int32_t)e->config.model.classes;
-    CHECK(wanted == 0 || wanted >= in_data || experiment_makes_data(&e->config), ERROR_SETTINGS,
-          "model.classes: %d, but the data has %d classes", wanted, in_data);
-    e->step.model.classes = wanted ? wanted : in_data;
+    const int32_t in_data = e->source->classes, wanted = (int32_t)e->config.model.classes;
+    CHECK(wanted == 0 || wanted >= in_data, ERROR_SETTINGS,
+          "model.classes: %d is less than the %d classes of data.kind = %s (0 takes the data's own)", wanted, in_data,
+          e->source->name);
+    e->step.model.classes = wanted ? wanted : in_data ? in_data : DRAWN_CLASSES;
     return 0;
 }
 
@@ -114,7 +103,7 @@ static int fill_model(experiment *e)
     TRY(choose_blocks(c, m->blocks));
     m->width = (int32_t)c->model.width;
     m->student_width = (int32_t)c->model.student_width;
-    m->image_height = m->image_width = experiment_makes_data(c) ? m->network->input : cifar_side;
+    m->image_height = m->image_width = e->source->side > 0 ? e->source->side : m->network->input;
     m->temperature = c->loss.temperature;
     m->ce_weight = c->loss.ce_weight;
     m->kd_weight = c->loss.kd_weight;
@@ -144,6 +133,7 @@ unsigned experiment_rewrites(const settings *config)
 static int fill_step(experiment *e)
 {
     const settings *c = &e->config;
+    TRY(source_find(&e->source, c->data.kind));
     TRY(fill_model(e));
     e->step.rewrites = experiment_rewrites(c);
     e->step.sgd = (sgd_options){.momentum = c->train.momentum,
@@ -191,11 +181,11 @@ static int check_training(const experiment *e)
 static int check_settings(const experiment *e, unsigned parts)
 {
     const settings *c = &e->config;
-    const bool reads_data = (parts & (DATA_TRAIN | DATA_TEST)) && !experiment_makes_data(c);
+    const bool reads_data = (parts & (DATA_TRAIN | DATA_TEST)) && e->source->wants;
     TRY(check_network(e));
     TRY(parts & WILL_TRAIN ? check_training(e) : 0);
     CHECK(!reads_data || c->data.path[0], ERROR_SETTINGS, "data.path: empty; it must be the folder that holds %s",
-          c->data.kind == DATA_CIFAR10 ? "CIFAR-10's data_batch_1.bin" : "CIFAR-100's train.bin");
+          e->source->wants);
     return 0;
 }
 
@@ -251,8 +241,8 @@ void experiment_close(experiment *e)
         e->sums->ops->close(e->sums);
     if (e->tensors.device)
         store_close(&e->tensors);
-    dataset_close(&e->train_set);
-    dataset_close(&e->test_set);
+    image_set_close(&e->train_set);
+    image_set_close(&e->test_set);
     if (e->device)
         e->device->ops->close(e->device);
     e->device = NULL;

@@ -5,7 +5,7 @@
 #include "base/log.h"
 #include "base/settings.h"
 #include "io/data/batch_plan.h"
-#include "io/data/dataset.h"
+#include "io/data/source.h"
 #include "model/step.h"
 #include "run/program.h"
 
@@ -17,7 +17,8 @@ typedef struct {
     backend *device;
     int threads;
     step_options step;
-    dataset train_set, test_set;
+    const data_source *source;
+    image_set train_set, test_set;
     int64_t train_images, test_images;
     batch_plan train_plan, test_plan; /* made with the programs */
     step_input train_input, test_input;
@@ -59,8 +60,5 @@ int experiment_check_target(const experiment *e, const char *option, const char 
 
 /* The set of rewrites that the settings want (graph/rewrite.h). */
 unsigned experiment_rewrites(const settings *config);
-
-/* Are the pictures made up? */
-bool experiment_makes_data(const settings *config);
 
 #endif

@@ -17,7 +17,7 @@ static const size_t resident_limit = (size_t)1 << 30, resident_share = 4;
 
 struct feed {
     experiment *e;
-    const dataset *set;
+    const image_set *set;
     step_input input;
     bool training, ahead; /* ahead: `next` is on its way */
     loader *batches;
@@ -41,9 +41,9 @@ int feed_choose(step_input *input, const experiment *e, bool training)
         return 0;
     if (device->ops->free_bytes)
         TRY(device->ops->free_bytes(device, &free_bytes));
-    int kind = e->config.data.kind;
-    bool small = bytes <= resident_limit || kind == DATA_SYNTHETIC;
-    bool resident = small && bytes <= free_bytes / resident_share && kind != DATA_SYNTHETIC_HOST;
+    data_placement placement = e->source->side == SIZE_VARIES ? PLACEMENT_HOST : e->source->placement;
+    bool small = bytes <= resident_limit || placement == PLACEMENT_DEVICE;
+    bool resident = small && bytes <= free_bytes / resident_share && placement != PLACEMENT_HOST;
     *input = (step_input){.kind = resident ? INPUT_RESIDENT : INPUT_BYTES,
                           .set = training ? "data/train" : "data/test",
                           .set_images = (int32_t)images,
@@ -57,6 +57,13 @@ const char *feed_text(const step_input *input)
                                         [INPUT_BYTES] = "copied to the device batch by batch",
                                         [INPUT_RESIDENT] = "held by the device"};
     return texts[input->kind];
+}
+
+/* Of one image. */
+static size_t input_bytes(const feed *f)
+{
+    const model_options *o = &f->e->step.model;
+    return (size_t)o->image_height * (size_t)o->image_width * IMAGE_CHANNELS;
 }
 
 /* ---- opening ---- */
@@ -94,7 +101,9 @@ static int open_loader(feed *f)
         [INPUT_REAL] = LOADER_REAL, [INPUT_BYTES] = LOADER_BYTES, [INPUT_RESIDENT] = LOADER_CHOICES};
     const experiment *e = f->e;
     const settings *c = &e->config;
-    loader_options options = {.dataset = f->set,
+    loader_options options = {.set = f->set,
+                              .height = e->step.model.image_height,
+                              .width = e->step.model.image_width,
                               .plan = *plan_of(f),
                               .seed = (uint64_t)c->train.seed,
                               .shuffle = f->training,
@@ -109,7 +118,7 @@ static int open_loader(feed *f)
 static int allocate(feed *f)
 {
     backend *device = f->e->device;
-    size_t share = (size_t)batch_plan_largest_share(plan_of(f)), bytes = share * dataset_picture_bytes(f->set);
+    size_t share = (size_t)batch_plan_largest_share(plan_of(f)), bytes = share * input_bytes(f);
     f->labels = malloc(share * sizeof *f->labels);
     f->choices = malloc(share * AUGMENT_CHOICE * sizeof *f->choices);
     CHECK(f->labels && f->choices, ERROR_MEMORY, "no memory for the labels of %zu pictures", share);
@@ -133,7 +142,7 @@ static int write_state(const feed *f, const char *suffix, const void *values)
 
 static int write_set(const feed *f)
 {
-    double table[256 * DATASET_CHANNELS]; /* or as many floats */
+    double table[256 * IMAGE_CHANNELS]; /* or as many floats */
     if (f->input.kind == INPUT_REAL)
         return 0;
     augment_table(f->set, real_of(f), table);
@@ -212,7 +221,7 @@ static int fetch(feed *f)
     if (f->next.place.images == 0)
         return 0;
     return device->ops->upload(device, upload_lane(f, f->lane), f->staged[f->lane], f->next.pixels,
-                               (size_t)f->next.place.images * dataset_picture_bytes(f->set));
+                               (size_t)f->next.place.images * input_bytes(f));
 }
 
 static int write_bytes(const feed *f)
@@ -249,7 +258,7 @@ static int write_choices(const feed *f)
 
 static int write_pictures(const feed *f)
 {
-    size_t values = (size_t)f->now.place.images * dataset_picture_bytes(f->set);
+    size_t values = (size_t)f->now.place.images * input_bytes(f);
     return program_write(f->step, &f->e->run, "input", f->now.pixels, values * real_bytes(real_of(f)));
 }
 
@@ -292,7 +301,7 @@ int feed_next(feed *f, feed_batch *batch)
 
 static void mirror_row(char *row, int32_t width, size_t pixel)
 {
-    char kept[DATASET_CHANNELS * sizeof(double)];
+    char kept[IMAGE_CHANNELS * sizeof(double)];
     for (int32_t k = 0; k < width / 2; k++) {
         char *left = row + (size_t)k * pixel, *right = row + (size_t)(width - 1 - k) * pixel;
         memcpy(kept, left, pixel);
@@ -303,14 +312,15 @@ static void mirror_row(char *row, int32_t width, size_t pixel)
 
 int feed_mirror(feed *f)
 {
-    const size_t pixel = DATASET_CHANNELS * real_bytes(real_of(f)), row_bytes = (size_t)f->set->width * pixel;
+    const model_options *o = &f->e->step.model;
+    const size_t pixel = IMAGE_CHANNELS * real_bytes(real_of(f)), row_bytes = (size_t)o->image_width * pixel;
     if (f->input.kind != INPUT_REAL) {
         for (int32_t n = 0; n < f->now.place.images; n++)
             f->choices[n * AUGMENT_CHOICE + AUGMENT_FLIP] ^= 1;
         return write_choices(f);
     }
     char *row = f->now.pixels;
-    for (int64_t i = 0; i < (int64_t)f->now.place.images * f->set->height; i++, row += row_bytes)
-        mirror_row(row, f->set->width, pixel);
+    for (int64_t i = 0; i < (int64_t)f->now.place.images * o->image_height; i++, row += row_bytes)
+        mirror_row(row, o->image_width, pixel);
     return write_pictures(f);
 }

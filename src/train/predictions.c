@@ -15,6 +15,7 @@ enum { CLASS_NUMBERS = sizeof(class_counts) / sizeof(int64_t) };
 
 struct predictions {
     comm *ranks;
+    const image_set *set; /* the experiment's */
     int rank, size;
     int32_t classes, share; /* share: most pictures of a rank in a batch */
     const char *path;       /* NULL: no file */
@@ -62,6 +63,7 @@ int predictions_open(predictions **out, const experiment *e, const char *path, b
     int status = p ? 0 : error_set(ERROR_MEMORY, "no memory for the predictions");
     if (status == 0) {
         *p = (predictions){.ranks = e->ranks,
+                           .set = &e->test_set,
                            .rank = e->info->rank,
                            .size = e->info->size,
                            .classes = e->step.model.classes,
@@ -133,13 +135,15 @@ int predictions_commit(predictions *p)
 int predictions_by_class(predictions *p, logger *log)
 {
     TRY(comm_all_reduce(p->ranks, p->by_class, (size_t)p->classes * CLASS_NUMBERS, COMM_I64));
-    log_info(log, "  %8s %9s %9s %9s", "class", "pictures", "top-1", "top-5");
+    log_info(log, "  %8s %9s %9s %9s", "class", "images", "top-1", "top-5");
     for (int32_t k = 0; k < p->classes; k++) {
         const class_counts *counts = &p->by_class[k];
+        const char *name = image_set_class_name(p->set, k);
         double percent = counts->images ? 100.0 / (double)counts->images : 0;
         if (counts->images > 0)
-            log_info(log, "  %8d %9lld %8.2f%% %8.2f%%", k, (long long)counts->images, percent * (double)counts->top1,
-                     percent * (double)counts->top5);
+            log_info(log, "  %8d %9lld %8.2f%% %8.2f%%%s%s", k, (long long)counts->images,
+                     percent * (double)counts->top1, percent * (double)counts->top5, name ? "  " : "",
+                     name ? name : "");
     }
     return 0;
 }

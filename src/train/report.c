@@ -8,15 +8,6 @@
 #include <math.h>
 #include <string.h>
 
-static const char *data_name(const experiment *e)
-{
-    static const char *const names[] = {[DATA_CIFAR100] = "CIFAR-100",
-                                        [DATA_CIFAR10] = "CIFAR-10",
-                                        [DATA_SYNTHETIC] = "made-up pictures",
-                                        [DATA_SYNTHETIC_HOST] = "made-up pictures"};
-    return names[e->config.data.kind];
-}
-
 static void report_cores(const experiment *e)
 {
     char cores[THREADS_TEXT_BYTES], variables[THREADS_TEXT_BYTES];
@@ -32,8 +23,8 @@ void report_banner(experiment *e)
     logger *log = e->log;
     log_info(log, "teskd %s: %s, %s, %d classes", TESKD_VERSION, e->step.model.network->name,
              model_has_students(&e->step.model) ? "teacher and students" : "plain backbone", e->step.model.classes);
-    log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d, %s%s", data_name(e), c->data.path,
-             (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
+    log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d, %s%s", e->source->title,
+             c->data.path, (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
              e->step.model.image_height, feed_text(&e->train_input), c->data.augment ? ", random crop and flip" : "");
     log_info(log, "  steps    %lld an epoch of %d pictures, %lld epochs, seed %lld", (long long)e->train_plan.steps,
              (int)c->train.batch, (long long)c->train.epochs, (long long)c->train.seed);

@@ -376,7 +376,6 @@ static void contradictions(void **state)
     CONTRADICTION("train.nesterov: yes needs train.momentum", "train.momentum=0");
     CONTRADICTION("train.min_lr: 0.2 is greater than train.lr = 0.1", "train.min_lr=0.2");
     CONTRADICTION("train.warmup_epochs: 5 is greater than train.epochs = 4", "train.warmup_epochs=5", "train.epochs=4");
-    CONTRADICTION("model.classes: 10 is less than the 100 classes", "model.classes=10");
     CONTRADICTION("run.precision: run.device = cpu computes in float32", "run.device=cpu", "run.precision=bf16");
     CONTRADICTION("run.precision: run.device = reference computes in float64", "run.device=reference",
                   "run.precision=fp32");

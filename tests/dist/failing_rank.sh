@@ -7,13 +7,14 @@ mpirun=$1 program=$2 mode=$3 rank=$4
 shift 4
 options=$#
 
-# Where `saw`, every survivor hears of it: not those that mpirun may kill first, while they compute or while MPI itself
-# reports a lost peer, and not those that are stuck.
+# Where `saw`, every survivor hears of it: not those that mpirun may kill first, while they compute, while MPI itself
+# reports a lost peer or (within a quarter of a second, Open MPI 5) after one ended, and not those that are stuck.
 saw=$options
 case $mode in
 killed | busy | queued) message="rank $rank on $(hostname) ended without a word (its connection closed)" ;;
+abort) message="rank $rank on $(hostname): the disk is full" ;;
 stuck) message="rank $rank on $(hostname) ended without a word (its connection closed)" saw=0 ;;
-abort | agree | slow) message="rank $rank on $(hostname): the disk is full" saw=1 ;;
+agree | slow) message="rank $rank on $(hostname): the disk is full" saw=1 ;;
 silent) message="rank 0 on $(hostname): a sum over the ranks has taken 3 s, while every rank is alive" saw=0 ;;
 deadline) message="rank 0 on $(hostname): waiting for the GPU: its sums over the ranks were not done within" saw=0 ;;
 *) echo "unknown mode $mode" && exit 2 ;;

@@ -1,5 +1,6 @@
 /* The way of pictures into programs on a device with memory of its own: whether the device holds the set or bytes come
- * through the ring, the first layer reads what io/data/augment.h makes, to the bit, however late the device does its work. */
+ * through the ring, the first layer reads what io/data/augment.h makes, to the bit, however late the device does its
+ * work. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,7 +23,7 @@ enum {
     EPOCHS = 2,
     SIDE = 32,
     PLACES = SIDE * SIDE,
-    PIXELS = PLACES * DATASET_CHANNELS,
+    PIXELS = PLACES * IMAGE_CHANNELS,
     PADDED = PLACES * PADDED_PICTURE_CHANNELS
 };
 
@@ -39,13 +40,15 @@ typedef struct {
             fail_msg("%s: %s", #call, error_message());                                                                \
     } while (0)
 
-static void default_settings(settings *config, int kind)
+static const char *const kinds[] = {"synthetic", "synthetic_host"};
+
+static void default_settings(settings *config, const char *kind)
 {
     settings_default(config);
     OK(settings_set(config, "model.network=cifarresnet8"));
     config->model.width = 4;
     config->model.student_width = 8;
-    config->data.kind = kind;
+    snprintf(config->data.kind, sizeof config->data.kind, "%s", kind);
     config->data.train_images = IMAGES;
     config->data.test_images = TEST_IMAGES;
     config->train.batch = BATCH;
@@ -124,9 +127,9 @@ static void expect_pictures(picture_log *p, const float *expected, int images)
     OK(p->e->device->ops->read(p->e->device, got, p->memory, p->bytes));
     for (int64_t i = 0; i < (int64_t)images * PLACES; i++) {
         const float *pixel = got + i * PADDED_PICTURE_CHANNELS;
-        if (memcmp(pixel, expected + i * DATASET_CHANNELS, DATASET_CHANNELS * sizeof *pixel) != 0)
+        if (memcmp(pixel, expected + i * IMAGE_CHANNELS, IMAGE_CHANNELS * sizeof *pixel) != 0)
             fail_msg("place %lld of picture %lld differs", (long long)i % PLACES, (long long)i / PLACES);
-        for (int c = DATASET_CHANNELS; c < PADDED_PICTURE_CHANNELS; c++)
+        for (int c = IMAGE_CHANNELS; c < PADDED_PICTURE_CHANNELS; c++)
             assert_true(pixel[c] == 0);
     }
     free(got);
@@ -180,7 +183,7 @@ static void feed_two_epochs(fixture *f, feed *batches)
     expect_pictures(&made, all_pictures, EPOCHS * IMAGES);
 }
 
-static void run_two_epochs(int kind, input_kind expected, bool late, bool uploads)
+static void run_two_epochs(const char *kind, input_kind expected, bool late, bool uploads)
 {
     fixture f;
     feed *batches;
@@ -206,9 +209,9 @@ static void pictures_are_those_of_the_loader(void **state)
 {
     (void)state;
     for (int late = 0; late < 2; late++) {
-        run_two_epochs(DATA_SYNTHETIC, INPUT_RESIDENT, late, true);
-        run_two_epochs(DATA_SYNTHETIC_HOST, INPUT_BYTES, late, true);
-        run_two_epochs(DATA_SYNTHETIC_HOST, INPUT_BYTES, late, false);
+        run_two_epochs("synthetic", INPUT_RESIDENT, late, true);
+        run_two_epochs("synthetic_host", INPUT_BYTES, late, true);
+        run_two_epochs("synthetic_host", INPUT_BYTES, late, false);
     }
 }
 
@@ -218,10 +221,10 @@ static void one_starts_anywhere(void **state)
 {
     (void)state;
     const int starts[] = {4, 1, 2, 0, 5, 3};
-    for (int kind = DATA_SYNTHETIC; kind <= DATA_SYNTHETIC_HOST; kind++) {
+    for (int k = 0; k < 2; k++) {
         fixture f;
         feed *batches;
-        default_settings(&f.config, kind);
+        default_settings(&f.config, kinds[k]);
         open_experiment(&f, true);
         build(&f);
         make_all(&f.e);
@@ -248,9 +251,9 @@ static void mirror(float *picture)
 {
     for (int y = 0; y < SIDE; y++)
         for (int x = 0; x < SIDE / 2; x++)
-            for (int c = 0; c < DATASET_CHANNELS; c++) {
-                float *left = &picture[(y * SIDE + x) * DATASET_CHANNELS + c],
-                      *right = &picture[(y * SIDE + SIDE - 1 - x) * DATASET_CHANNELS + c], kept = *left;
+            for (int c = 0; c < IMAGE_CHANNELS; c++) {
+                float *left = &picture[(y * SIDE + x) * IMAGE_CHANNELS + c],
+                      *right = &picture[(y * SIDE + SIDE - 1 - x) * IMAGE_CHANNELS + c], kept = *left;
                 *left = *right;
                 *right = kept;
             }
@@ -261,11 +264,11 @@ static void test_pictures_and_their_mirror_images(void **state)
 {
     (void)state;
     static float expected[3 * TEST_IMAGES * PIXELS];
-    for (int kind = DATA_SYNTHETIC; kind <= DATA_SYNTHETIC_HOST; kind++) {
+    for (int k = 0; k < 2; k++) {
         fixture f;
         feed *batches;
         int32_t order[TEST_IMAGES], labels[TEST_IMAGES], seen = 0;
-        default_settings(&f.config, kind);
+        default_settings(&f.config, kinds[k]);
         open_experiment(&f, true);
         build(&f);
         OK(feed_open(&batches, &f.e, false));
@@ -303,7 +306,7 @@ static void mirror_images_of_the_host(void **state)
     static float expected[BATCH * PIXELS];
     static double got[BATCH * PIXELS];
     int32_t order[BATCH], labels[BATCH];
-    default_settings(&f.config, DATA_SYNTHETIC);
+    default_settings(&f.config, "synthetic");
     f.config.run.device = DEVICE_CPU;
     open_experiment(&f, false);
     build(&f);
@@ -329,11 +332,11 @@ static void mirror_images_of_the_host(void **state)
 static void a_rank_without_a_picture(void **state)
 {
     (void)state;
-    for (int kind = DATA_SYNTHETIC; kind <= DATA_SYNTHETIC_HOST; kind++) {
+    for (int k = 0; k < 2; k++) {
         fixture f;
         feed *batches;
         feed_batch batch;
-        default_settings(&f.config, kind);
+        default_settings(&f.config, kinds[k]);
         open_experiment(&f, true);
         comm_info info = *f.e.info;
         info.rank = 3;
@@ -356,7 +359,7 @@ static void a_rank_without_a_picture(void **state)
 /* ---- whole trainings ---- */
 
 /* Weights, momentum and statistics after two epochs of recorded steps, a batch in two parts. */
-static char *train_two_epochs(int kind, bool late, size_t *bytes)
+static char *train_two_epochs(const char *kind, bool late, size_t *bytes)
 {
     fixture f;
     feed *batches;
@@ -396,10 +399,10 @@ static void trainings_are_the_same(void **state)
 {
     (void)state;
     size_t bytes, other_bytes;
-    char *expected = train_two_epochs(DATA_SYNTHETIC, false, &bytes);
+    char *expected = train_two_epochs("synthetic", false, &bytes);
     assert_true(bytes > 10000);
     for (int late = 0; late < 2; late++) {
-        char *got = train_two_epochs(DATA_SYNTHETIC_HOST, late, &other_bytes);
+        char *got = train_two_epochs("synthetic_host", late, &other_bytes);
         assert_int_equal(other_bytes, bytes);
         assert_memory_equal(got, expected, bytes);
         free(got);
@@ -409,11 +412,11 @@ static void trainings_are_the_same(void **state)
 
 /* ---- which way, and failures ---- */
 
-static input_kind chosen(const fixture *f, int kind, int64_t images, int32_t side)
+static input_kind chosen(const fixture *f, const char *kind, int64_t images, int32_t side)
 {
     experiment e = f->e;
     step_input input;
-    e.config.data.kind = kind;
+    OK(source_find(&e.source, kind));
     e.train_images = images;
     e.step.model.image_height = e.step.model.image_width = side;
     OK(feed_choose(&input, &e, true));
@@ -427,24 +430,24 @@ static void the_device_holds_what_fits(void **state)
 {
     (void)state;
     fixture f;
-    default_settings(&f.config, DATA_SYNTHETIC);
+    default_settings(&f.config, "synthetic");
     open_experiment(&f, false);
-    assert_int_equal(chosen(&f, DATA_CIFAR10, 50000, 32), INPUT_RESIDENT);
-    assert_int_equal(chosen(&f, DATA_CIFAR10, 90000, 32), INPUT_BYTES);
-    assert_int_equal(chosen(&f, DATA_SYNTHETIC, 1024, 224), INPUT_RESIDENT);
-    assert_int_equal(chosen(&f, DATA_SYNTHETIC, 2048, 224), INPUT_BYTES);
-    assert_int_equal(chosen(&f, DATA_SYNTHETIC_HOST, 10, 32), INPUT_BYTES);
+    assert_int_equal(chosen(&f, "cifar10", 50000, 32), INPUT_RESIDENT);
+    assert_int_equal(chosen(&f, "cifar10", 90000, 32), INPUT_BYTES);
+    assert_int_equal(chosen(&f, "synthetic", 1024, 224), INPUT_RESIDENT);
+    assert_int_equal(chosen(&f, "synthetic", 2048, 224), INPUT_BYTES);
+    assert_int_equal(chosen(&f, "synthetic_host", 10, 32), INPUT_BYTES);
     close_experiment(&f);
 }
 
 static void a_bad_label_is_told(void **state)
 {
     (void)state;
-    for (int kind = DATA_SYNTHETIC; kind <= DATA_SYNTHETIC_HOST; kind++) {
+    for (int k = 0; k < 2; k++) {
         fixture f;
         feed *batches;
         feed_batch batch;
-        default_settings(&f.config, kind);
+        default_settings(&f.config, kinds[k]);
         open_experiment(&f, true);
         build(&f);
         f.e.test_set.labels[BATCH + 1] = 77777;
@@ -464,7 +467,7 @@ static void no_memory_for_what_is_on_its_way(void **state)
     (void)state;
     fixture f;
     feed *batches;
-    default_settings(&f.config, DATA_SYNTHETIC_HOST);
+    default_settings(&f.config, "synthetic_host");
     open_experiment(&f, false);
     build(&f);
     emulated_machine machine = emulated_get_machine(), full = machine;

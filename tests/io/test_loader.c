@@ -1,5 +1,6 @@
 /* Augmentation against a plain rewriting of its definition, and the loader's promises: the same pictures for any number
  * of ranks and any starting point, each picture exactly once an epoch, the same whatever batches hold of it. */
+#include "random_set.h"
 #include "scratch.h"
 
 #include "base/error.h"
@@ -9,18 +10,15 @@
 
 enum { HEIGHT = 11, WIDTH = 9, PIXELS = HEIGHT * WIDTH * 3 };
 
-static dataset make_set(int32_t images)
+static image_set make_set(int32_t images)
 {
-    dataset set;
-    assert_int_equal(dataset_open_synthetic(&set, images, HEIGHT, WIDTH, 10, 3), 0);
-    const float mean[] = {0.4F, 0.5F, 0.6F}, std[] = {0.2F, 0.25F, 0.3F};
-    memcpy(set.mean, mean, sizeof mean);
-    memcpy(set.std, std, sizeof std);
+    image_set set;
+    assert_int_equal(random_set(&set, images, HEIGHT, WIDTH, 10, 3), 0);
     return set;
 }
 
 /* The definition, written out: pad, crop, flip, normalise. */
-static double expected_value(const dataset *set, int32_t picture, augment_choice choice, int y, int x, int c)
+static double expected_value(const image_set *set, int32_t picture, augment_choice choice, int y, int x, int c)
 {
     static uint8_t padded[HEIGHT + 2 * AUGMENT_PADDING][WIDTH + 2 * AUGMENT_PADDING];
     memset(padded, 0, sizeof padded);
@@ -32,7 +30,7 @@ static double expected_value(const dataset *set, int32_t picture, augment_choice
     return (byte / 255.0 - (double)set->mean[c]) / (double)set->std[c];
 }
 
-static void check_picture(const dataset *set, int32_t picture, augment_choice choice, const double *wide,
+static void check_picture(const image_set *set, int32_t picture, augment_choice choice, const double *wide,
                           const float *narrow)
 {
     for (int y = 0; y < HEIGHT; y++)
@@ -48,7 +46,7 @@ static void test_augment(void **state)
 {
     (void)state;
     enum { COUNT = 300 };
-    dataset set = make_set(20);
+    image_set set = make_set(20);
     static double wide[COUNT * PIXELS];
     static float narrow[COUNT * PIXELS];
     int32_t order[COUNT], labels[COUNT], tops[9] = {0}, lefts[9] = {0}, flips = 0;
@@ -81,7 +79,7 @@ static void test_augment(void **state)
     order[1] = 20;
     assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT32, narrow, labels), ERROR_DATA);
     assert_contains(error_message(), "picture 20");
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 static batch_plan make_plan(batch_options options)
@@ -91,10 +89,12 @@ static batch_plan make_plan(batch_options options)
     return plan;
 }
 
-static loader_options training(const dataset *set, int32_t batch, int32_t rank, int32_t ranks)
+static loader_options training(const image_set *set, int32_t batch, int32_t rank, int32_t ranks)
 {
     return (loader_options){
-        .dataset = set,
+        .set = set,
+        .height = HEIGHT,
+        .width = WIDTH,
         .plan = make_plan((batch_options){
             .images = set->images, .batch = batch, .accumulate = 1, .rank = rank, .ranks = ranks, .training = true}),
         .seed = 77,
@@ -103,10 +103,12 @@ static loader_options training(const dataset *set, int32_t batch, int32_t rank, 
         .real = REAL_FLOAT32};
 }
 
-static loader_options evaluation(const dataset *set, int32_t batch)
+static loader_options evaluation(const image_set *set, int32_t batch)
 {
     return (loader_options){
-        .dataset = set,
+        .set = set,
+        .height = HEIGHT,
+        .width = WIDTH,
         .plan = make_plan((batch_options){.images = set->images, .batch = batch, .accumulate = 1, .ranks = 1}),
         .real = REAL_FLOAT32};
 }
@@ -122,7 +124,7 @@ static void choose_rank(loader_options *options, int32_t rank, int32_t ranks)
 /* All pictures and labels of `epochs` epochs in global order, put together from the ranks' shares. */
 static void gather(loader_options options, int32_t size, int epochs, float *pixels, int32_t *labels)
 {
-    const int32_t images = options.dataset->images;
+    const int32_t images = options.set->images;
     for (int32_t rank = 0; rank < size; rank++) {
         loader *l;
         choose_rank(&options, rank, size);
@@ -147,7 +149,7 @@ static void test_ranks(void **state)
 {
     (void)state;
     enum { IMAGES = 53, EPOCHS = 2, ALL = IMAGES * EPOCHS };
-    dataset set = make_set(IMAGES);
+    image_set set = make_set(IMAGES);
     static float one[ALL * PIXELS], many[ALL * PIXELS];
     int32_t labels_one[ALL], labels_many[ALL];
     gather(training(&set, 10, 0, 1), 1, EPOCHS, one, labels_one);
@@ -172,7 +174,7 @@ static void test_ranks(void **state)
     gather(evaluation(&set, 10), 4, 1, many, labels_many); /* the last batch, of 3, leaves rank 3 without a picture */
     assert_memory_equal(one, many, IMAGES * PIXELS * sizeof *one);
     assert_memory_equal(labels_one, labels_many, IMAGES * sizeof *labels_one);
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 /* Pictures carry their index in the first pixels, so that they can be told apart. */
@@ -180,7 +182,7 @@ static void test_once_each(void **state)
 {
     (void)state;
     enum { IMAGES = 1000 };
-    dataset set = make_set(IMAGES);
+    image_set set = make_set(IMAGES);
     for (int i = 0; i < IMAGES; i++) {
         set.pixels[i * PIXELS] = (uint8_t)(i % 256);
         set.pixels[i * PIXELS + 1] = (uint8_t)(i / 256);
@@ -191,8 +193,12 @@ static void test_once_each(void **state)
             for (int rank = 0; rank < 4; rank++) {
                 batch_options plan = {.images = IMAGES, .batch = 64, .accumulate = 1, .rank = rank, .ranks = 4};
                 plan.drop_last = drop_last;
-                loader_options options = {
-                    .dataset = &set, .plan = make_plan(plan), .shuffle = shuffle, .real = REAL_FLOAT64};
+                loader_options options = {.set = &set,
+                                          .height = HEIGHT,
+                                          .width = WIDTH,
+                                          .plan = make_plan(plan),
+                                          .shuffle = shuffle,
+                                          .real = REAL_FLOAT64};
                 loader *l;
                 assert_int_equal(loader_open(&l, &options), 0);
                 assert_int_equal(options.plan.steps, drop_last ? 15 : 16);
@@ -213,14 +219,14 @@ static void test_once_each(void **state)
             for (int i = 0; i < IMAGES; i++)
                 assert_true(seen[i] == 1 || (drop_last && seen[i] == 0));
         }
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 static void test_seek(void **state)
 {
     (void)state;
     enum { IMAGES = 53, EPOCHS = 3, BATCH = 10, STEPS = 6 };
-    dataset set = make_set(IMAGES);
+    image_set set = make_set(IMAGES);
     static float one[EPOCHS * IMAGES * PIXELS];
     int32_t labels[EPOCHS * IMAGES];
     loader_options options = training(&set, BATCH, 0, 1);
@@ -248,11 +254,11 @@ static void test_seek(void **state)
     assert_int_equal(loader_seek(l, -1, 0), ERROR_INTERNAL);
     loader_close(&l);
     loader_close(&l);
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 /* What a picture's choice and bytes come to, by the definition and augment_table. */
-static void check_made(const dataset *set, const uint8_t *picture, const int32_t *choice, const float *expected)
+static void check_made(const image_set *set, const uint8_t *picture, const int32_t *choice, const float *expected)
 {
     static float table[256][3];
     augment_table(set, REAL_FLOAT32, table);
@@ -268,7 +274,8 @@ static void check_made(const dataset *set, const uint8_t *picture, const int32_t
 }
 
 /* The share of the batch, made from what it holds, is that of the loader of real pictures. */
-static void check_batch(const dataset *set, const loader_batch *batch, loader_content content, const loader_batch *real)
+static void check_batch(const image_set *set, const loader_batch *batch, loader_content content,
+                        const loader_batch *real)
 {
     assert_true(batch->place.images == real->place.images && batch->place.position == real->place.position);
     assert_true(batch->epoch == real->epoch && batch->index == real->index);
@@ -295,7 +302,7 @@ static void compare_contents(const loader_options *options, loader_content conte
         assert_int_equal(loader_next(l, &batch), 0);
         assert_int_equal(loader_next(real, &expected), 0);
         assert_null(expected.choices);
-        check_batch(options->dataset, &batch, content, &expected);
+        check_batch(options->set, &batch, content, &expected);
     }
     loader_close(&l);
     loader_close(&real);
@@ -304,7 +311,7 @@ static void compare_contents(const loader_options *options, loader_content conte
 static void test_contents(void **state)
 {
     (void)state;
-    dataset set = make_set(53);
+    image_set set = make_set(53);
     for (int32_t rank = 0; rank < 2; rank++)
         for (int plain = 0; plain < 2; plain++) {
             loader_options options = training(&set, 10, rank, 2);
@@ -312,7 +319,7 @@ static void test_contents(void **state)
             compare_contents(&options, LOADER_CHOICES, 2);
             compare_contents(&options, LOADER_BYTES, 2);
         }
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 /* Memory that is counted; the `refused`-th piece is not given. */
@@ -337,7 +344,7 @@ static void counted_free(void *context, void *memory)
 static void test_memory(void **state)
 {
     (void)state;
-    dataset set = make_set(30);
+    image_set set = make_set(30);
     for (loader_content content = LOADER_REAL; content <= LOADER_CHOICES; content++) {
         counted_memory memory = {0};
         loader_options options = training(&set, 10, 0, 1);
@@ -358,14 +365,14 @@ static void test_memory(void **state)
             assert_int_equal(memory.taken_back, memory.given - 1);
         }
     }
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 /* One batch larger than the set; and a plan for another set. */
 static void test_plans(void **state)
 {
     (void)state;
-    dataset set = make_set(53), other = make_set(54);
+    image_set set = make_set(53), other = make_set(54);
     loader *l;
     loader_batch batch;
     loader_options options = training(&set, 100, 0, 1);
@@ -373,17 +380,17 @@ static void test_plans(void **state)
     assert_int_equal(loader_next(l, &batch), 0);
     assert_int_equal(batch.place.images, 53);
     loader_close(&l);
-    options.dataset = &other;
+    options.set = &other;
     assert_int_equal(loader_open(&l, &options), ERROR_INTERNAL);
     assert_null(l);
-    dataset_close(&set);
-    dataset_close(&other);
+    image_set_close(&set);
+    image_set_close(&other);
 }
 
 static void test_thread_error(void **state)
 {
     (void)state;
-    dataset set = make_set(30);
+    image_set set = make_set(30);
     set.labels[25] = 10;
     loader_options options = evaluation(&set, 10);
     loader *l;
@@ -406,7 +413,7 @@ static void test_thread_error(void **state)
     assert_int_equal(loader_next(l, &batch), ERROR_DATA);
     assert_contains(error_message(), "picture 25 has label 10");
     loader_close(&l);
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 int main(void)

@@ -8,14 +8,15 @@
 
 #include <cmocka.h>
 
+#include "../io/random_set.h"
 #include "base/error.h"
 #include "io/data/augment.h"
 #include "kernels/backend.h"
 
-enum { IMAGES = 9, HEIGHT = 12, WIDTH = 10, BATCH = 64, CHANNELS = DATASET_CHANNELS };
+enum { IMAGES = 9, HEIGHT = 12, WIDTH = 10, BATCH = 64, CHANNELS = IMAGE_CHANNELS };
 
 /* What a byte of a channel becomes. */
-static void fill_table(const dataset *set, double table[256][CHANNELS])
+static void fill_table(const image_set *set, double table[256][CHANNELS])
 {
     for (int byte = 0; byte < 256; byte++)
         for (int c = 0; c < CHANNELS; c++)
@@ -32,7 +33,7 @@ static void make_choices(const augment_key *key, const int32_t *order, int32_t c
     }
 }
 
-static void run_pictures(backend *b, const dataset *set, int32_t choice[BATCH][4], double table[256][CHANNELS],
+static void run_pictures(backend *b, const image_set *set, int32_t choice[BATCH][4], double table[256][CHANNELS],
                          double *y)
 {
     kernel_request r = {
@@ -52,12 +53,12 @@ static void run_pictures(backend *b, const dataset *set, int32_t choice[BATCH][4
 static void check(const augment_key *key)
 {
     backend *b = NULL;
-    dataset set;
+    image_set set;
     int32_t order[BATCH], labels[BATCH], choice[BATCH][4];
     static double table[256][CHANNELS], expected[BATCH * HEIGHT * WIDTH * CHANNELS],
         got[sizeof expected / sizeof *expected];
     assert_int_equal(backend_reference_open(&b, 1), 0);
-    assert_int_equal(dataset_open_synthetic(&set, IMAGES, HEIGHT, WIDTH, 10, 5), 0);
+    assert_int_equal(random_set(&set, IMAGES, HEIGHT, WIDTH, 10, 5), 0);
     for (int32_t n = 0; n < BATCH; n++)
         order[n] = n * 7 % IMAGES;
     assert_int_equal(augment_batch(&set, key, order, 0, BATCH, REAL_FLOAT64, expected, labels), 0);
@@ -65,7 +66,7 @@ static void check(const augment_key *key)
     make_choices(key, order, choice);
     run_pictures(b, &set, choice, table, got);
     assert_memory_equal(got, expected, sizeof expected);
-    dataset_close(&set);
+    image_set_close(&set);
     b->ops->close(b);
 }
 

@@ -100,12 +100,14 @@ class Predictions(EvalTest):
         self.assertEqual(names[0], "index")
         label = table[:, 1].astype(int)
         behind = ahead(table[:, 5:], label)
-        rows = re.findall(r"^ +(\d+) +(\d+) +([\d.]+)% +([\d.]+)%$", result.out, re.MULTILINE)
+        rows = re.findall(r"^ +(\d+) +(\d+) +([\d.]+)% +([\d.]+)%  (\S.*)$", result.out, re.MULTILINE)
+        with open(os.path.join(self.data, "batches.meta.txt"), encoding="utf-8") as file:
+            classes = file.read().split("\n")
         self.assertEqual(rows, [(str(k), str((label == k).sum()), f"{100 * (behind[label == k] < 1).mean():.2f}",
-                                 f"{100 * (behind[label == k] < 5).mean():.2f}") for k in range(10)])
+                                 f"{100 * (behind[label == k] < 5).mean():.2f}", classes[k]) for k in range(10)])
         # A class without pictures has no row.
         result = self.evaluate("--per-class", **{"data.test_images": 4})
-        self.assertEqual(len(re.findall(r"^ +\d+ +1 +[\d.]+% +[\d.]+%$", result.out, re.MULTILINE)), 4)
+        self.assertEqual(len(re.findall(r"^ +\d+ +1 +[\d.]+% +[\d.]+%  \S", result.out, re.MULTILINE)), 4)
 
     def test_refusals(self):
         self.refused(self.evaluate("--logits", code=2), "--logits", "--predictions")

@@ -1,8 +1,8 @@
-/* Reading CIFAR files, good and bad, and the made-up sets. */
+/* The table of sources, CIFAR's files, good and bad, and synthetic images. */
 #include "scratch.h"
 
 #include "base/error.h"
-#include "io/data/dataset.h"
+#include "io/data/source.h"
 #include "io/data/synth.h"
 
 #include <math.h>
@@ -34,35 +34,64 @@ static void write_cifar100(scratch *s, const char *name, int pictures, size_t cu
     free(bytes);
 }
 
-static void check_pixels(const dataset *set, int picture, int first)
+static void check_pixels(const image_set *set, int picture, int first)
 {
-    const uint8_t *pixels = set->pixels + (size_t)picture * dataset_picture_bytes(set);
+    const uint8_t *pixels = set->pixels + (size_t)picture * image_bytes(set);
     for (int y = 0; y < 32; y++)
         for (int x = 0; x < 32; x++)
             for (int c = 0; c < 3; c++)
                 assert_int_equal(pixels[(y * 32 + x) * 3 + c], pattern(first + picture, c, y, x));
 }
 
+static int open_cifar(image_set *set, const char *name, const char *folder, data_split split, int32_t limit)
+{
+    const data_source *source;
+    assert_int_equal(source_find(&source, name), 0);
+    return source_open(set, source, &(source_request){.path = folder, .split = split, .limit = limit});
+}
+
+static void test_table(void **state)
+{
+    (void)state;
+    const data_source *source;
+    int rows = 0;
+    for (; source_at(rows); rows++) {
+        assert_int_equal(source_find(&source, source_at(rows)->name), 0);
+        assert_ptr_equal(source, source_at(rows));
+        assert_true(source->wants == NULL || source->classes > 0);
+    }
+    assert_true(rows >= 4);
+    assert_int_equal(source_find(&source, "cifar1000"), ERROR_SETTINGS);
+    assert_contains(error_message(), "data.kind: \"cifar1000\" is not one of cifar100, cifar10, synthetic");
+    assert_int_equal(source_find(&source, "cifar10"), 0);
+    assert_int_equal(source_expected_images(source, SPLIT_TRAIN, 0), 50000);
+    assert_int_equal(source_expected_images(source, SPLIT_TEST, 7), 7);
+    assert_int_equal(source_expected_images(source, SPLIT_TEST, 70000), 10000);
+    assert_int_equal(source_find(&source, "synthetic"), 0);
+    assert_int_equal(source_expected_images(source, SPLIT_TEST, 70000), 70000);
+    assert_false(source_holds(source, "/tmp", "/tmp/train.bin"));
+}
+
 static void test_cifar100(void **state)
 {
     scratch *s = *state;
     write_cifar100(s, "train.bin", 3, 0, -1);
-    dataset set;
-    assert_int_equal(dataset_open_cifar(&set, 100, s->folder, DATASET_TRAIN, 0), 0);
+    image_set set;
+    assert_int_equal(open_cifar(&set, "cifar100", s->folder, SPLIT_TRAIN, 0), 0);
     assert_int_equal(set.images, 3);
     assert_int_equal(set.classes, 100);
-    assert_true(set.height == 32 && set.width == 32 && set.channels == 3);
+    assert_true(set.height == 32 && set.width == 32);
     assert_true(set.mean[1] == 0.4822F && set.std[2] == 0.2010F);
     for (int i = 0; i < 3; i++) {
         assert_int_equal(set.labels[i], 99 - i);
         check_pixels(&set, i, 0);
     }
-    dataset_close(&set);
+    image_set_close(&set);
     assert_null(set.pixels);
 
-    assert_int_equal(dataset_open_cifar(&set, 100, s->folder, DATASET_TRAIN, 2), 0);
+    assert_int_equal(open_cifar(&set, "cifar100", s->folder, SPLIT_TRAIN, 2), 0);
     assert_int_equal(set.images, 2);
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 static void test_cifar10_subfolder(void **state)
@@ -77,24 +106,24 @@ static void test_cifar10_subfolder(void **state)
         fill_record(record + RECORD_10, 1, 9 - file, 2 * file + 1);
         scratch_write(s, name, record, sizeof record);
     }
-    dataset set;
-    assert_int_equal(dataset_open_cifar(&set, 10, s->folder, DATASET_TRAIN, 7), 0);
+    image_set set;
+    assert_int_equal(open_cifar(&set, "cifar10", s->folder, SPLIT_TRAIN, 7), 0);
     assert_int_equal(set.images, 7);
     assert_int_equal(set.labels[5], 7);
     check_pixels(&set, 6, 0);
-    dataset_close(&set);
+    image_set_close(&set);
 
-    assert_int_equal(dataset_open_cifar(&set, 10, s->folder, DATASET_TEST, 0), ERROR_FILE);
+    assert_int_equal(open_cifar(&set, "cifar10", s->folder, SPLIT_TEST, 0), ERROR_FILE);
     assert_contains(error_message(), "cifar-10-batches-bin/test_batch.bin");
     unlink(scratch_path(s, "cifar-10-batches-bin/data_batch_3.bin"));
-    assert_int_equal(dataset_open_cifar(&set, 10, s->folder, DATASET_TRAIN, 0), ERROR_FILE);
+    assert_int_equal(open_cifar(&set, "cifar10", s->folder, SPLIT_TRAIN, 0), ERROR_FILE);
     assert_contains(error_message(), "data_batch_3.bin");
 }
 
 static void expect_bad(scratch *s, int code, const char *first, const char *second)
 {
-    dataset set;
-    assert_int_equal(dataset_open_cifar(&set, 100, s->folder, DATASET_TRAIN, 0), code);
+    image_set set;
+    assert_int_equal(open_cifar(&set, "cifar100", s->folder, SPLIT_TRAIN, 0), code);
     assert_contains(error_message(), s->folder);
     assert_contains(error_message(), first);
     assert_contains(error_message(), second);
@@ -113,24 +142,55 @@ static void test_bad_files(void **state)
     expect_bad(s, ERROR_DATA, "74 bytes", "3074 bytes");
     write_cifar100(s, "train.bin", 5, 0, 3);
     expect_bad(s, ERROR_DATA, "record 3 (offset 9222)", "label 100");
-    dataset set;
-    assert_int_equal(dataset_open_cifar(&set, 100, s->folder, DATASET_TRAIN, 3),
-                     0); /* the bad one is beyond the limit */
-    dataset_close(&set);
-    assert_int_equal(dataset_open_cifar(&set, 20, s->folder, DATASET_TRAIN, 0), ERROR_SETTINGS);
-    assert_int_equal(dataset_open_cifar(&set, 100, s->folder, DATASET_TRAIN, -1), ERROR_SETTINGS);
+    image_set set;
+    assert_int_equal(open_cifar(&set, "cifar100", s->folder, SPLIT_TRAIN, 3), 0); /* the bad one is beyond the limit */
+    image_set_close(&set);
+    assert_int_equal(open_cifar(&set, "cifar100", s->folder, SPLIT_TRAIN, -1), ERROR_SETTINGS);
     unlink(scratch_path(s, "train.bin"));
     assert_int_equal(mkdir(scratch_path(s, "train.bin"), 0777), 0);
     expect_bad(s, ERROR_FILE, "train.bin", "not a regular file");
 }
 
+/* Names of classes are taken where there is one for each class. */
+static void test_class_names(void **state)
+{
+    scratch *s = *state;
+    image_set set;
+    char folder[96], names[] = "a\nb\n c \nd\ne\nf\ng\nh\ni\n\n";
+    snprintf(folder, sizeof folder, "%s/made", s->folder);
+    assert_int_equal(synth_write(folder, 10, 1, 5), 0);
+    assert_int_equal(open_cifar(&set, "cifar10", folder, SPLIT_TRAIN, 0), 0);
+    for (int32_t label = 0; label < 10; label++)
+        assert_string_equal(image_set_class_name(&set, label), synth_class_name(label));
+    assert_null(image_set_class_name(&set, -1));
+    assert_null(image_set_class_name(&set, 10));
+    image_set_close(&set);
+    scratch_write(s, "made/batches.meta.txt", names, strlen(names));
+    assert_int_equal(open_cifar(&set, "cifar10", folder, SPLIT_TRAIN, 0), 0);
+    assert_null(image_set_class_name(&set, 0));
+    image_set_close(&set);
+}
+
+static int open_synthetic(image_set *set, int32_t images, uint64_t seed)
+{
+    const data_source *source;
+    const source_request request = {.limit = images, .side = 8, .classes = 5, .seed = seed};
+    assert_int_equal(source_find(&source, "synthetic"), 0);
+    return source_open(set, source, &request);
+}
+
 static void test_synthetic(void **state)
 {
     (void)state;
-    dataset a, b;
-    assert_int_equal(dataset_open_synthetic(&a, 37, 9, 7, 5, 1), 0);
-    assert_int_equal(dataset_open_synthetic(&b, 37, 9, 7, 5, 1), 0);
-    assert_memory_equal(a.pixels, b.pixels, 37 * 9 * 7 * 3);
+    image_set a, b;
+    char of_a[IMAGE_SET_IDENTITY_BYTES], of_b[IMAGE_SET_IDENTITY_BYTES];
+    assert_int_equal(open_synthetic(&a, 37, 1), 0);
+    assert_int_equal(open_synthetic(&b, 37, 1), 0);
+    assert_memory_equal(a.pixels, b.pixels, 37 * 8 * 8 * 3);
+    image_set_identity(&a, of_a);
+    image_set_identity(&b, of_b);
+    assert_string_equal(of_a, of_b);
+    assert_contains(of_a, "37 images of 8x8, 5 classes, checksum ");
     int seen[5] = {0};
     for (int i = 0; i < 37; i++) {
         assert_in_range(a.labels[i], 0, 4);
@@ -139,12 +199,14 @@ static void test_synthetic(void **state)
     }
     for (int i = 0; i < 5; i++)
         assert_true(seen[i] > 0);
-    dataset_close(&b);
-    assert_int_equal(dataset_open_synthetic(&b, 37, 9, 7, 5, 2), 0);
-    assert_memory_not_equal(a.pixels, b.pixels, 37 * 9 * 7 * 3);
-    dataset_close(&a);
-    dataset_close(&b);
-    assert_int_equal(dataset_open_synthetic(&b, 0, 9, 7, 5, 2), ERROR_SETTINGS);
+    image_set_close(&b);
+    assert_int_equal(open_synthetic(&b, 37, 2), 0);
+    assert_memory_not_equal(a.pixels, b.pixels, 37 * 8 * 8 * 3);
+    image_set_identity(&b, of_b);
+    assert_string_not_equal(of_a, of_b);
+    image_set_close(&a);
+    image_set_close(&b);
+    assert_int_equal(open_synthetic(&b, -1, 2), ERROR_SETTINGS);
 }
 
 static void test_synth_files(void **state)
@@ -154,19 +216,19 @@ static void test_synth_files(void **state)
     char folder[96];
     snprintf(folder, sizeof folder, "%s/made", s->folder);
     assert_int_equal(synth_write(folder, 43, 11, 5), 0);
-    dataset set;
-    assert_int_equal(dataset_open_cifar(&set, 10, folder, DATASET_TRAIN, 0), 0);
+    image_set set;
+    assert_int_equal(open_cifar(&set, "cifar10", folder, SPLIT_TRAIN, 0), 0);
     assert_int_equal(set.images, 43);
     for (int i = 0; i < 43; i++)
         assert_int_equal(set.labels[i], i % 10);
     uint8_t planar[SYNTH_PICTURE_BYTES];
     synth_draw(5, 0, 42, planar);
     for (int i = 0; i < PLANE; i++)
-        assert_int_equal(planar[2 * PLANE + i], set.pixels[42 * dataset_picture_bytes(&set) + (size_t)i * 3 + 2]);
-    dataset_close(&set);
-    assert_int_equal(dataset_open_cifar(&set, 10, folder, DATASET_TEST, 0), 0);
+        assert_int_equal(planar[2 * PLANE + i], set.pixels[42 * image_bytes(&set) + (size_t)i * 3 + 2]);
+    image_set_close(&set);
+    assert_int_equal(open_cifar(&set, "cifar10", folder, SPLIT_TEST, 0), 0);
     assert_int_equal(set.images, 11);
-    dataset_close(&set);
+    image_set_close(&set);
 
     snprintf(folder, sizeof folder, "%s/again", s->folder);
     assert_int_equal(synth_write(folder, 43, 11, 5), 0);
@@ -221,31 +283,33 @@ static void test_real_cifar100(void **state)
         print_message("TESKD_CIFAR100 names no folder: the real CIFAR-100 is not read\n");
         skip();
     }
-    dataset set;
-    assert_int_equal(dataset_open_cifar(&set, 100, folder, DATASET_TEST, 0), 0);
+    image_set set;
+    assert_int_equal(open_cifar(&set, "cifar100", folder, SPLIT_TEST, 0), 0);
     int seen[100] = {0};
     for (int i = 0; i < set.images; i++)
         seen[set.labels[i]]++;
     assert_int_equal(set.images, 10000);
     for (int i = 0; i < 100; i++)
         assert_int_equal(seen[i], 100);
-    dataset_close(&set);
-    assert_int_equal(dataset_open_cifar(&set, 100, folder, DATASET_TRAIN, 0), 0);
+    image_set_close(&set);
+    assert_int_equal(open_cifar(&set, "cifar100", folder, SPLIT_TRAIN, 0), 0);
     assert_int_equal(set.images, 50000);
     double sum[3] = {0};
-    const size_t bytes = (size_t)set.images * dataset_picture_bytes(&set);
+    const size_t bytes = (size_t)set.images * image_bytes(&set);
     for (size_t i = 0; i < bytes; i++)
         sum[i % 3] += set.pixels[i];
     /* The training set's channel means are .5071 .4866 .4409: this holds the planes in the order red, green, blue. */
     const double means[] = {0.5071, 0.4866, 0.4409};
     for (int c = 0; c < 3; c++)
         assert_true(fabs(sum[c] * 3 / 255 / (double)bytes - means[c]) < 1e-3);
-    dataset_close(&set);
+    image_set_close(&set);
 }
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_table),
+        cmocka_unit_test_setup_teardown(test_class_names, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_cifar100, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_cifar10_subfolder, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(test_bad_files, scratch_setup, scratch_teardown),

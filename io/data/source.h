@@ -1,0 +1,123 @@
+/* Where labelled images come from: the table of sources, and the sets that are open.
+ *
+ * A set has all labels in memory. Its images are RGB bytes, in rows from the top. A set whose images have one size may
+ * hold them all (`pixels`). Every other set gives one image at a time through readers: `load` fetches what is stored of
+ * an image, `render` makes pixels of a part of it, so that a compressed image need not be decoded whole. A set does not
+ * change once it is open, so any number of threads may read it, each with a reader of its own.
+ *
+ * Errors are ERROR_FILE or ERROR_DATA and name the file, and the record or offset in it.
+ */
+#ifndef TESKD_IO_DATA_SOURCE_H
+#define TESKD_IO_DATA_SOURCE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum { IMAGE_CHANNELS = 3, SIZE_VARIES = -1, DRAWN_CLASSES = 10 /* unless others are wanted */ };
+
+typedef enum { SPLIT_TRAIN, SPLIT_TEST, SPLITS } data_split;
+
+/* Where a device with memory of its own gets the images from. */
+typedef enum {
+    PLACEMENT_BY_SIZE, /* a set that is small is copied there once */
+    PLACEMENT_DEVICE,  /* copied there once, for measurements without the way from the host */
+    PLACEMENT_HOST     /* batch by batch */
+} data_placement;
+
+/* A part of an image, in pixels of the image as it is stored. */
+typedef struct {
+    int32_t top, left, height, width;
+} image_region;
+
+typedef struct image_set image_set;
+typedef struct image_reader image_reader;
+
+/* How the images of a set are read one at a time. */
+typedef struct {
+    int (*reader_open)(image_reader **reader, const image_set *set);
+    /* Image `index` becomes the reader's own; height and width are those of all of it. */
+    int (*load)(image_reader *reader, int32_t index, int32_t *height, int32_t *width);
+    /* The region of the image that was loaded, scaled to [height][width][3]. */
+    int (*render)(image_reader *reader, const image_region *region, int32_t height, int32_t width, uint8_t *pixels);
+    void (*reader_close)(image_reader *reader);
+    void (*set_close)(image_set *set); /* what `own` points to */
+} image_set_ops;
+
+struct image_set {
+    int32_t images, classes;
+    int32_t height, width;                           /* of every image; SIZE_VARIES */
+    uint8_t *pixels;                                 /* [images][height][width][3]; NULL: through `ops` */
+    int32_t *labels;                                 /* [images], each in [0, classes) */
+    char **class_names;                              /* [classes]; NULL where the source has none */
+    float mean[IMAGE_CHANNELS], std[IMAGE_CHANNELS]; /* of pixels scaled to 0..1 */
+    const image_set_ops *ops;                        /* NULL where `pixels` holds all images */
+    void *own;                                       /* of the source */
+};
+
+/* What is wanted of a source. */
+typedef struct {
+    const char *path; /* data.path */
+    data_split split;
+    int32_t limit;    /* the first so many images; 0: all. Of synthetic images: so many. */
+    int32_t side;     /* of images that have no size of their own */
+    int32_t classes;  /* of labels that are drawn */
+    uint64_t seed;
+} source_request;
+
+typedef struct data_source data_source;
+
+/* How a source is opened. */
+typedef struct {
+    int (*open)(image_set *set, const data_source *source, const source_request *request);
+    bool (*holds)(const data_source *source, const char *folder, const char *path); /* NULL: it has no files */
+} source_driver;
+
+/* What is known of a source without opening it. */
+struct data_source {
+    const char *name, *title; /* as in data.kind, and for people */
+    int32_t classes;          /* 0: as many as are wanted */
+    int32_t side;             /* height and width; 0: as is wanted; SIZE_VARIES */
+    double mean[IMAGE_CHANNELS], std[IMAGE_CHANNELS];
+    int32_t images[SPLITS]; /* of the official set, or as many as are made */
+    const char *wants;      /* what the folder data.path must hold; NULL: the source has no files */
+    data_placement placement;
+    const source_driver *driver;
+};
+
+/* The source of that name. ERROR_SETTINGS, with the names that there are, where there is none. */
+int source_find(const data_source **source, const char *name);
+
+/* Row `index` of the table, or NULL past its end. */
+const data_source *source_at(int index);
+
+/* Clears `set` and opens a split of the source; nothing is held after an error. ERROR_SETTINGS for a negative limit. */
+int source_open(image_set *set, const data_source *source, const source_request *request);
+
+/* Is `path` one of the files, of either split, that the source reads in `folder`? */
+bool source_holds(const data_source *source, const char *folder, const char *path);
+
+/* How many images of a split there are as far as is known without opening it. */
+int64_t source_expected_images(const data_source *source, data_split split, int64_t limit);
+
+/* Of a set whose images have one size. */
+static inline size_t image_bytes(const image_set *set)
+{
+    return (size_t)set->height * (size_t)set->width * IMAGE_CHANNELS;
+}
+
+/* NULL where the source has no names. */
+const char *image_set_class_name(const image_set *set, int32_t label);
+
+/* What the set is, in words: how many images, their size, the classes, and a checksum of all labels and of what `pixels`
+ * holds. The same text means the same set. */
+enum { IMAGE_SET_IDENTITY_BYTES = 128 };
+void image_set_identity(const image_set *set, char text[IMAGE_SET_IDENTITY_BYTES]);
+
+/* Frees what opening allocated and clears `set`; a cleared set is fine. */
+void image_set_close(image_set *set);
+
+/* For sources that hold all images: sets the sizes, and allocates pixels and labels. */
+int image_set_allocate(image_set *set, int32_t images, int32_t height, int32_t width, int32_t classes);
+
+#endif
