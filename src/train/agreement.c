@@ -44,18 +44,18 @@ int agree_on_options(comm *ranks, const options *o)
     return agree_on_text(ranks, "command line", text);
 }
 
-static int agree_on_set(const experiment *e, const char *name, const image_set *set)
+static int agree_on_set(comm *ranks, const char *name, const image_set *set)
 {
     char text[TEXT_BYTES] = "";
     if (set->images > 0)
         image_set_identity(set, text);
-    return agree_on_text(e->ranks, name, text);
+    return agree_on_text(ranks, name, text);
 }
 
-int agree_on_data(const experiment *e)
+int agree_on_data(comm *ranks, const image_set *train_set, const image_set *test_set)
 {
-    if (e->info->size == 1)
+    if (comm_describe(ranks)->size == 1)
         return 0;
-    TRY(agree_on_set(e, "training set", &e->train_set));
-    return agree_on_set(e, "test set", &e->test_set);
+    TRY(agree_on_set(ranks, "training set", train_set));
+    return agree_on_set(ranks, "test set", test_set);
 }

@@ -14,7 +14,7 @@ enum { WARM_UP_STEPS = 3, MATMUL_SIZE = 2048, LARGE_MATMUL_SIZE = 8192, REPEATS 
 static const size_t copied_bytes = (size_t)64 << 20, large_copied_bytes = (size_t)1 << 30;
 
 typedef struct {
-    experiment *e;
+    session *e;
     program *p;
     double *step_seconds;   /* one a step, sorted in the end */
     double *launch_seconds; /* one a launch, of all timed steps together */
@@ -216,7 +216,7 @@ static int time_all(timing *t)
         status = time_launches(t, batches);
     if (status == 0)
         status = time_without_sums(t, batches);
-    if (experiment_closes(t->e, status))
+    if (session_closes(t->e, status))
         feed_close(&batches);
     qsort(t->step_seconds, (size_t)t->steps, sizeof *t->step_seconds, by_value);
     return status;
@@ -323,7 +323,7 @@ static void print_communication(const timing *t)
 
 static int print_result(const timing *t, const bench_options *options)
 {
-    const experiment *e = t->e;
+    const session *e = t->e;
     device_rates rates;
     TRY(measure_matmul(e->device, &rates.flops));
     TRY(measure_copy(e->device, &rates.bytes));
@@ -352,12 +352,12 @@ static int print_result(const timing *t, const bench_options *options)
     return 0;
 }
 
-int bench_training(experiment *e, const bench_options *options)
+int bench_training(session *e, const bench_options *options)
 {
     timing t = {.e = e, .steps = options->steps};
     double begin = run_clock();
-    TRY(experiment_build_training(e));
-    TRY(experiment_bind(e));
+    TRY(session_build_training(e));
+    TRY(session_bind(e));
     t.prepare_seconds = run_clock() - begin;
     t.p = e->training[0];
     t.step_seconds = calloc((size_t)t.steps, sizeof *t.step_seconds);

@@ -2,7 +2,7 @@
 #ifndef TESKD_TRAIN_BENCH_H
 #define TESKD_TRAIN_BENCH_H
 
-#include "train/experiment.h"
+#include "train/session.h"
 
 typedef struct {
     int steps;     /* timed ones; two more warm up */
@@ -11,6 +11,6 @@ typedef struct {
 } bench_options;
 
 /* The experiment must have its training set open and no program yet. Every rank calls it. */
-int bench_training(experiment *e, const bench_options *options);
+int bench_training(session *e, const bench_options *options);
 
 #endif

@@ -54,7 +54,7 @@ static int write_set(tensor_file *file, const char *key, const image_set *set)
 }
 
 /* An imported checkpoint is of no set. */
-static int check_set(tensor_file *file, const char *path, const char *key, const image_set *set, const experiment *e,
+static int check_set(tensor_file *file, const char *path, const char *key, const image_set *set, const session *e,
                      bool *is_other)
 {
     char now[IMAGE_SET_IDENTITY_BYTES], *saved = NULL;
@@ -75,7 +75,7 @@ static int check_set(tensor_file *file, const char *path, const char *key, const
     return status;
 }
 
-static int write_attributes(const experiment *e, const progress *at, tensor_file *file)
+static int write_attributes(const session *e, const progress *at, tensor_file *file)
 {
     const int64_t count = METRICS_COUNT;
     TRY(tensor_file_set_int(file, "epoch", at->epoch));
@@ -98,7 +98,7 @@ static int write_attributes(const experiment *e, const progress *at, tensor_file
     return status;
 }
 
-static int save(const experiment *e, const progress *at, const char *name, bool keep_previous)
+static int save(const session *e, const progress *at, const char *name, bool keep_previous)
 {
     char path[SETTING_TEXT_BYTES + 32], previous[SETTING_TEXT_BYTES + 32];
     tensor_file *file = NULL;
@@ -115,7 +115,7 @@ static int save(const experiment *e, const progress *at, const char *name, bool 
 }
 
 /* All ranks hold the same. */
-static int check_finite(const experiment *e, const progress *at)
+static int check_finite(const session *e, const progress *at)
 {
     int64_t count;
     TRY(store_count_not_finite(&e->tensors, &count));
@@ -125,7 +125,7 @@ static int check_finite(const experiment *e, const progress *at)
     return 0;
 }
 
-int checkpoint_save(experiment *e, const progress *at, const char *name, bool keep_previous)
+int checkpoint_save(session *e, const progress *at, const char *name, bool keep_previous)
 {
     int status = check_finite(e, at);
     if (status == 0 && e->info->rank == 0)
@@ -212,7 +212,7 @@ static int read_progress(tensor_file *file, progress *at)
 }
 
 /* Statistics of batch normalisation are those of a rank's share, unless run.sync_bn joins them. */
-static int say_ranks(const experiment *e, tensor_file *file)
+static int say_ranks(const session *e, tensor_file *file)
 {
     int64_t saved = e->info->size;
     if (tensor_file_has(file, "ranks"))
@@ -239,7 +239,7 @@ static int saved_settings(tensor_file *file, const char *path, settings *saved)
 }
 
 /* An average that the checkpoint lacks starts from the weights. One that nobody wants any more is left. */
-static bool is_taken(const experiment *e, const settings *saved, const char *path)
+static bool is_taken(const session *e, const settings *saved, const char *path)
 {
     const char *name = strncmp(path, "weights/", 8) == 0 ? path + 8 : path;
     bool dropped = strncmp(path, "ema/", 4) == 0 && e->config.train.ema_decay == 0 && saved->train.ema_decay > 0;
@@ -247,7 +247,7 @@ static bool is_taken(const experiment *e, const settings *saved, const char *pat
     return store_find(&e->tensors, name) || dropped || scaling || strcmp(path, "progress/epoch_sums") == 0;
 }
 
-static int check_all_taken(const experiment *e, const settings *saved, tensor_file *file, const char *path)
+static int check_all_taken(const session *e, const settings *saved, tensor_file *file, const char *path)
 {
     for (int32_t i = 0; i < tensor_file_count(file); i++)
         CHECK(is_taken(e, saved, tensor_file_info(file, i)->name), ERROR_SHAPE,
@@ -255,7 +255,7 @@ static int check_all_taken(const experiment *e, const settings *saved, tensor_fi
     return 0;
 }
 
-static int load_all(experiment *e, tensor_file *file, const char *path, progress *at)
+static int load_all(session *e, tensor_file *file, const char *path, progress *at)
 {
     settings saved, now = e->config;
     bool is_other = false;
@@ -281,7 +281,7 @@ static int load_all(experiment *e, tensor_file *file, const char *path, progress
     return starts_average ? store_start_averages(&e->tensors) : 0;
 }
 
-static int load(experiment *e, const char *path, progress *at)
+static int load(session *e, const char *path, progress *at)
 {
     tensor_file *file = NULL;
     int status;
@@ -309,7 +309,7 @@ static int offer_previous(int status, const char *path)
     return error_suffix(status, "; the one before it is there: --resume %s", previous);
 }
 
-static int broadcast_tensor(experiment *e, const store_entry *entry)
+static int broadcast_tensor(session *e, const store_entry *entry)
 {
     backend *device = e->device;
     size_t bytes = tensor_bytes(&entry->desc);
@@ -326,7 +326,7 @@ static int broadcast_tensor(experiment *e, const store_entry *entry)
 }
 
 /* To be called by every rank after rank 0 has read the tensors. */
-static int spread_tensors(experiment *e)
+static int spread_tensors(session *e)
 {
     for (uint32_t i = 0; i < e->tensors.n_entries && e->info->size > 1; i++)
         if (store_is_saved(&e->tensors.entries[i]))
@@ -334,7 +334,7 @@ static int spread_tensors(experiment *e)
     return store_refresh_copies(&e->tensors);
 }
 
-int checkpoint_load(experiment *e, const char *path, progress *at)
+int checkpoint_load(session *e, const char *path, progress *at)
 {
     int status = e->info->rank == 0 ? load(e, path, at) : 0;
     if (status < 0)
@@ -344,7 +344,7 @@ int checkpoint_load(experiment *e, const char *path, progress *at)
     return spread_tensors(e);
 }
 
-int checkpoint_load_weights(experiment *e, const char *path)
+int checkpoint_load_weights(session *e, const char *path)
 {
     int status = e->info->rank == 0 ? load(e, path, NULL) : 0;
     TRY(comm_agree(e->ranks, status));

@@ -3,8 +3,8 @@
 #define TESKD_TRAIN_CHECKPOINT_H
 
 #include "io/file/tensor_file.h"
-#include "train/experiment.h"
 #include "train/metrics.h"
+#include "train/session.h"
 
 /* Where training stands: `step` steps of epoch `epoch` are done. All of them: the epoch's evaluation is still to come;
  * once it is made, training stands at step 0 of the next epoch. */
@@ -17,15 +17,15 @@ typedef struct {
 
 /* Rank 0 writes DIR/NAME; all ranks get the outcome. With `keep_previous` an existing file stays as DIR/previous.h5.
  * ERROR_DATA when the weights or what goes with them are not finite: nothing is written then. */
-int checkpoint_save(experiment *e, const progress *at, const char *name, bool keep_previous);
+int checkpoint_save(session *e, const progress *at, const char *name, bool keep_previous);
 
 /* Rank 0 reads weights, statistics and momentum and hands them to all ranks. A damaged or foreign file, or one of
  * another network, is refused by name; where DIR/previous.h5 exists beside it the message offers that. */
-int checkpoint_load(experiment *e, const char *path, progress *at);
+int checkpoint_load(session *e, const char *path, progress *at);
 
 /* Only the weights and statistics (no momentum, no progress) into a store that has nothing else, for an evaluation;
  * with eval.ema their averages. */
-int checkpoint_load_weights(experiment *e, const char *path);
+int checkpoint_load_weights(session *e, const char *path);
 
 /* Fills epoch, step, steps_done and evaluated_at; all else stays. Whether the epoch has so many steps is the caller's
  * to know. */

@@ -19,11 +19,11 @@ static int run(const options *o, logger *log, comm *ranks)
     config.train.accumulate = 1;
     if (config.model.classes == 0)
         config.model.classes = 100;
-    experiment e;
-    int status = experiment_open(&e, &config, log, ranks, DATA_TRAIN | WILL_TRAIN);
+    session e;
+    int status = session_open(&e, &config, log, ranks, DATA_TRAIN | WILL_TRAIN);
     if (status == 0)
         status = bench_training(&e, &wanted);
-    return experiment_end(&e, status);
+    return session_end(&e, status);
 }
 
 const command command_bench = {

@@ -48,13 +48,13 @@ static int merge_settings(const options *o, const settings *saved, settings *con
     return 0;
 }
 
-static int evaluate_checkpoint(experiment *e, const options *o, predictions *out)
+static int evaluate_checkpoint(session *e, const options *o, predictions *out)
 {
     feed *batches = NULL;
     metrics mean;
     TRY(feed_open(&batches, e, false));
     int status = evaluate_pictures(e, batches, out, &mean);
-    if (experiment_closes(e, status))
+    if (session_closes(e, status))
         feed_close(&batches);
     TRY(status);
     log_info(e->log, "%s%s%s", o->checkpoint, e->config.eval.ema ? ", averaged weights" : "",
@@ -69,13 +69,13 @@ static int evaluate_checkpoint(experiment *e, const options *o, predictions *out
     return 0;
 }
 
-static int run_evaluation(experiment *e, const options *o)
+static int run_evaluation(session *e, const options *o)
 {
     predictions *out = NULL;
     if (o->predictions)
-        TRY(comm_agree(e->ranks, experiment_check_target(e, "--predictions", o->predictions)));
-    TRY(experiment_build_evaluation(e));
-    TRY(experiment_bind(e));
+        TRY(comm_agree(e->ranks, session_check_target(e, "--predictions", o->predictions)));
+    TRY(session_build_evaluation(e));
+    TRY(session_bind(e));
     TRY(checkpoint_load_weights(e, o->checkpoint));
     if (o->predictions || o->per_class)
         TRY(predictions_open(&out, e, o->predictions, o->logits));
@@ -96,14 +96,14 @@ static int check_options(const options *o)
 static int run(const options *o, logger *log, comm *ranks)
 {
     settings saved, config;
-    experiment e;
+    session e;
     TRY(check_options(o));
     TRY(checkpoint_settings(ranks, o->checkpoint, &saved));
     TRY(comm_agree(ranks, merge_settings(o, &saved, &config)));
-    int status = experiment_open(&e, &config, log, ranks, DATA_TEST);
+    int status = session_open(&e, &config, log, ranks, DATA_TEST);
     if (status == 0)
         status = run_evaluation(&e, o);
-    return experiment_end(&e, status);
+    return session_end(&e, status);
 }
 
 const command command_eval = {

@@ -28,12 +28,12 @@ static int run(const options *o, logger *log, comm *ranks)
 {
     deployment d;
     TRY(comm_agree(ranks, check(o, ranks)));
-    TRY(deployment_open(&d, o->checkpoint, o->all_heads, o->ema, log, ranks));
+    TRY(deployment_open(&d, o->checkpoint, o->all_heads, o->ema, ranks));
     int status = is_onnx(o) ? deployment_write_onnx(&d, o->out, o->fold_bn) : deployment_write_safetensors(&d, o->out);
     if (status == 0)
-        log_info(log, "%s: %s with %d classes, %s, for %dx%d pictures", o->out, d.e.step.model.network->name,
-                 d.e.step.model.classes, o->all_heads ? "teacher and students" : "the teacher alone",
-                 d.e.step.model.image_width, d.e.step.model.image_height);
+        log_info(log, "%s: %s with %d classes, %s, for %dx%d pictures", o->out, d.options.model.network->name,
+                 d.options.model.classes, o->all_heads ? "teacher and students" : "the teacher alone",
+                 d.options.model.image_width, d.options.model.image_height);
     deployment_close(&d);
     return status;
 }

@@ -74,7 +74,7 @@ static bool is_ignored(const char *name, bool teacher_only)
 }
 
 /* All that does not fit, in one message. */
-static int check_tensors(const experiment *e, const weights_file *file, const options *o)
+static int check_tensors(const session *e, const weights_file *file, const options *o)
 {
     name_list missing = {0}, surplus = {0}, misshapen = {0};
     for (uint32_t i = 0; i < e->tensors.n_entries; i++)
@@ -116,7 +116,7 @@ static void say_wrapper(const weights_file *file, logger *log)
         log_info(log, "%s: all names begin with \"%.*s\", which is left out", file->path, (int)file->wrapper, wrapped);
 }
 
-static int read_tensors(experiment *e, const options *o)
+static int read_tensors(session *e, const options *o)
 {
     weights_file file;
     TRY(weights_file_open(&file, o->from, &e->tensors));
@@ -130,7 +130,7 @@ static int read_tensors(experiment *e, const options *o)
 }
 
 /* A checkpoint is saved by name into output.dir; not into that of a training that has a file of this name itself. */
-static int save(experiment *e, const char *out)
+static int save(session *e, const char *out)
 {
     const char *slash = strrchr(out, '/');
     const char *name = slash ? slash + 1 : out;
@@ -158,12 +158,12 @@ static int check(const options *o, const comm *ranks)
 static int run(const options *o, logger *log, comm *ranks)
 {
     settings config = o->config;
-    experiment e;
+    session e;
     TRY(comm_agree(ranks, check(o, ranks)));
     config.run.device = DEVICE_CPU;
-    int status = experiment_open(&e, &config, log, ranks, WILL_TRAIN);
+    int status = session_open(&e, &config, log, ranks, WILL_TRAIN);
     if (status == 0)
-        status = experiment_build_training(&e);
+        status = session_build_training(&e);
     if (status == 0)
         status = read_tensors(&e, o);
     if (status == 0)
@@ -173,7 +173,7 @@ static int run(const options *o, logger *log, comm *ranks)
     if (status == 0)
         log_info(log, "%s: %s with %d classes from %s, ready for eval --checkpoint or train --resume", o->out,
                  e.step.model.network->name, e.step.model.classes, o->from);
-    return experiment_end(&e, status);
+    return session_end(&e, status);
 }
 
 const command command_import = {

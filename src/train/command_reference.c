@@ -3,8 +3,8 @@
 #include "io/file/reference_file.h"
 #include "train/commands.h"
 #include "train/compare.h"
+#include "train/configure.h"
 #include "train/device.h"
-#include "train/experiment.h"
 #include "train/threads.h"
 
 static int run(const options *o, logger *log, comm *ranks)
@@ -16,7 +16,7 @@ static int run(const options *o, logger *log, comm *ranks)
     TRY(reference_try(o->arguments[0])); /* while there is no thread nor device that a child could disturb */
     TRY(threads_choose(&o->config, ranks, &threads));
     TRY(device_open(&device, &o->config, ranks, threads, log));
-    const compare_options wanted = {.rewrites = experiment_rewrites(&o->config), .capture = o->config.run.capture};
+    const compare_options wanted = {.rewrites = configure_rewrites(&o->config), .capture = o->config.run.capture};
     int status = compare_with_reference(device, o->arguments[0], &wanted, stdout);
     device->ops->close(device);
     return status;

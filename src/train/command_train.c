@@ -1,6 +1,7 @@
 /* Owns `teskd train`, also what `teskd --config F` does. */
 #include "base/error.h"
 #include "train/commands.h"
+#include "train/configure.h"
 #include "train/describe.h"
 #include "train/report.h"
 #include "train/trainer.h"
@@ -13,6 +14,9 @@ static int print_settings(const options *o, const comm *ranks)
 {
     if (comm_describe(ranks)->rank != 0)
         return 0;
+    const data_source *source;
+    step_options step = {0};
+    TRY(configure(&o->config, &source, &step)); /* what makes no sense is refused */
     char *text = settings_to_text(&o->config);
     CHECK(text, ERROR_MEMORY, "no memory for the settings");
     fputs(text, stdout);
@@ -20,20 +24,20 @@ static int print_settings(const options *o, const comm *ranks)
     return 0;
 }
 
-static int run_training(experiment *e, output_folder *output, const options *o)
+static int run_training(session *e, output_folder *output, const options *o)
 {
     e->plan_only = o->dry_run;
     e->other_data = o->other_data;
     if (o->dump_graph)
-        TRY(comm_agree(e->ranks, experiment_check_target(e, "--dump-graph", o->dump_graph)));
-    TRY(experiment_build_training(e));
-    TRY(experiment_build_evaluation(e));
+        TRY(comm_agree(e->ranks, session_check_target(e, "--dump-graph", o->dump_graph)));
+    TRY(session_build_training(e));
+    TRY(session_build_evaluation(e));
     if (o->dump_graph)
         TRY(comm_agree(e->ranks, describe_graph(e, o->dump_graph)));
     if (o->dry_run)
         return describe_run(e);
     report_banner(e);
-    TRY(experiment_bind(e));
+    TRY(session_bind(e));
     return train(e, output);
 }
 
@@ -46,7 +50,7 @@ static int check_options(const options *o)
 
 static int run(const options *o, logger *log, comm *ranks)
 {
-    experiment e;
+    session e;
     output_folder *output = NULL;
     const output_options wanted = {
         .folder = o->config.output.dir, .resume = o->resume, .overwrite = o->overwrite, .log = log, .ranks = ranks};
@@ -59,11 +63,11 @@ static int run(const options *o, logger *log, comm *ranks)
         TRY(output_folder_open(&output, &wanted));
     bool needs_data = !o->dry_run || o->config.data.path[0];
     int status =
-        experiment_open(&e, &o->config, log, ranks, (needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE) | WILL_TRAIN);
+        session_open(&e, &o->config, log, ranks, (needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE) | WILL_TRAIN);
     if (status == 0)
         status = run_training(&e, output, o);
     output_folder_close(&output);
-    return experiment_end(&e, status);
+    return session_end(&e, status);
 }
 
 const command command_train = {

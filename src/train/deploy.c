@@ -4,6 +4,7 @@
 #include "base/error.h"
 #include "base/text.h"
 #include "train/checkpoint.h"
+#include "train/configure.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -45,7 +46,7 @@ static void say_numbers(deployment *d, const char *key, const double numbers[3])
 
 static int say_all(deployment *d, const char *checkpoint, bool averages)
 {
-    const model_options *o = &d->e.step.model;
+    const model_options *o = &d->options.model;
     const network_row *network = o->network;
     const int32_t *blocks = o->blocks[0] ? o->blocks : network->blocks;
     say(d, "network", "%s", network->name);
@@ -55,8 +56,8 @@ static int say_all(deployment *d, const char *checkpoint, bool averages)
     say(d, "students", "%s", model_has_students(o) ? "yes" : "no");
     say(d, "image_height", "%d", o->image_height);
     say(d, "image_width", "%d", o->image_width);
-    say_numbers(d, "mean", d->e.source->mean);
-    say_numbers(d, "std", d->e.source->std);
+    say_numbers(d, "mean", d->source->mean);
+    say_numbers(d, "std", d->source->std);
     say(d, "weights", "%s", averages ? "averages" : "last");
     say(d, "checkpoint", "%s", checkpoint);
     say(d, "epoch", "%lld", (long long)d->epoch);
@@ -86,22 +87,21 @@ static int open_weights(deployment *d, const char *checkpoint, bool averages)
 
 static int build(deployment *d)
 {
-    d->e.step.rewrites = REWRITE_NONE;
+    d->options.rewrites = REWRITE_NONE;
     graph_init(&d->g, DTYPE_F32);
-    return step_build_evaluation(&d->g, &d->m, &d->e.step, 1, &(step_input){.kind = INPUT_REAL});
+    return step_build_evaluation(&d->g, &d->m, &d->options, 1, &(step_input){.kind = INPUT_REAL});
 }
 
-int deployment_open(deployment *d, const char *checkpoint, bool with_students, bool averages, logger *log, comm *ranks)
+int deployment_open(deployment *d, const char *checkpoint, bool with_students, bool averages, comm *ranks)
 {
     settings config;
     *d = (deployment){.path = checkpoint};
     TRY(checkpoint_settings(ranks, checkpoint, &config));
-    config.run.device = DEVICE_CPU;
     CHECK(!with_students || config.model.method == METHOD_TESKD, ERROR_USAGE,
           "--all-heads: %s is a checkpoint of a training without students", checkpoint);
     if (!with_students)
         config.model.method = METHOD_PLAIN;
-    int status = experiment_open(&d->e, &config, log, ranks, DATA_NONE);
+    int status = comm_agree(ranks, configure(&config, &d->source, &d->options));
     if (status == 0)
         status = build(d);
     if (status == 0)
@@ -118,7 +118,6 @@ void deployment_close(deployment *d)
     tensor_file_close(&d->checkpoint);
     model_free(&d->m);
     graph_free(&d->g);
-    experiment_close(&d->e);
 }
 
 value_id deployment_next_tensor(const deployment *d, value_id last)

@@ -2,14 +2,18 @@
 #ifndef TESKD_TRAIN_DEPLOY_H
 #define TESKD_TRAIN_DEPLOY_H
 
+#include "base/settings.h"
+#include "dist/comm.h"
+#include "io/data/source.h"
 #include "io/file/safetensors.h"
 #include "io/file/tensor_file.h"
-#include "train/experiment.h"
+#include "model/step.h"
 
 enum { DEPLOY_TEXTS_MAX = 20, DEPLOY_TEXT_BYTES = SETTING_TEXT_BYTES };
 
 typedef struct {
-    experiment e;
+    const data_source *source;
+    step_options options;
     graph g; /* of one picture, without rewrites */
     model m;
     tensor_file *checkpoint;
@@ -23,7 +27,7 @@ typedef struct {
 } deployment;
 
 /* Opens a checkpoint: the teacher alone, or with the students; the weights, or with `averages` their averages. */
-int deployment_open(deployment *d, const char *checkpoint, bool with_students, bool averages, logger *log, comm *ranks);
+int deployment_open(deployment *d, const char *checkpoint, bool with_students, bool averages, comm *ranks);
 void deployment_close(deployment *d);
 
 /* The parameters and running statistics of the graph in the order of their creation: the next one after `last`

@@ -335,7 +335,7 @@ static void put_ends(exporter *x)
             continue;
         char *name = x->names[m->logits[head]].text;
         snprintf(name, NAME_BYTES, "logits%s%s", head > 0 ? "_" : "", head > 0 ? head_names[head] : "");
-        onnx_output(x->file, name, 2, (const int64_t[]){ONNX_BATCH, x->d->e.step.model.classes});
+        onnx_output(x->file, name, 2, (const int64_t[]){ONNX_BATCH, x->d->options.model.classes});
         x->needed[m->logits[head]] = true;
     }
 }
@@ -380,7 +380,7 @@ int deployment_write_onnx(const deployment *d, const char *path, bool fold_norms
     if (!x.needed || !x.flat || !x.names || !x.producers)
         status = error_set(ERROR_MEMORY, "no memory to write %s", path);
     if (status == 0)
-        status = onnx_create(&x.file, path, d->e.step.model.network->name, TESKD_VERSION);
+        status = onnx_create(&x.file, path, d->options.model.network->name, TESKD_VERSION);
     if (status == 0)
         status = put_network(&x);
     if (status == 0)

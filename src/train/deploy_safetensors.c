@@ -1,5 +1,6 @@
 /* Owns the mapping from a trained network to a safetensors file that PyTorch's load_state_dict takes. One thread. */
 #include "base/error.h"
+#include "run/store.h"
 #include "train/deploy.h"
 #include "train/naming.h"
 

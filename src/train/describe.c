@@ -32,7 +32,7 @@ static void layer_line(logger *log, const graph *g, uint32_t index, double weigh
 }
 
 /* The network as written, before any rewrite. */
-static int describe_network(experiment *e)
+static int describe_network(session *e)
 {
     graph g;
     model m;
@@ -60,7 +60,7 @@ static int describe_network(experiment *e)
     return status;
 }
 
-static void describe_memory(experiment *e)
+static void describe_memory(session *e)
 {
     static const char *const names[KIND_COUNT] = {[KIND_INPUT] = "inputs",
                                                   [KIND_PARAMETER] = "parameters",
@@ -91,7 +91,7 @@ static void describe_memory(experiment *e)
     log_info(e->log, "  %-12s %10.1f MiB", "total", (double)(total + workspace) / 0x1p20);
 }
 
-int describe_run(experiment *e)
+int describe_run(session *e)
 {
     log_info(e->log, "%s on %s", e->step.model.network->name, e->device->ops->description(e->device));
     TRY(describe_network(e));
@@ -104,7 +104,7 @@ int describe_run(experiment *e)
     return 0;
 }
 
-int describe_graph(const experiment *e, const char *path)
+int describe_graph(const session *e, const char *path)
 {
     if (e->info->rank != 0)
         return 0;

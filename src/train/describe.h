@@ -2,13 +2,13 @@
 #ifndef TESKD_TRAIN_DESCRIBE_H
 #define TESKD_TRAIN_DESCRIBE_H
 
-#include "train/experiment.h"
+#include "train/session.h"
 
 /* Prints layers with shapes, weights and multiply-adds a picture; the memory plan per arena; steps an epoch, ranks and
  * threads. The training programs must be built. */
-int describe_run(experiment *e);
+int describe_run(session *e);
 
 /* Writes the graph of a full training step for Graphviz. */
-int describe_graph(const experiment *e, const char *path);
+int describe_graph(const session *e, const char *path);
 
 #endif

@@ -10,7 +10,7 @@
 #include <string.h>
 
 typedef struct {
-    experiment *e;
+    session *e;
     predictions *out; /* NULL: only the means are wanted */
     int32_t classes, views;
     double *logits;                   /* [share][classes], of one head at a time */
@@ -20,7 +20,7 @@ typedef struct {
     stop_vote vote;
 } evaluation;
 
-static int evaluation_open(evaluation *ev, experiment *e, predictions *out)
+static int evaluation_open(evaluation *ev, session *e, predictions *out)
 {
     *ev = (evaluation){.e = e,
                        .out = out,
@@ -208,7 +208,7 @@ static int evaluate_share(evaluation *ev, feed *batches)
     return ev->vote.stops ? end_stopped(ev) : 0;
 }
 
-int evaluate_pictures(experiment *e, feed *batches, predictions *out, metrics *mean)
+int evaluate_pictures(session *e, feed *batches, predictions *out, metrics *mean)
 {
     evaluation ev;
     CHECK(!out || !e->config.eval.flip || !predictions_want_logits(out), ERROR_INTERNAL,
@@ -223,7 +223,7 @@ int evaluate_pictures(experiment *e, feed *batches, predictions *out, metrics *m
     return status;
 }
 
-int evaluate(experiment *e, feed *batches, metrics *mean)
+int evaluate(session *e, feed *batches, metrics *mean)
 {
     return evaluate_pictures(e, batches, NULL, mean);
 }

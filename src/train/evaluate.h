@@ -10,10 +10,10 @@
  * every rank, when a signal came (train/stop.h); it is looked for between the batches.
  * With eval.flip each picture goes through the network twice, the second time mirrored: top-1, top-5 and cross entropy
  * are then those of the class probabilities (softmax) averaged over the two, the students' losses the mean of both. */
-int evaluate(experiment *e, feed *batches, metrics *mean);
+int evaluate(session *e, feed *batches, metrics *mean);
 
 /* The same; the teacher's answer on every picture goes to `out`, if it is not NULL. With eval.flip there are two sets
  * of logits, so `out` must not want any. */
-int evaluate_pictures(experiment *e, feed *batches, predictions *out, metrics *mean);
+int evaluate_pictures(session *e, feed *batches, predictions *out, metrics *mean);
 
 #endif

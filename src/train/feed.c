@@ -12,11 +12,8 @@
 
 enum { LANES = UPLOAD_LANES / 2 }; /* of one feed; a trainer has two */
 
-/* A set may stay on the device if it takes at most this much, and this share of the free memory. */
-static const size_t resident_limit = (size_t)1 << 30, resident_share = 4;
-
 struct feed {
-    experiment *e;
+    session *e;
     const image_set *set;
     step_input input;
     bool training, ahead; /* ahead: `next` is on its way */
@@ -28,36 +25,7 @@ struct feed {
     int lane; /* of staged[]: where `next` goes, or went */
 };
 
-/* ---- which way ---- */
-
-int feed_choose(step_input *input, const experiment *e, bool training)
-{
-    backend *device = e->device;
-    int64_t images = training ? e->train_images : e->test_images;
-    size_t free_bytes = SIZE_MAX, bytes = (size_t)images * (size_t)e->step.model.image_height *
-                                          (size_t)e->step.model.image_width * PICTURE_CHANNELS;
-    *input = (step_input){.kind = INPUT_REAL};
-    if (device->ops->host_memory)
-        return 0;
-    if (device->ops->free_bytes)
-        TRY(device->ops->free_bytes(device, &free_bytes));
-    data_placement placement = e->source->side == SIZE_VARIES ? PLACEMENT_HOST : e->source->placement;
-    bool small = bytes <= resident_limit || placement == PLACEMENT_DEVICE;
-    bool resident = small && bytes <= free_bytes / resident_share && placement != PLACEMENT_HOST;
-    *input = (step_input){.kind = resident ? INPUT_RESIDENT : INPUT_BYTES,
-                          .set = training ? "data/train" : "data/test",
-                          .set_images = (int32_t)images,
-                          .crop_padding = AUGMENT_PADDING};
-    return 0;
-}
-
-const char *feed_text(const step_input *input)
-{
-    static const char *const texts[] = {[INPUT_REAL] = "made by the host",
-                                        [INPUT_BYTES] = "copied to the device batch by batch",
-                                        [INPUT_RESIDENT] = "held by the device"};
-    return texts[input->kind];
-}
+/* ---- opening ---- */
 
 /* Of one image. */
 static size_t input_bytes(const feed *f)
@@ -65,8 +33,6 @@ static size_t input_bytes(const feed *f)
     const model_options *o = &f->e->step.model;
     return (size_t)o->image_height * (size_t)o->image_width * IMAGE_CHANNELS;
 }
-
-/* ---- opening ---- */
 
 static bool uploads(const feed *f)
 {
@@ -99,7 +65,7 @@ static int open_loader(feed *f)
 {
     static const loader_content contents[] = {
         [INPUT_REAL] = LOADER_REAL, [INPUT_BYTES] = LOADER_BYTES, [INPUT_RESIDENT] = LOADER_CHOICES};
-    const experiment *e = f->e;
+    const session *e = f->e;
     const settings *c = &e->config;
     loader_options options = {.set = f->set,
                               .height = e->step.model.image_height,
@@ -157,7 +123,7 @@ static int open_all(feed *f)
     return write_set(f);
 }
 
-int feed_open(feed **made, experiment *e, bool training)
+int feed_open(feed **made, session *e, bool training)
 {
     feed *f = calloc(1, sizeof *f);
     *made = f;

@@ -7,7 +7,7 @@
 #ifndef TESKD_TRAIN_FEED_H
 #define TESKD_TRAIN_FEED_H
 
-#include "train/experiment.h"
+#include "train/session.h"
 
 typedef struct feed feed;
 
@@ -19,15 +19,8 @@ typedef struct {
     const int32_t *labels; /* [images] */
 } feed_batch;
 
-/* How the pictures of the training or of the test set come into steps, by the device, its free memory and the set's
- * size; asked for once, before that memory is taken. */
-int feed_choose(step_input *input, const experiment *e, bool training);
-
-/* The same in words, for the banner. */
-const char *feed_text(const step_input *input);
-
-/* After experiment_bind. Copies a set that the device holds. Every rank calls it. */
-int feed_open(feed **made, experiment *e, bool training);
+/* After session_bind. Copies a set that the device holds. Every rank calls it. */
+int feed_open(feed **made, session *e, bool training);
 
 /* The next batch will be micro-batch `index` of `epoch`. */
 int feed_seek(feed *f, int64_t epoch, int64_t index);

@@ -55,7 +55,7 @@ static int allocate(predictions *p)
     return 0;
 }
 
-int predictions_open(predictions **out, const experiment *e, const char *path, bool logits)
+int predictions_open(predictions **out, const session *e, const char *path, bool logits)
 {
     int64_t batch = batch_plan_step_images(&e->test_plan, 0);
     predictions *p = calloc(1, sizeof *p);

@@ -2,7 +2,7 @@
 #ifndef TESKD_TRAIN_PREDICTIONS_H
 #define TESKD_TRAIN_PREDICTIONS_H
 
-#include "train/experiment.h"
+#include "train/session.h"
 
 typedef struct {
     int32_t index; /* of the picture in the test set */
@@ -15,7 +15,7 @@ typedef struct predictions predictions;
 
 /* For the test set and the network of `e`. With a `path` rank 0 will leave the file there, with `logits` a column for
  * each of the teacher's. Every rank calls it. */
-int predictions_open(predictions **out, const experiment *e, const char *path, bool logits);
+int predictions_open(predictions **out, const session *e, const char *path, bool logits);
 
 bool predictions_want_logits(const predictions *p);
 

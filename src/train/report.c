@@ -2,13 +2,20 @@
 #include "train/report.h"
 #include "base/error.h"
 #include "run/memory_report.h"
-#include "train/feed.h"
 #include "train/threads.h"
 
 #include <math.h>
 #include <string.h>
 
-static void report_cores(const experiment *e)
+static const char *input_text(const step_input *input)
+{
+    static const char *const texts[] = {[INPUT_REAL] = "made by the host",
+                                        [INPUT_BYTES] = "copied to the device batch by batch",
+                                        [INPUT_RESIDENT] = "held by the device"};
+    return texts[input->kind];
+}
+
+static void report_cores(const session *e)
 {
     char cores[THREADS_TEXT_BYTES], variables[THREADS_TEXT_BYTES];
     threads_cores_text(cores);
@@ -17,7 +24,7 @@ static void report_cores(const experiment *e)
              variables[0] ? "; OpenMP: " : "", variables);
 }
 
-void report_banner(experiment *e)
+void report_banner(session *e)
 {
     const settings *c = &e->config;
     logger *log = e->log;
@@ -25,7 +32,7 @@ void report_banner(experiment *e)
              model_has_students(&e->step.model) ? "teacher and students" : "plain backbone", e->step.model.classes);
     log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d, %s%s", e->source->title,
              c->data.path, (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
-             e->step.model.image_height, feed_text(&e->train_input), c->data.augment ? ", random crop and flip" : "");
+             e->step.model.image_height, input_text(&e->train_input), c->data.augment ? ", random crop and flip" : "");
     log_info(log, "  steps    %lld an epoch of %d pictures, %lld epochs, seed %lld", (long long)e->train_plan.steps,
              (int)c->train.batch, (long long)c->train.epochs, (long long)c->train.seed);
     log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,
@@ -44,7 +51,7 @@ static void time_left(double seconds, char text[32])
     snprintf(text, 32, "%lld:%02lld:%02lld", s / 3600, s / 60 % 60, s % 60);
 }
 
-static void step_line(const experiment *e, const step_report *r, char *line, size_t bytes)
+static void step_line(const session *e, const step_report *r, char *line, size_t bytes)
 {
     char left[32];
     time_left(r->seconds_left, left);
@@ -53,14 +60,14 @@ static void step_line(const experiment *e, const step_report *r, char *line, siz
              (long long)r->steps, r->mean.total, 100 * r->mean.top1[0], r->lr, r->images_per_second, left);
 }
 
-void report_live(experiment *e, const step_report *step)
+void report_live(session *e, const step_report *step)
 {
     char line[256];
     step_line(e, step, line, sizeof line);
     log_live(e->log, "%s", line);
 }
 
-static void json_metrics(json_lines *json, const experiment *e, const char *prefix, const metrics *m)
+static void json_metrics(json_lines *json, const session *e, const char *prefix, const metrics *m)
 {
     const size_t n = model_has_students(&e->step.model) ? HEADS : 1;
     const struct {
@@ -88,7 +95,7 @@ static void json_place(json_lines *json, const char *event, int64_t epoch, int64
     json_integer(json, "steps_done", steps_done);
 }
 
-int report_step(experiment *e, json_lines *json, const step_report *step)
+int report_step(session *e, json_lines *json, const step_report *step)
 {
     char line[256];
     step_line(e, step, line, sizeof line);
@@ -115,14 +122,14 @@ int report_resume(json_lines *json, const progress *at, const char *from)
     return json_end(json);
 }
 
-void report_skipped(experiment *e, const loss_scaling *scaling, int64_t steps)
+void report_skipped(session *e, const loss_scaling *scaling, int64_t steps)
 {
     log_info(e->log, "%lld step%s skipped: gradients were not finite in 16 bits; the loss scale is now %g",
              (long long)steps, steps == 1 ? "" : "s", scaling->scale);
 }
 
 /* What was measured on the pictures of one set. */
-static void print_table(const experiment *e, const char *set, const metrics *m)
+static void print_table(const session *e, const char *set, const metrics *m)
 {
     log_info(e->log, "  %-9s%9s%8s%11s%11s%13s", set, "top-1", "top-5", "CE", "KD", "feature");
     for (int head = 0; head < HEADS; head++) {
@@ -136,7 +143,7 @@ static void print_table(const experiment *e, const char *set, const metrics *m)
     }
 }
 
-static void epoch_line(const experiment *e, const epoch_report *r)
+static void epoch_line(const session *e, const epoch_report *r)
 {
     char part[64] = "", time[64] = "";
     if (r->step < r->steps)
@@ -146,7 +153,7 @@ static void epoch_line(const experiment *e, const epoch_report *r)
     log_info(e->log, "epoch %lld/%lld%s%s", (long long)r->epoch + 1, (long long)e->config.train.epochs, part, time);
 }
 
-int report_epoch(experiment *e, json_lines *json, const epoch_report *r)
+int report_epoch(session *e, json_lines *json, const epoch_report *r)
 {
     epoch_line(e, r);
     if (r->train)
@@ -166,7 +173,7 @@ int report_epoch(experiment *e, json_lines *json, const epoch_report *r)
     return json_end(json);
 }
 
-void report_evaluation(experiment *e, const metrics *mean)
+void report_evaluation(session *e, const metrics *mean)
 {
     log_info(e->log, "%.0f test pictures", mean->images);
     print_table(e, "test", mean);

@@ -4,11 +4,11 @@
 
 #include "base/json_lines.h"
 #include "train/checkpoint.h"
-#include "train/experiment.h"
 #include "train/metrics.h"
+#include "train/session.h"
 
 /* Network, method, data, device, ranks, threads, versions and memory, before the first step. */
-void report_banner(experiment *e);
+void report_banner(session *e);
 
 /* One line a step: rewritten on a terminal, else (and in the metrics) every log.every steps. `mean` is over the steps
  * since the last such line. */
@@ -19,15 +19,15 @@ typedef struct {
     metrics mean;
     loss_scaling scaling;
 } step_report;
-void report_live(experiment *e, const step_report *step);
-int report_step(experiment *e, json_lines *json, const step_report *step);
+void report_live(session *e, const step_report *step);
+int report_step(session *e, json_lines *json, const step_report *step);
 
 /* A record in the metrics alone: training goes on from this place, `from` is the checkpoint (empty: from the
  * beginning). What stands before it with more steps done has been undone. */
 int report_resume(json_lines *json, const progress *at, const char *from);
 
 /* Says how many of the steps since the last line were skipped. */
-void report_skipped(experiment *e, const loss_scaling *scaling, int64_t steps);
+void report_skipped(session *e, const loss_scaling *scaling, int64_t steps);
 
 /* Two tables: top-1, top-5 and every loss of every head on the training and on the test pictures. */
 typedef struct {
@@ -36,9 +36,9 @@ typedef struct {
     const metrics *test;                    /* NULL: without evaluation */
     double seconds, images_per_second;      /* of this process's part of the epoch; 0: none */
 } epoch_report;
-int report_epoch(experiment *e, json_lines *json, const epoch_report *epoch);
+int report_epoch(session *e, json_lines *json, const epoch_report *epoch);
 
 /* Table of an evaluation alone. */
-void report_evaluation(experiment *e, const metrics *mean);
+void report_evaluation(session *e, const metrics *mean);
 
 #endif

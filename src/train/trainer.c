@@ -19,7 +19,7 @@ static const double live_seconds = 0.5;
 enum { STOP_TEXT_BYTES = 512 };
 
 typedef struct {
-    experiment *e;
+    session *e;
     output_folder *output;
     feed *batches, *test_batches;
     json_lines json;
@@ -103,7 +103,7 @@ static int resume(trainer *t)
 
 static int open_all(trainer *t)
 {
-    experiment *e = t->e;
+    session *e = t->e;
     loss_scaling scaling;
     TRY(resume(t));
     TRY(output_folder_clear(t->output));
@@ -117,7 +117,7 @@ static int open_all(trainer *t)
 
 static int run_micro_batch(trainer *t, double lr)
 {
-    experiment *e = t->e;
+    session *e = t->e;
     feed_batch batch;
     TRY(feed_next(t->batches, &batch));
     TRY(program_write(batch.step, &e->run, "lr", &lr, sizeof lr));
@@ -159,7 +159,7 @@ static step_report make_report(const trainer *t, const metrics *sums, double lr,
 /* Every log.every steps the ranks' sums come together; that is also where a loss that is no number is noticed. */
 static int finish_line(trainer *t, double lr)
 {
-    experiment *e = t->e;
+    session *e = t->e;
     metrics sums;
     TRY(runtime_synchronize(&e->run));
     TRY(metrics_read(&sums, &e->tensors, t->line_images));
@@ -337,7 +337,7 @@ static int vote_before_start(trainer *t)
 /* Who got the signal says so. What was trained has been saved. */
 static int end_stopped(trainer *t)
 {
-    experiment *e = t->e;
+    session *e = t->e;
     const char *name = stop_signal_name(stop_signal());
     int status = 0;
     if (stop_signal() != 0 && t->saved)
@@ -376,14 +376,14 @@ static int run_epochs(trainer *t)
     return 0;
 }
 
-int train(experiment *e, output_folder *output)
+int train(session *e, output_folder *output)
 {
     trainer t = {.e = e, .output = output, .steps = e->train_plan.steps, .vote = {.ranks = e->ranks}};
     log_is_note(e->log);
     int status = open_all(&t);
     if (status == 0)
         status = run_epochs(&t);
-    if (experiment_closes(e, status)) {
+    if (session_closes(e, status)) {
         feed_close(&t.batches);
         feed_close(&t.test_batches);
     }

@@ -31,7 +31,7 @@ typedef struct {
     comm *ranks;
     logger log;
     settings config;
-    experiment e;
+    session e;
 } fixture;
 
 #define OK(call)                                                                                                       \
@@ -65,19 +65,19 @@ static void open_experiment(fixture *f, bool late)
     OK(comm_open_self(&f->ranks));
     log_open(&f->log, 0, 1, "here");
     emulated_defer(late);
-    OK(experiment_open(&f->e, &f->config, &f->log, f->ranks, DATA_TRAIN | DATA_TEST));
+    OK(session_open(&f->e, &f->config, &f->log, f->ranks, DATA_TRAIN | DATA_TEST));
 }
 
 static void build(fixture *f)
 {
-    OK(experiment_build_training(&f->e));
-    OK(experiment_build_evaluation(&f->e));
-    OK(experiment_bind(&f->e));
+    OK(session_build_training(&f->e));
+    OK(session_build_evaluation(&f->e));
+    OK(session_bind(&f->e));
 }
 
 static void close_experiment(fixture *f)
 {
-    experiment_close(&f->e);
+    session_close(&f->e);
     comm_close(f->ranks);
     emulated_defer(false);
     assert_int_equal(emulated_used(), 0);
@@ -87,12 +87,12 @@ static void close_experiment(fixture *f)
 
 /* Pictures of several batches, kept on the device so that nothing waits for it in between. */
 typedef struct {
-    experiment *e;
+    session *e;
     char *memory;
     size_t bytes;
 } picture_log;
 
-static picture_log open_pictures(experiment *e, int images)
+static picture_log open_pictures(session *e, int images)
 {
     picture_log p = {.e = e};
     p.memory = e->device->ops->alloc(e->device, (size_t)images * PADDED * sizeof(float));
@@ -137,7 +137,7 @@ static void expect_pictures(picture_log *p, const float *expected, int images)
 }
 
 /* The training pictures and labels of an epoch in order, by the definition. */
-static void make_epoch(const experiment *e, int32_t epoch, float *pixels, int32_t *labels)
+static void make_epoch(const session *e, int32_t epoch, float *pixels, int32_t *labels)
 {
     int32_t order[IMAGES];
     const augment_key key = {(uint64_t)e->config.train.seed, epoch};
@@ -148,13 +148,13 @@ static void make_epoch(const experiment *e, int32_t epoch, float *pixels, int32_
 static float all_pictures[EPOCHS * IMAGES * PIXELS];
 static int32_t all_labels[EPOCHS * IMAGES];
 
-static void make_all(const experiment *e)
+static void make_all(const session *e)
 {
     for (int32_t epoch = 0; epoch < EPOCHS; epoch++)
         make_epoch(e, epoch, all_pictures + (size_t)epoch * IMAGES * PIXELS, all_labels + epoch * IMAGES);
 }
 
-static void check_labels(const experiment *e, const feed_batch *batch, const int32_t *expected)
+static void check_labels(const session *e, const feed_batch *batch, const int32_t *expected)
 {
     double target[BATCH];
     assert_memory_equal(batch->labels, expected, (size_t)batch->images * sizeof *expected);
@@ -414,7 +414,7 @@ static void trainings_are_the_same(void **state)
 
 static input_kind chosen(const fixture *f, const char *kind, int64_t images, int32_t side)
 {
-    experiment e = f->e;
+    session e = f->e;
     step_input input;
     OK(source_find(&e.source, kind));
     e.train_images = images;

@@ -5,7 +5,8 @@
 #include "base/rng.h"
 #include "io/data/source.h"
 
-static inline int random_set(image_set *set, int32_t images, int32_t height, int32_t width, int32_t classes, uint64_t seed)
+static inline int random_set(image_set *set, int32_t images, int32_t height, int32_t width, int32_t classes,
+                             uint64_t seed)
 {
     int status = image_set_allocate(set, images, height, width, classes);
     if (status < 0)

@@ -1,5 +1,5 @@
-/* A source of its own, whose images lie on disk, one per file and of varying size: what the loader makes of them, for any
- * number of ranks and starting point, and what a file that is gone leads to. */
+/* A source of its own, whose images lie on disk, one per file and of varying size: what the loader makes of them, for
+ * any number of ranks and starting point, and what a file that is gone leads to. */
 #include "scratch.h"
 
 #include "base/error.h"
@@ -76,11 +76,8 @@ static void close_set(image_set *set)
     free(set->own);
 }
 
-static const image_set_ops ops = {.reader_open = open_reader,
-                                  .load = load,
-                                  .render = render,
-                                  .reader_close = close_reader,
-                                  .set_close = close_set};
+static const image_set_ops ops = {
+    .reader_open = open_reader, .load = load, .render = render, .reader_close = close_reader, .set_close = close_set};
 
 static void write_image(scratch *s, int32_t index)
 {

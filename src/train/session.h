@@ -1,6 +1,6 @@
-/* Everything a subcommand works with, put together from the settings. */
-#ifndef TESKD_TRAIN_EXPERIMENT_H
-#define TESKD_TRAIN_EXPERIMENT_H
+/* A device with weights, data and programs, put together from the settings: what trains and evaluates. */
+#ifndef TESKD_TRAIN_SESSION_H
+#define TESKD_TRAIN_SESSION_H
 
 #include "base/log.h"
 #include "base/settings.h"
@@ -28,7 +28,7 @@ typedef struct {
     reduction *sums; /* NULL with one rank */
     runtime run;
     program *training[MICRO_BATCH_KINDS], *evaluation[MICRO_BATCH_KINDS]; /* NULL where this rank has no image of one */
-} experiment;
+} session;
 
 /* What will be needed. WILL_TRAIN: a batch that divides among the ranks. */
 typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2, WILL_TRAIN = 4 } data_parts;
@@ -36,29 +36,26 @@ typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2, WILL_TRAIN = 4 } da
 /* Checks the settings, then opens the device and the data sets; fills step from the settings. Every rank calls it; all
  * get the same outcome. A set that is not among `parts`, or a dry run without data.path, counts as large as the
  * official one. */
-int experiment_open(experiment *e, const settings *config, logger *log, comm *ranks, unsigned parts);
-void experiment_close(experiment *e);
+int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned parts);
+void session_close(session *e);
 
 /* Whether work that came out as `status` is cleaned up. Not after a failure of one of several ranks: the process is
  * about to end, the peers wait for word of the failure until it has been reported, and freeing memory of a device could
  * wait for a sum that never ends. */
-bool experiment_closes(const experiment *e, int status);
+bool session_closes(const session *e, int status);
 
 /* Closes, where that is to be; returns `status`. */
-int experiment_end(experiment *e, int status);
+int session_end(session *e, int status);
 
 /* Plans the epoch and builds the programs of a training step with fresh parameters / of an evaluation. The first of the
  * two calls makes the store. */
-int experiment_build_training(experiment *e);
-int experiment_build_evaluation(experiment *e);
+int session_build_training(session *e);
+int session_build_evaluation(session *e);
 
 /* Allocates what the programs need. */
-int experiment_bind(experiment *e);
+int session_bind(session *e);
 
 /* Refuses, by ERROR_USAGE, to let an option write over a file of the data set. */
-int experiment_check_target(const experiment *e, const char *option, const char *path);
-
-/* The set of rewrites that the settings want (graph/rewrite.h). */
-unsigned experiment_rewrites(const settings *config);
+int session_check_target(const session *e, const char *option, const char *path);
 
 #endif
