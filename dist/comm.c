@@ -2,8 +2,8 @@
  * Holds no state of its own. Threads: main thread only. */
 #include "comm_internal.h"
 
+#include "base/clock.h"
 #include "base/error.h"
-#include "clock.h"
 
 #include <stdio.h>
 #include <stdlib.h>

@@ -191,7 +191,8 @@ static int agree_on_opening(const comm_mpi *m, int status)
         return 0;
     if (mine == first)
         return error_prefix(ERROR_COMM, "rank %d on %s", m->base.info.rank, m->base.host);
-    return error_set(ERROR_COMM, "%s", "");
+    error_clear();
+    return ERROR_COMM;
 }
 
 static int open_parts(comm_mpi *m)

@@ -4,9 +4,9 @@
  * every run, whatever the MPI library. Threads: main thread only. */
 #include "comm_mpi.h"
 
+#include "base/clock.h"
 #include "base/error.h"
 #include "base/sixteen_bit.h"
-#include "clock.h"
 
 #include <limits.h>
 #include <stdlib.h>

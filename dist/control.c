@@ -8,9 +8,9 @@
  * it waits for a GPU that waits for the failed rank. */
 #include "control.h"
 
+#include "base/clock.h"
 #include "base/error.h"
-#include "clock.h"
-#include "quiet_thread.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -292,7 +292,7 @@ static void *watch(void *argument)
 
 static int start_watchdog(control *ctl)
 {
-    int error = quiet_thread_start(&ctl->thread, watch, ctl);
+    int error = thread_start(&ctl->thread, watch, ctl);
     if (error)
         return error_set(ERROR_COMM, "control channel: no watchdog thread: %s", strerror(error));
     ctl->running = true;

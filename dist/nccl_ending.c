@@ -2,8 +2,8 @@
  * other one is done, and else never. */
 #include "nccl_ending.h"
 
-#include "clock.h"
-#include "quiet_thread.h"
+#include "base/clock.h"
+#include "base/thread.h"
 
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -30,7 +30,7 @@ nccl_ending *nccl_ending_start(nccl_end *end, ncclComm_t communicator)
         return NULL;
     ending->end = end;
     ending->communicator = communicator;
-    if (quiet_thread_start(&ending->thread, run, ending) == 0)
+    if (thread_start(&ending->thread, run, ending) == 0)
         return ending;
     free(ending);
     return NULL;

@@ -6,8 +6,8 @@
  * being aborted, and nothing more is started. Main thread; ending has one of its own (nccl_ending.h). */
 #include "nccl_reduction.h"
 
+#include "base/clock.h"
 #include "base/error.h"
-#include "clock.h"
 #include "kernels/libraries.h"
 #include "nccl_ending.h"
 #include "nccl_window.h"
@@ -41,7 +41,7 @@ typedef struct {
     nccl_window *window; /* NULL: sums are in plain memory only */
     bool unfinished;     /* a sum was started that launches do not wait for yet */
     int failed;          /* the first failure's code and message */
-    char failure[2048];
+    error_copy failure;
     nccl_ending *ending;
 } nccl_reduction;
 
@@ -114,7 +114,7 @@ static int await_call(const nccl_reduction *self, ncclResult_t result, double se
 static int fail(nccl_reduction *self, int code)
 {
     self->failed = code;
-    snprintf(self->failure, sizeof self->failure, "%s", error_message());
+    self->failure = error_save();
     if (self->communicator)
         self->ending = nccl_ending_start(self->nccl->ncclCommAbort, self->communicator);
     return code;
@@ -122,7 +122,9 @@ static int fail(nccl_reduction *self, int code)
 
 static int check_works(const nccl_reduction *self)
 {
-    return self->failed < 0 ? error_set(self->failed, "%s", self->failure) : 0;
+    if (self->failed < 0)
+        error_restore(&self->failure);
+    return self->failed;
 }
 
 static ncclDataType_t nccl_type(comm_dtype type)
@@ -391,7 +393,7 @@ static int alloc(reduction *base, size_t bytes, void **memory)
     int code = open_window(self, bytes);
     if (code < 0)
         return fail(self, code);
-    error_set(0, "%s", "");
+    error_clear();
     if (self->window)
         *memory = nccl_window_memory(self->window);
     return 0;
@@ -407,14 +409,13 @@ static int release_window(nccl_reduction *self)
 static void free_memory(reduction *base, void *memory)
 {
     nccl_reduction *self = (nccl_reduction *)base;
-    char message[2048];
     if (self->failed < 0 || !self->window || nccl_window_memory(self->window) != memory)
         return;
-    snprintf(message, sizeof message, "%s", error_message());
+    const error_copy kept = error_save();
     int code = release_window(self);
     if (code < 0)
         fail(self, code);
-    error_set(0, "%s", message);
+    error_restore(&kept);
 }
 
 /* ---- opening and closing ---- */
@@ -456,15 +457,14 @@ static void destroy(nccl_reduction *self)
 static void close_reduction(reduction *base)
 {
     nccl_reduction *self = (nccl_reduction *)base;
-    char message[2048];
     if (!self)
         return;
-    snprintf(message, sizeof message, "%s", error_message());
+    const error_copy kept = error_save();
     end_communicator(self);
     if (!self->communicator || has_ended(self, self->ending))
         destroy(self);
     free(self);
-    error_set(0, "%s", message);
+    error_restore(&kept);
 }
 
 static const reduction_ops nccl_ops = {.recordable = true,

@@ -7,8 +7,8 @@
  * nothing, or too little. */
 #include "rendezvous.h"
 
+#include "base/clock.h"
 #include "base/error.h"
-#include "clock.h"
 
 #include <arpa/inet.h>
 #include <errno.h>

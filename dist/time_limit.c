@@ -1,7 +1,7 @@
 /* Owns the thread that waits for the end of something else. `mutex` guards `stopped`. */
 #include "time_limit.h"
 
-#include "quiet_thread.h"
+#include "base/thread.h"
 
 #include <stdbool.h>
 #include <stdio.h>
@@ -60,7 +60,7 @@ time_limit *time_limit_start(double seconds, void (*end)(const char *message), c
     limit->until.tv_sec += (time_t)seconds + 1;
     pthread_mutex_init(&limit->mutex, NULL);
     init_condition(&limit->changed);
-    if (quiet_thread_start(&limit->thread, watch, limit) == 0)
+    if (thread_start(&limit->thread, watch, limit) == 0)
         return limit;
     free_limit(limit);
     return NULL;

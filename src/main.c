@@ -1,10 +1,10 @@
 /* Owns the process: picks the subcommand, prints the one message of a failure, and alone exits.
  * Exit codes: 0, 1 for a failed run, 2 for wrong usage or settings, 75 when a signal stopped the training. */
 #include "base/error.h"
-#include "train/agreement.h"
-#include "train/commands.h"
-#include "train/stop.h"
-#include "train/threads.h"
+#include "cli/commands.h"
+#include "session/agreement.h"
+#include "session/threads.h"
+#include "train/signals.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -59,6 +59,14 @@ static bool is_named(char **argv)
 static const command *chosen_command(char **argv)
 {
     return is_named(argv) ? find_command(argv[1]) : &command_train;
+}
+
+static int agree_on_options(comm *ranks, const options *o)
+{
+    char text[1024];
+    options_describe(o, text, sizeof text);
+    TRY(agree_on_settings(ranks, &o->config));
+    return agree_on_text(ranks, "command line", text);
 }
 
 static int run_command(int argc, char **argv, logger *log, comm *ranks)
@@ -184,7 +192,7 @@ int main(int argc, char **argv)
         return 1;
     }
     take_errors_for_signals();
-    stop_take_back();
+    signals_take_back();
     widen_output();
     if (argc < 2) {
         print_usage(stderr);
@@ -192,9 +200,9 @@ int main(int argc, char **argv)
     }
     const command *c = chosen_command(argv);
     if (c && c->stops)
-        stop_block();
+        signals_block();
     threads_wait_briefly(argv);
-    int status = c && c->stops ? stop_listen(end_before_start, &opened) : 0;
+    int status = c && c->stops ? signals_listen(end_before_start, &opened) : 0;
     if (status == 0)
         status = comm_open(&ranks, &limits);
     if (status < 0) {
@@ -206,7 +214,7 @@ int main(int argc, char **argv)
     const comm_info *info = comm_describe(ranks);
     log_open(&log, info->rank, info->size, info->host);
     status = run_command(argc, argv, &log, ranks);
-    stop_heed(); /* it ends by itself from here */
+    signals_heed(); /* it ends by itself from here */
     if (status < 0)
         log_is_note(&log); /* what failed first is told */
     int written = log_close(&log);

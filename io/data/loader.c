@@ -5,6 +5,7 @@
 
 #include "base/error.h"
 #include "base/rng.h"
+#include "base/thread.h"
 #include "io/data/augment.h"
 
 #include <pthread.h>
@@ -19,7 +20,7 @@ typedef struct {
     int32_t *choices, *labels;
     loader_batch batch;
     int status;
-    char message[512]; /* errors are kept per thread, so the text travels with the slot */
+    error_copy failure; /* errors are kept per thread, so the text travels with the slot */
 } loader_slot;
 
 struct loader {
@@ -237,7 +238,7 @@ static void *run_ahead(void *context)
         pthread_mutex_unlock(&l->mutex);
         status = slot->status = make_batch(l, slot);
         if (status < 0)
-            snprintf(slot->message, sizeof slot->message, "%s", error_message());
+            slot->failure = error_save();
         pthread_mutex_lock(&l->mutex);
         l->ready++;
         pthread_cond_signal(&l->changed);
@@ -269,7 +270,7 @@ int loader_seek(loader *l, int64_t epoch, int64_t index)
     l->next_index = index == most ? 0 : index;
     l->head = l->ready = 0;
     l->held = false;
-    int failure = pthread_create(&l->thread, NULL, run_ahead, l);
+    int failure = thread_start(&l->thread, run_ahead, l);
     CHECK(failure == 0, ERROR_MEMORY, "cannot start the loader's thread: %s", strerror(failure));
     l->running = true;
     return 0;
@@ -291,7 +292,10 @@ int loader_next(loader *l, loader_batch *batch)
     const loader_slot *slot = &l->slots[l->head];
     l->held = slot->status == 0;
     pthread_mutex_unlock(&l->mutex);
-    CHECK(slot->status == 0, slot->status, "%s", slot->message);
+    if (slot->status < 0) {
+        error_restore(&slot->failure);
+        return slot->status;
+    }
     *batch = slot->batch;
     return 0;
 }

@@ -59,9 +59,9 @@ struct image_set {
 typedef struct {
     const char *path; /* data.path */
     data_split split;
-    int32_t limit;    /* the first so many images; 0: all. Of synthetic images: so many. */
-    int32_t side;     /* of images that have no size of their own */
-    int32_t classes;  /* of labels that are drawn */
+    int32_t limit;   /* the first so many images; 0: all. Of synthetic images: so many. */
+    int32_t side;    /* of images that have no size of their own */
+    int32_t classes; /* of labels that are drawn */
     uint64_t seed;
 } source_request;
 
@@ -109,8 +109,8 @@ static inline size_t image_bytes(const image_set *set)
 /* NULL where the source has no names. */
 const char *image_set_class_name(const image_set *set, int32_t label);
 
-/* What the set is, in words: how many images, their size, the classes, and a checksum of all labels and of what `pixels`
- * holds. The same text means the same set. */
+/* What the set is, in words: how many images, their size, the classes, and a checksum of all labels and of what
+ * `pixels` holds. The same text means the same set. */
 enum { IMAGE_SET_IDENTITY_BYTES = 128 };
 void image_set_identity(const image_set *set, char text[IMAGE_SET_IDENTITY_BYTES]);
 

@@ -7,14 +7,12 @@
 #include <stdio.h>
 #include <string.h>
 
-enum { MESSAGE_BYTES = 2048 };
-
-static _Thread_local char message[MESSAGE_BYTES];
+static _Thread_local char message[ERROR_BYTES];
 
 /* Much of what a message quotes is from files. */
 static void keep(char *at, const char *format, va_list args)
 {
-    char raw[MESSAGE_BYTES];
+    char raw[ERROR_BYTES];
     vsnprintf(raw, sizeof raw, format, args);
     text_printable(raw, at, sizeof message - (size_t)(at - message));
 }
@@ -30,14 +28,14 @@ int error_set(int code, const char *format, ...)
 
 int error_prefix(int code, const char *format, ...)
 {
-    char kept[MESSAGE_BYTES];
+    char kept[ERROR_BYTES];
     memcpy(kept, message, sizeof kept);
     va_list args;
     va_start(args, format);
     keep(message, format, args);
     va_end(args);
     size_t used = strlen(message);
-    snprintf(message + used, sizeof message - used, ": %.*s", (int)(MESSAGE_BYTES - used), kept);
+    snprintf(message + used, sizeof message - used, ": %.*s", (int)(ERROR_BYTES - used), kept);
     return code;
 }
 
@@ -53,6 +51,23 @@ int error_suffix(int code, const char *format, ...)
 const char *error_message(void)
 {
     return message;
+}
+
+error_copy error_save(void)
+{
+    error_copy copy;
+    memcpy(copy.text, message, sizeof message);
+    return copy;
+}
+
+void error_restore(const error_copy *copy)
+{
+    memcpy(message, copy->text, sizeof message);
+}
+
+void error_clear(void)
+{
+    message[0] = '\0';
 }
 
 const char *error_text(int code)

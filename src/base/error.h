@@ -36,6 +36,15 @@ int error_suffix(int code, const char *format, ...) __attribute__((format(printf
 /* The message of this thread's last error; never NULL, valid until the next error_set. */
 const char *error_message(void);
 
+/* A message set aside while other calls are made that may replace it, or to be handed to another thread. */
+enum { ERROR_BYTES = 2048 };
+typedef struct {
+    char text[ERROR_BYTES];
+} error_copy;
+error_copy error_save(void);
+void error_restore(const error_copy *copy);
+void error_clear(void);
+
 /* The general text of a code, "unknown error" when it is none of ours. */
 const char *error_text(int code);
 

@@ -1,8 +1,6 @@
 /* Owns the pass that adds up gradients over the parts of a batch. One thread. */
-#include "base/error.h"
-#include "graph/graph.h"
+#include "graph/edit.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 static const char gradient_prefix[] = "gradient/";
@@ -45,24 +43,24 @@ static void direct_gradient(graph *g, value_id gradient, batch_part part)
     g->values[gradient].name[0] = '\0';
 }
 
+typedef struct {
+    graph *g;
+    batch_part part;
+} accumulation;
+
+/* The node again and, after it, the sums of the gradients that it writes. */
+static void emit_node(void *context, graph_node *node)
+{
+    const accumulation *a = context;
+    graph_emit(a->g, (op_id)node->op, &node->attr, node->n_in, node->in, node->n_out, node->out);
+    for (int k = 0; k < node->n_out; k++)
+        if (graph_desc(a->g, node->out[k])->kind == KIND_GRADIENT)
+            direct_gradient(a->g, node->out[k], a->part);
+}
+
 void graph_accumulate(graph *g, batch_part part)
 {
-    if (g->status || part == PART_WHOLE)
-        return;
-    uint32_t n_nodes = g->n_nodes;
-    graph_node *nodes = g->nodes;
-    char(*labels)[GRAPH_NAME_BYTES] = g->labels;
-    g->nodes = NULL;
-    g->labels = NULL;
-    g->n_nodes = g->nodes_capacity = 0;
-    for (uint32_t i = 0; i < n_nodes && !g->status; i++) { /* the nodes again, with the sums between them */
-        const graph_node *node = &nodes[i];
-        graph_scope(g, "%s", labels[i]);
-        graph_emit(g, (op_id)node->op, &node->attr, node->n_in, node->in, node->n_out, node->out);
-        for (int k = 0; k < node->n_out; k++)
-            if (graph_desc(g, node->out[k])->kind == KIND_GRADIENT)
-                direct_gradient(g, node->out[k], part);
-    }
-    free(nodes);
-    free(labels);
+    accumulation a = {.g = g, .part = part};
+    if (!g->status && part != PART_WHOLE)
+        graph_rebuild(g, emit_node, &a);
 }

@@ -77,8 +77,7 @@ static void mark_wanted(backward *b, uint32_t forward_nodes)
 
 static bool is_active(const backward *b, const graph_node *node)
 {
-    bool is_loss = node->op == OP_CROSS_ENTROPY || node->op == OP_KD_LOSS || node->op == OP_FEATURE_LOSS;
-    if (is_loss)
+    if (op_has(node->op, TRAIT_LOSS))
         return node->attr.weight > 0;
     return node->n_out > 0 && b->lists[node->out[0]].count > 0;
 }
@@ -91,7 +90,7 @@ static void give_zeros(backward *b, uint32_t forward_nodes)
         const graph_node node = b->g->nodes[i]; /* a copy: emitting moves the array */
         if (node.op != OP_BN_RUNNING || node.n_in <= SHIFT)
             continue;
-        graph_scope(b->g, "%s", b->g->labels[i]);
+        graph_scope(b->g, "%s", node.label);
         value_id zero = backward_give_new(b, node.in[SHIFT]);
         graph_emit(b->g, OP_ZERO, NULL, 1, &node.in[SHIFT], 1, &zero);
     }
@@ -111,7 +110,7 @@ void graph_backward(graph *g, bool sync_bn)
         mark_wanted(&b, forward_nodes);
     for (uint32_t i = forward_nodes; i-- > 0 && !g->status;) {
         const graph_node node = g->nodes[i]; /* a copy: emitting moves the array */
-        graph_scope(g, "%s", g->labels[i]);
+        graph_scope(g, "%s", node.label);
         if (is_active(&b, &node))
             op_table_row((op_id)node.op)->gradient(&b, &node);
     }

@@ -1,9 +1,8 @@
 /* Owns dead-code elimination: the deployed model is what remains when only the teacher's logits are kept. */
 #include "base/error.h"
-#include "graph/graph.h"
+#include "graph/edit.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 static bool is_live(const graph *g, const graph_node *node, const bool *read)
 {
@@ -35,15 +34,7 @@ void graph_drop_dead(graph *g)
         for (int k = 0; live[i] && k < g->nodes[i].n_in; k++)
             read[g->nodes[i].in[k]] = true;
     }
-    uint32_t kept = 0;
-    for (uint32_t i = 0; i < g->n_nodes; i++) {
-        if (!live[i])
-            continue;
-        g->nodes[kept] = g->nodes[i];
-        memmove(g->labels[kept], g->labels[i], sizeof g->labels[i]);
-        kept++;
-    }
-    g->n_nodes = kept;
+    graph_keep_nodes(g, live);
 out:
     free(read);
     free(live);

@@ -27,7 +27,7 @@ void graph_dot(const graph *g, FILE *out)
     }
     for (uint32_t i = 0; i < g->n_nodes; i++) {
         const graph_node *node = &g->nodes[i];
-        fprintf(out, "  n%u [shape=ellipse, label=\"%s\\n%s\"];\n", i, op_name((op_id)node->op), g->labels[i]);
+        fprintf(out, "  n%u [shape=ellipse, label=\"%s\\n%s\"];\n", i, op_name((op_id)node->op), node->label);
         for (int k = 0; k < node->n_in; k++)
             if (node->in[k] != VALUE_NONE)
                 fprintf(out, "  v%u -> n%u;\n", node->in[k], i);

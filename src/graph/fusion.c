@@ -92,9 +92,7 @@ static void move_results(graph *g)
         const graph_node node = g->nodes[i];
         if (fuse_sums(g, &node, kept) || fuse_parameter_gradients(g, &node, kept))
             continue;
-        g->nodes[kept] = node;
-        memmove(g->labels[kept], g->labels[i], sizeof g->labels[i]);
-        kept++;
+        g->nodes[kept++] = node;
     }
     if (!g->status)
         g->n_nodes = kept;

@@ -19,7 +19,6 @@ void graph_free(graph *g)
 {
     free(g->values);
     free(g->nodes);
-    free(g->labels);
     memset(g, 0, sizeof *g);
 }
 
@@ -78,10 +77,6 @@ static bool reserve_node(graph *g)
     if (!nodes)
         return false;
     g->nodes = nodes;
-    void *labels = grown(g, g->labels, capacity, sizeof *g->labels);
-    if (!labels)
-        return false;
-    g->labels = labels;
     g->nodes_capacity = capacity;
     return true;
 }
@@ -140,7 +135,7 @@ void graph_emit(graph *g, op_id op, const op_attr *attr, int n_in, const value_i
         memcpy(node->out, out, (size_t)n_out * sizeof *out);
     if (attr)
         node->attr = *attr;
-    memcpy(g->labels[g->n_nodes], g->scope, sizeof g->scope);
+    memcpy(node->label, g->scope, sizeof node->label);
     g->n_nodes++;
 }
 

@@ -11,8 +11,6 @@
 
 #include <stdio.h>
 
-enum { GRAPH_NAME_BYTES = 64 };
-
 typedef struct {
     tensor_desc desc;
     bool keep;      /* read by the host after the step: lives to its end */
@@ -27,8 +25,7 @@ typedef struct {
     uint32_t values_capacity, nodes_capacity;
     graph_value *values; /* values[0] is VALUE_NONE */
     graph_node *nodes;
-    char (*labels)[GRAPH_NAME_BYTES]; /* of the nodes: the layer each belongs to */
-    char scope[GRAPH_NAME_BYTES];     /* label of the nodes that come next */
+    char scope[GRAPH_NAME_BYTES]; /* label of the nodes that come next */
     int status;
     char failure[512];
 } graph;

@@ -12,7 +12,7 @@
 
 typedef uint32_t value_id;
 enum { VALUE_NONE = 0 }; /* also an absent optional input or an output nobody wants */
-enum { NODE_MAX_IN = 10, NODE_MAX_OUT = 4 };
+enum { NODE_MAX_IN = 10, NODE_MAX_OUT = 4, GRAPH_NAME_BYTES = 64 };
 
 typedef enum { DTYPE_F32, DTYPE_F64, DTYPE_I32, DTYPE_F16, DTYPE_BF16, DTYPE_U8 } dtype;
 
@@ -68,6 +68,7 @@ typedef struct {
     value_id in[NODE_MAX_IN];
     value_id out[NODE_MAX_OUT];
     op_attr attr;
+    char label[GRAPH_NAME_BYTES]; /* the layer it belongs to */
 } graph_node;
 
 static inline int64_t tensor_count(const tensor_desc *t)
@@ -107,21 +108,39 @@ static inline int64_t tensor_row(const tensor_desc *t, int64_t place)
     return (patch * size + line % size) * size + x % size;
 }
 
+/* What passes and devices ask of an op; a row of ops.def names those it has. */
+enum {
+    TRAIT_PRODUCT = 1 << 0,           /* multiplies operands of the dtype of activations, on a GPU by a library */
+    TRAIT_REAL = 1 << 1,              /* its results stay real where activations are of 16 bits */
+    TRAIT_AS_GIVEN = 1 << 2,          /* its results are of the dtype of its input */
+    TRAIT_LOSS = 1 << 3,              /* attr.weight says how much of the joint loss it is */
+    TRAIT_LOSS_GRADIENT = 1 << 4,     /* begins the backward; takes a loss scale as its last input */
+    TRAIT_MEASURE = 1 << 5,           /* counts on the results of a head */
+    TRAIT_DEFERRED = 1 << 6,          /* nothing in the step waits for it */
+    TRAIT_UPDATE = 1 << 7,            /* changes parameters */
+    TRAIT_PATCHED_OUT = 1 << 8,       /* can write output 0 in patch order */
+    TRAIT_PATCHED_GRADIENTS = 1 << 9, /* can read the gradients it takes, from input 5 on, in patch order */
+};
+
+static inline unsigned op_traits(unsigned op)
+{
+    static const uint16_t traits[OP_COUNT] = {
+#define OP(id, name, min_in, max_in, max_out, in_place, shape, gradient, traits) traits,
+#include "graph/ops.def"
+#undef OP
+    };
+    return traits[op];
+}
+
+static inline bool op_has(unsigned op, unsigned traits)
+{
+    return (op_traits(op) & traits) != 0;
+}
+
 /* Losses, their gradients, and top_k: they read the results of the heads and are independent of one another. */
 static inline bool op_is_loss(unsigned op)
 {
-    switch (op) {
-    case OP_CROSS_ENTROPY:
-    case OP_CROSS_ENTROPY_GRAD:
-    case OP_KD_LOSS:
-    case OP_KD_LOSS_GRAD:
-    case OP_FEATURE_LOSS:
-    case OP_FEATURE_LOSS_GRAD:
-    case OP_TOP_K:
-        return true;
-    default:
-        return false;
-    }
+    return op_has(op, TRAIT_LOSS | TRAIT_LOSS_GRADIENT | TRAIT_MEASURE);
 }
 
 const char *op_name(op_id op);

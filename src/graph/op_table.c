@@ -2,7 +2,7 @@
 #include "graph/op_table.h"
 
 static const op_row rows[OP_COUNT] = {
-#define OP(id, name, min_in, max_in, max_out, in_place, shape, gradient)                                               \
+#define OP(id, name, min_in, max_in, max_out, in_place, shape, gradient, traits)                                       \
     [id] = {name, min_in, max_in, max_out, in_place, shape, gradient},
 #include "graph/ops.def"
 #undef OP

@@ -22,7 +22,7 @@ typedef struct {
 
 const op_row *op_table_row(op_id op);
 
-#define OP(id, name, min_in, max_in, max_out, in_place, shape, gradient)                                               \
+#define OP(id, name, min_in, max_in, max_out, in_place, shape, gradient, traits)                                       \
     shape_rule shape;                                                                                                  \
     gradient_rule gradient;
 #include "graph/ops.def"

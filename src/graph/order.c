@@ -5,33 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
-static bool is_deferred(unsigned op)
-{
-    return op == OP_BN_RUNNING || op == OP_METRIC_ADD;
-}
-
 void graph_defer_updates(graph *g)
 {
-    if (g->status)
-        return;
-    graph_node *deferred = malloc((g->n_nodes + 1) * sizeof *deferred);
-    char(*labels)[GRAPH_NAME_BYTES] = malloc((g->n_nodes + 1) * sizeof *labels);
+    graph_node *deferred = g->status ? NULL : malloc((g->n_nodes + 1) * sizeof *deferred);
     uint32_t n_deferred = 0, kept = 0;
-    if (!deferred || !labels) {
+    if (!deferred) {
         graph_fail(g, ERROR_MEMORY, "no memory to order %u nodes", g->n_nodes);
-        goto out;
+        return;
     }
-    for (uint32_t i = 0; i < g->n_nodes; i++) {
-        bool defer = is_deferred(g->nodes[i].op);
-        uint32_t to = defer ? n_deferred++ : kept++;
-        memmove(defer ? labels[to] : g->labels[to], g->labels[i], sizeof *labels);
-        (defer ? deferred : g->nodes)[to] = g->nodes[i];
-    }
+    for (uint32_t i = 0; i < g->n_nodes; i++)
+        *(op_has(g->nodes[i].op, TRAIT_DEFERRED) ? &deferred[n_deferred++] : &g->nodes[kept++]) = g->nodes[i];
     memcpy(g->nodes + kept, deferred, n_deferred * sizeof *deferred);
-    memcpy(g->labels + kept, labels, n_deferred * sizeof *labels);
-out:
     free(deferred);
-    free(labels);
 }
 
 /* Does the node read what one of nodes [first, node) writes? */

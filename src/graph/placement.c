@@ -88,13 +88,13 @@ static void pair(graph *g, value_id a, value_id b)
 /* Does the op write output `index` in patch order, or read input `index` so? */
 static bool writes_patches(unsigned op, int index)
 {
-    return (op == OP_BN_NORMALIZE || op == OP_BN_INFERENCE) && index == 0;
+    return op_has(op, TRAIT_PATCHED_OUT) && index == 0;
 }
 
 static bool reads_patches(unsigned op, int index)
 {
     enum { FIRST_GRADIENT = 5 };
-    return (op == OP_BN_GRAD_SUMS || op == OP_BN_GRAD) && index >= FIRST_GRADIENT;
+    return op_has(op, TRAIT_PATCHED_GRADIENTS) && index >= FIRST_GRADIENT;
 }
 
 /* A map of the step whose other end is ops that can do with patch order: `moved` is the node that goes away. */
@@ -120,7 +120,6 @@ static void drop_node(graph *g, uint32_t index)
 {
     uint32_t after = --g->n_nodes - index;
     memmove(&g->nodes[index], &g->nodes[index + 1], after * sizeof *g->nodes);
-    memmove(g->labels[index], g->labels[index + 1], after * sizeof *g->labels);
 }
 
 /* Returns true when the node went away. */

@@ -1,6 +1,7 @@
 /* Owns the pass to mixed precision. Invariant: a product's operands are of one dtype. One thread. */
 #include "graph/precision.h"
 #include "base/error.h"
+#include "graph/edit.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -13,24 +14,6 @@ typedef struct {
     uint32_t known_values; /* before the pass */
 } lowering;
 
-static bool is_product(unsigned op)
-{
-    switch (op) {
-    case OP_CONV2D:
-    case OP_CONV2D_DGRAD:
-    case OP_CONV2D_WGRAD:
-    case OP_LINEAR:
-    case OP_LINEAR_DGRAD:
-    case OP_LINEAR_WGRAD:
-    case OP_CONCAT_LINEAR:
-    case OP_CONCAT_LINEAR_DGRAD:
-    case OP_CONCAT_LINEAR_WGRAD:
-        return true;
-    default:
-        return false;
-    }
-}
-
 static bool is_bias(const graph_node *node, int index)
 {
     return (node->op == OP_CONV2D || node->op == OP_LINEAR) && index == 2;
@@ -39,27 +22,8 @@ static bool is_bias(const graph_node *node, int index)
 /* Gradients of parameters, and ops that give back what they are given, keep float32. */
 static bool keeps_real(const graph *g, const graph_node *node)
 {
-    switch (node->op) {
-    case OP_CONV2D_WGRAD:
-    case OP_LINEAR_WGRAD:
-    case OP_CONCAT_LINEAR_WGRAD:
-    case OP_CHANNEL_MOMENTS:
-    case OP_BN_PARAM_GRAD:
-        return true;
-    case OP_ADD:
-    case OP_CHANNEL_SLICE:
-    case OP_PAD_CHANNELS:
-    case OP_FOLD_FUSE_WEIGHT:
-    case OP_FOLD_FUSE_WEIGHT_GRAD:
-        return graph_desc(g, node->in[0])->dtype == g->real;
-    default:
-        return false;
-    }
-}
-
-static bool is_loss_gradient(unsigned op)
-{
-    return op == OP_CROSS_ENTROPY_GRAD || op == OP_KD_LOSS_GRAD || op == OP_FEATURE_LOSS_GRAD;
+    bool is_given_real = graph_desc(g, node->in[0])->dtype == g->real;
+    return op_has(node->op, TRAIT_REAL) || (op_has(node->op, TRAIT_AS_GIVEN) && is_given_real);
 }
 
 static value_id copy_of_parameter(lowering *l, value_id parameter)
@@ -94,10 +58,12 @@ static value_id as_activation(lowering *l, value_id value)
     return l->converted[value];
 }
 
-static void lower_node(lowering *l, graph_node *node)
+/* The node again, with conversions before it where it needs them. */
+static void lower_node(void *context, graph_node *node)
 {
+    lowering *l = context;
     graph *g = l->g;
-    for (int k = 0; k < node->n_in && is_product(node->op); k++)
+    for (int k = 0; k < node->n_in && op_has(node->op, TRAIT_PRODUCT); k++)
         if (!is_bias(node, k))
             node->in[k] = as_activation(l, node->in[k]);
     bool keeps = keeps_real(g, node);
@@ -107,28 +73,9 @@ static void lower_node(lowering *l, graph_node *node)
             desc->dtype = (uint8_t)l->activation;
     }
     int n_in = node->n_in;
-    if (is_loss_gradient(node->op) && l->scaling)
+    if (op_has(node->op, TRAIT_LOSS_GRADIENT) && l->scaling)
         node->in[n_in++] = l->scaling;
     graph_emit(g, (op_id)node->op, &node->attr, n_in, node->in, node->n_out, node->out);
-}
-
-/* The nodes again, with conversions before those that need them. */
-static void lower_all(lowering *l)
-{
-    graph *g = l->g;
-    uint32_t n_nodes = g->n_nodes;
-    graph_node *nodes = g->nodes;
-    char(*labels)[GRAPH_NAME_BYTES] = g->labels;
-    g->nodes = NULL;
-    g->labels = NULL;
-    g->n_nodes = g->nodes_capacity = 0;
-    for (uint32_t i = 0; i < n_nodes && !g->status; i++) {
-        graph_scope(g, "%s", labels[i]);
-        lower_node(l, &nodes[i]);
-    }
-    graph_scope(g, "%s", "");
-    free(nodes);
-    free(labels);
 }
 
 void graph_precision(graph *g, const precision_options *options)
@@ -144,6 +91,6 @@ void graph_precision(graph *g, const precision_options *options)
     }
     if (options->loss_scaling)
         l.scaling = graph_state(g, "loss_scale", LAYOUT_C, (const int32_t[]){1, 1, 1, 4});
-    lower_all(&l);
+    graph_rebuild(g, lower_node, &l);
     free(l.converted);
 }

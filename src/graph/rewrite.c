@@ -2,6 +2,7 @@
  * Invariant: a rewritten node still writes the value its readers know. One thread. */
 #include "graph/rewrite.h"
 #include "base/error.h"
+#include "graph/edit.h"
 
 #include <string.h>
 
@@ -21,14 +22,6 @@ static graph_node *only_reader_reads(graph *g, value_id value, op_id op)
     graph_node *writer = writer_of(g, value);
     bool hidden = !g->values[value].keep && graph_count_uses(g, value) == 1;
     return writer && writer->op == op && hidden ? writer : NULL;
-}
-
-static void swap_labels(graph *g, const graph_node *a, const graph_node *b)
-{
-    char label[GRAPH_NAME_BYTES];
-    memcpy(label, g->labels[a - g->nodes], sizeof label);
-    memcpy(g->labels[a - g->nodes], g->labels[b - g->nodes], sizeof label);
-    memcpy(g->labels[b - g->nodes], label, sizeof label);
 }
 
 static bool is_pointwise(const graph_node *node)
@@ -56,7 +49,6 @@ static void rewrite_upsample(graph *g, graph_node *convolution)
     *convolution = was_upsample;
     convolution->in[0] = product;
     convolution->out[0] = y;
-    swap_labels(g, upsample, convolution);
 }
 
 static void rewrite_fuse(graph *g, graph_node *convolution)
@@ -93,16 +85,12 @@ static bool rewrite_patch(graph *g, uint32_t index)
     if (!is_patch_convolution(g, &g->nodes[index]))
         return false;
     const graph_node convolution = g->nodes[index];
-    uint32_t last = g->n_nodes;
-    memcpy(g->scope, g->labels[index], sizeof g->scope);
+    graph_scope(g, "%s", convolution.label);
     op_attr attr = {.kernel = convolution.attr.kernel};
     value_id patches = graph_apply(g, OP_PATCHIFY, &attr, 1, convolution.in);
     if (g->status)
         return false;
-    const graph_node patchify = g->nodes[last];
-    memmove(&g->nodes[index + 1], &g->nodes[index], (last - index) * sizeof *g->nodes);
-    memmove(g->labels[index + 1], g->labels[index], (last - index) * sizeof *g->labels);
-    g->nodes[index] = patchify;
+    graph_move_last(g, index);
     graph_node *linear = &g->nodes[index + 1];
     linear->op = OP_LINEAR;
     linear->attr = (op_attr){0};

@@ -15,6 +15,15 @@ bool model_has_students(const model_options *options)
     return model_has_head(options, 1) || model_has_head(options, 2) || model_has_head(options, 3);
 }
 
+bool model_is_students(const char *name)
+{
+    static const char *const parts[] = {"laterals.", "upsample.", "fuse_", "downsample", "fc_b"};
+    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
+        if (strncmp(name, parts[i], strlen(parts[i])) == 0)
+            return true;
+    return false;
+}
+
 static init_policy backbone_init(network_family family, int32_t input)
 {
     bool large_resnet = family == FAMILY_RESNET && input > 32;

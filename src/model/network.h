@@ -62,6 +62,9 @@ typedef struct {
 bool model_has_head(const model_options *options, int head);
 bool model_has_students(const model_options *options);
 
+/* Does a tensor or layer of that name belong to a student (rather than the teacher, or anything unknown)? */
+bool model_is_students(const char *name);
+
 /* Weight of a head's cross entropy in the joint loss. */
 double model_cross_entropy_weight(const model_options *options, int head);
 

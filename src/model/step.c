@@ -1,5 +1,7 @@
 /* Owns the order of the passes, and the sums of what is measured. One thread. */
 #include "model/step.h"
+#include "graph/fusion.h"
+#include "graph/placement.h"
 
 #include <stddef.h>
 
@@ -43,6 +45,16 @@ static void sum_losses(graph *g, const model *m, const model_options *options, d
         sum_student(&s, m, options, student);
 }
 
+/* The last passes: their nodes are for this device's kernels. */
+static void fit_device(graph *g, const step_options *options)
+{
+    if (options->fuses)
+        graph_fuse(g);
+    if (options->placed_rows)
+        graph_place_operands(g);
+}
+
+/* All passes in their order. */
 int step_build_training(graph *g, model *m, const step_options *options, const step_shape *shape)
 {
     model_build(m, g, &options->model, shape);
@@ -55,6 +67,7 @@ int step_build_training(graph *g, model *m, const step_options *options, const s
     if (shape->part == PART_WHOLE || shape->part == PART_LAST)
         graph_sgd(g, &options->sgd);
     graph_drop_dead(g);
+    fit_device(g, options);
     return graph_status(g);
 }
 
@@ -65,5 +78,6 @@ int step_build_evaluation(graph *g, model *m, const step_options *options, int32
     sum_losses(g, m, &options->model, batch);
     graph_rewrite(g, options->rewrites);
     graph_precision(g, &options->precision);
+    fit_device(g, options);
     return graph_status(g);
 }

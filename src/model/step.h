@@ -21,6 +21,8 @@ typedef struct {
     model_options model;
     precision_options precision;
     unsigned rewrites; /* graph/rewrite.h */
+    bool fuses;        /* the device's kernels can give further results (graph/fusion.h) */
+    bool placed_rows;  /* and use values placed for them (graph/placement.h) */
     sgd_options sgd;
 } step_options;
 

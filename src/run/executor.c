@@ -1,17 +1,10 @@
 /* Owns the loop over a program's launches. Invariant: every rank starts the same reductions in the same order. One
  * thread. */
+#include "base/clock.h"
 #include "base/error.h"
 #include "run/program.h"
 
 #include <stdlib.h>
-#include <time.h>
-
-double run_clock(void)
-{
-    struct timespec now;
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
-}
 
 /* Where the time of a launch goes: taken by the host's clock, or by marks on the device. NULL: nowhere. */
 typedef struct {
@@ -83,7 +76,7 @@ static int run_launch(const runtime *r, const program *p, const program_launch *
         return reduce_value(r, p, launch);
     int status = device->ops->launch(device, launch->kernel, launch->n_nodes > 1 ? NULL : &launch->args);
     if (status < 0)
-        return error_prefix(status, "%s of %s", op_name((op_id)node->op), p->step.labels[launch->first_node]);
+        return error_prefix(status, "%s of %s", op_name((op_id)node->op), node->label);
     return r->options.sums ? r->options.sums->ops->progress(r->options.sums) : 0;
 }
 
@@ -114,7 +107,7 @@ static int stopwatch_begin(const runtime *r, stopwatch *watch)
     if (watch && device->ops->mark)
         return device->ops->mark(device, 0);
     if (watch)
-        watch->begin = run_clock();
+        watch->begin = clock_seconds();
     return 0;
 }
 
@@ -124,7 +117,7 @@ static int stopwatch_note(const runtime *r, stopwatch *watch, uint32_t index)
     if (watch && device->ops->mark)
         return device->ops->mark(device, index + 1);
     if (watch) {
-        double now = run_clock();
+        double now = clock_seconds();
         watch->seconds[index] += now - watch->begin;
         watch->begin = now;
     }
@@ -213,7 +206,7 @@ int runtime_await(const runtime *r, runtime_poll *poll, void *context)
 {
     enum { SPINS = 1000, POLL_NS = 50000 };
     static const double patient_seconds = 10; /* then there is nothing to lose by a wait for everything */
-    const double limit = run_clock() + patient_seconds;
+    const double limit = clock_seconds() + patient_seconds;
     reduction *sums = r->options.sums;
     for (int polls = 0;; polls++) {
         bool done = false;
@@ -222,7 +215,7 @@ int runtime_await(const runtime *r, runtime_poll *poll, void *context)
             return 0;
         if (sums)
             TRY(sums->ops->progress(sums));
-        if (run_clock() > limit)
+        if (clock_seconds() > limit)
             TRY(runtime_synchronize(r)); /* which has a deadline */
         if (polls > SPINS)
             nanosleep(&(struct timespec){.tv_nsec = POLL_NS}, NULL);

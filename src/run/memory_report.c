@@ -100,7 +100,7 @@ static void value_text(const listed_value *v, char line[LINE_BYTES])
     const tensor_desc *desc = graph_desc(g, v->id);
     const int32_t *d = desc->dim;
     snprintf(line, LINE_BYTES, "%s of %s, %dx%dx%dx%d %s: %.1f MiB", op_name((op_id)g->nodes[v->node].op),
-             g->labels[v->node], d[0], d[1], d[2], d[3], dtype_name(desc->dtype), mib(v->bytes));
+             g->nodes[v->node].label, d[0], d[1], d[2], d[3], dtype_name(desc->dtype), mib(v->bytes));
 }
 
 /* Pictures of the program's batch whose share of memory would fit; 0 where it cannot be told. */

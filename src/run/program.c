@@ -1,8 +1,6 @@
 /* Owns programs and the arenas they share. Invariant: after runtime_bind nothing is allocated. One thread. */
 #include "run/program.h"
 #include "base/error.h"
-#include "graph/fusion.h"
-#include "graph/placement.h"
 #include "run/memory_report.h"
 
 #include <stdlib.h>
@@ -67,7 +65,7 @@ static int prepare_node(runtime *r, program *p, uint32_t index)
     const graph_node *node = &g->nodes[index];
     if (node->op == OP_ALL_REDUCE)
         return 0;
-    kernel_request request = {.node = *node, .label = g->labels[index]};
+    kernel_request request = {.node = *node, .label = node->label};
     for (int k = 0; k < node->n_in; k++)
         request.in[k] = *graph_desc(g, node->in[k]);
     for (int k = 0; k < node->n_out; k++)
@@ -108,10 +106,6 @@ static int cut_buckets(program *p, size_t bucket_bytes)
 
 static int prepare_program(runtime *r, program *p)
 {
-    if (r->options.device->ops->fuses)
-        graph_fuse(&p->step);
-    if (r->options.device->ops->placed_rows)
-        graph_place_operands(&p->step);
     TRY(graph_status(&p->step));
     TRY(plan_make(&p->plan, &p->step));
     p->kernels = calloc(p->step.n_nodes + 1, sizeof *p->kernels);
@@ -119,7 +113,7 @@ static int prepare_program(runtime *r, program *p)
     CHECK(p->kernels && p->launches, ERROR_MEMORY, "no memory for %u kernels", p->step.n_nodes);
     for (uint32_t i = 0; i < p->step.n_nodes; i++) {
         TRY(prepare_node(r, p, i));
-        p->updates = p->updates || p->step.nodes[i].op == OP_SGD_UPDATE;
+        p->updates = p->updates || op_has(p->step.nodes[i].op, TRAIT_UPDATE);
     }
     return cut_buckets(p, r->options.bucket_bytes);
 }
@@ -265,8 +259,23 @@ static int join(const runtime *r, program *p, uint32_t first, uint32_t n, const 
     return 0;
 }
 
+static int bind_inputs(const runtime *r, program *p)
+{
+    const graph *g = &p->step;
+    for (value_id id = 1; id < g->n_values; id++) {
+        const graph_value *value = &g->values[id];
+        if (value->desc.kind != KIND_INPUT)
+            continue;
+        CHECK(p->n_inputs < PROGRAM_INPUTS, ERROR_INTERNAL, "more than %d inputs", PROGRAM_INPUTS);
+        p->inputs[p->n_inputs++] =
+            (program_input){.name = value->name, .memory = resolve(r, p, id), .bytes = tensor_bytes(&value->desc)};
+    }
+    return 0;
+}
+
 static int bind_program(const runtime *r, program *p)
 {
+    TRY(bind_inputs(r, p));
     kernel_args *args = calloc(p->step.n_nodes + 1, sizeof *args);
     CHECK(args, ERROR_MEMORY, "no memory to bind %u nodes", p->step.n_nodes);
     int status = 0;

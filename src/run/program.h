@@ -28,6 +28,15 @@ typedef struct {
     uint32_t first_node, n_nodes;
 } program_launch;
 
+/* What the host fills before a run. */
+typedef struct {
+    const char *name;
+    void *memory;
+    size_t bytes;
+} program_input;
+
+enum { PROGRAM_INPUTS = 8 };
+
 typedef struct {
     graph step; /* owned */
     memory_plan plan;
@@ -37,6 +46,8 @@ typedef struct {
     uint32_t n_buckets;
     program_launch *launches;
     uint32_t n_launches;
+    program_input inputs[PROGRAM_INPUTS]; /* found when the program is bound */
+    int n_inputs;
     bool updates; /* the weights; the running statistics of the ranks then come together */
     bool has_run;
     recording *recorded; /* NULL: none */
@@ -105,8 +116,5 @@ int runtime_synchronize(const runtime *r);
  * ranks, and such a sum may never end. */
 typedef int runtime_poll(void *context, bool *done);
 int runtime_await(const runtime *r, runtime_poll *poll, void *context);
-
-/* Wall-clock seconds from an arbitrary start. */
-double run_clock(void);
 
 #endif

@@ -4,6 +4,7 @@
 #include "run/program.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 static double element(const void *values, uint8_t type, int64_t index)
 {
@@ -32,18 +33,25 @@ static int is_write_ready(void *context, bool *ready)
     return write->device->ops->write_ready(write->device, write->bytes, ready);
 }
 
+static const program_input *find_input(const program *p, const char *name)
+{
+    for (int i = 0; i < p->n_inputs; i++)
+        if (strcmp(p->inputs[i].name, name) == 0)
+            return &p->inputs[i];
+    return NULL;
+}
+
 int program_write(const program *p, const runtime *r, const char *name, const void *values, size_t bytes)
 {
-    const tensor_desc *desc = NULL;
-    void *memory = program_value(p, r, name, &desc);
-    if (!memory)
+    const program_input *input = find_input(p, name);
+    if (!input)
         return 0;
-    CHECK(bytes == tensor_bytes(desc), ERROR_INTERNAL, "%zu bytes for the input %s, which takes %zu", bytes, name,
-          tensor_bytes(desc));
+    CHECK(bytes == input->bytes, ERROR_INTERNAL, "%zu bytes for the input %s, which takes %zu", bytes, name,
+          input->bytes);
     backend *device = r->options.device;
     if (device->ops->write_ready)
         TRY(runtime_await(r, is_write_ready, &(pending_write){device, bytes}));
-    return device->ops->write(device, memory, values, bytes);
+    return device->ops->write(device, input->memory, values, bytes);
 }
 
 int program_read(const program *p, const runtime *r, const char *name, double *values)

@@ -3,8 +3,8 @@
 #define TESKD_TRAIN_CHECKPOINT_H
 
 #include "io/file/tensor_file.h"
+#include "session/session.h"
 #include "train/metrics.h"
-#include "train/session.h"
 
 /* Where training stands: `step` steps of epoch `epoch` are done. All of them: the epoch's evaluation is still to come;
  * once it is made, training stands at step 0 of the next epoch. */

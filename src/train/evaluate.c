@@ -2,7 +2,7 @@
  * counts against it, and with a score that is not finite nothing is right. One thread. */
 #include "train/evaluate.h"
 #include "base/error.h"
-#include "train/stop.h"
+#include "train/signals.h"
 #include "train/stop_vote.h"
 
 #include <math.h>
@@ -182,10 +182,9 @@ static int collect(evaluation *ev)
 /* Who got the signal says so. */
 static int end_stopped(const evaluation *ev)
 {
-    int number = stop_signal();
+    int number = signals_received();
     return comm_agree(ev->e->ranks,
-                      number ? error_set(ERROR_STOPPED, "stopped by %s in an evaluation", stop_signal_name(number))
-                             : 0);
+                      number ? error_set(ERROR_STOPPED, "stopped by %s in an evaluation", signals_name(number)) : 0);
 }
 
 static int evaluate_share(evaluation *ev, feed *batches)

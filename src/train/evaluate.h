@@ -2,12 +2,12 @@
 #ifndef TESKD_TRAIN_EVALUATE_H
 #define TESKD_TRAIN_EVALUATE_H
 
-#include "train/feed.h"
+#include "session/feed.h"
 #include "train/metrics.h"
 #include "train/predictions.h"
 
 /* Fills means over the whole test set, the same on every rank. The feed is the one of the test set. ERROR_STOPPED, on
- * every rank, when a signal came (train/stop.h); it is looked for between the batches.
+ * every rank, when a signal came (train/signals.h); it is looked for between the batches.
  * With eval.flip each picture goes through the network twice, the second time mirrored: top-1, top-5 and cross entropy
  * are then those of the class probabilities (softmax) averaged over the two, the students' losses the mean of both. */
 int evaluate(session *e, feed *batches, metrics *mean);

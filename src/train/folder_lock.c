@@ -3,7 +3,7 @@
 #include "train/folder_lock.h"
 
 #include "base/error.h"
-#include "dist/quiet_thread.h"
+#include "base/thread.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -193,7 +193,7 @@ static int start_beating(folder_lock *l)
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->wake, &attributes);
     pthread_condattr_destroy(&attributes);
-    int failed = quiet_thread_start(&l->beater, touch_on, l);
+    int failed = thread_start(&l->beater, touch_on, l);
     CHECK(failed == 0, ERROR_MEMORY, "%s: no thread to touch it: %s", l->path, strerror(failed));
     return 0;
 }

@@ -15,7 +15,7 @@ enum { CLASS_NUMBERS = sizeof(class_counts) / sizeof(int64_t) };
 
 struct predictions {
     comm *ranks;
-    const image_set *set; /* the experiment's */
+    const image_set *set; /* the session's */
     int rank, size;
     int32_t classes, share; /* share: most pictures of a rank in a batch */
     const char *path;       /* NULL: no file */

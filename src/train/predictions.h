@@ -2,7 +2,7 @@
 #ifndef TESKD_TRAIN_PREDICTIONS_H
 #define TESKD_TRAIN_PREDICTIONS_H
 
-#include "train/session.h"
+#include "session/session.h"
 
 typedef struct {
     int32_t index; /* of the picture in the test set */

@@ -2,7 +2,7 @@
 #include "train/report.h"
 #include "base/error.h"
 #include "run/memory_report.h"
-#include "train/threads.h"
+#include "session/threads.h"
 
 #include <math.h>
 #include <string.h>

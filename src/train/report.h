@@ -3,9 +3,9 @@
 #define TESKD_TRAIN_REPORT_H
 
 #include "base/json_lines.h"
+#include "session/session.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
-#include "train/session.h"
 
 /* Network, method, data, device, ranks, threads, versions and memory, before the first step. */
 void report_banner(session *e);

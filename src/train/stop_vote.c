@@ -2,7 +2,7 @@
  */
 #include "train/stop_vote.h"
 #include "base/error.h"
-#include "train/stop.h"
+#include "train/signals.h"
 
 int stop_vote_count(stop_vote *v)
 {
@@ -17,7 +17,7 @@ int stop_vote_count(stop_vote *v)
 int stop_vote_start(stop_vote *v)
 {
     TRY(stop_vote_count(v));
-    v->votes = stop_signal() != 0;
+    v->votes = signals_received() != 0;
     v->under_way = true;
     return comm_all_reduce_start(v->ranks, &v->votes, 1, COMM_I64, &v->request);
 }

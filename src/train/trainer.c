@@ -2,12 +2,13 @@
  * Invariant: after each step every rank holds the same weights, momentum and running statistics, so that rank 0's
  * checkpoint is everybody's. One thread. */
 #include "train/trainer.h"
+#include "base/clock.h"
 #include "base/error.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/report.h"
 #include "train/schedule.h"
-#include "train/stop.h"
+#include "train/signals.h"
 #include "train/stop_file.h"
 #include "train/stop_vote.h"
 
@@ -16,7 +17,6 @@
 #include <unistd.h>
 
 static const double live_seconds = 0.5;
-enum { STOP_TEXT_BYTES = 512 };
 
 typedef struct {
     session *e;
@@ -89,7 +89,7 @@ static int resume(trainer *t)
     const char *path = output_folder_checkpoint(t->output);
     t->at.evaluated_at = -1;
     t->at.best_top1 = -1;
-    t->epoch_start = run_clock();
+    t->epoch_start = clock_seconds();
     if (!path[0])
         return 0;
     TRY(checkpoint_load(t->e, path, &t->at));
@@ -150,7 +150,7 @@ static double seconds_left(const trainer *t, double images_per_second)
 static step_report make_report(const trainer *t, const metrics *sums, double lr, int ranks)
 {
     step_report r = {.at = &t->at, .steps = t->steps, .lr = lr, .mean = metrics_mean(sums)};
-    double seconds = run_clock() - t->line_start;
+    double seconds = clock_seconds() - t->line_start;
     r.images_per_second = seconds > 0 ? sums->images * ranks / seconds : 0;
     r.seconds_left = seconds_left(t, r.images_per_second);
     return r;
@@ -177,7 +177,7 @@ static int finish_line(trainer *t, double lr)
         report_skipped(e, &r.scaling, r.scaling.skipped - t->skipped);
     t->skipped = r.scaling.skipped;
     TRY(report_step(e, &t->json, &r));
-    t->line_start = run_clock();
+    t->line_start = clock_seconds();
     return 0;
 }
 
@@ -186,13 +186,13 @@ static int finish_line(trainer *t, double lr)
 static int show_live(trainer *t, double lr)
 {
     metrics sums;
-    if (run_clock() - t->live_time < live_seconds)
+    if (clock_seconds() - t->live_time < live_seconds)
         return 0;
     TRY(runtime_synchronize(&t->e->run));
     TRY(metrics_read(&sums, &t->e->tensors, t->line_images));
     step_report r = make_report(t, &sums, lr, t->e->info->size);
     report_live(t->e, &r);
-    t->live_time = run_clock();
+    t->live_time = clock_seconds();
     return 0;
 }
 
@@ -206,7 +206,7 @@ static int run_epoch_steps(trainer *t)
 {
     const settings *c = &t->e->config;
     TRY(comm_agree(t->e->ranks, feed_seek(t->batches, t->at.epoch, t->at.step * c->train.accumulate)));
-    t->epoch_start = t->line_start = run_clock();
+    t->epoch_start = t->line_start = clock_seconds();
     t->images_before = t->at.epoch_sums.images;
     while (t->at.step < t->steps && !is_last_step(t) && !t->vote.stops) {
         double lr = 0;
@@ -289,7 +289,7 @@ static int finish_epoch(trainer *t)
 {
     metrics test;
     bool evaluates = wants_evaluation(t), best = false;
-    t->epoch_seconds = run_clock() - t->epoch_start;
+    t->epoch_seconds = clock_seconds() - t->epoch_start;
     TRY(stop_vote_count(&t->vote));
     if (evaluates) {
         TRY(save_last(t, true));
@@ -329,7 +329,7 @@ static bool is_finished(const trainer *t)
 /* A signal may just have come, while the run was being opened. */
 static int vote_before_start(trainer *t)
 {
-    stop_heed();
+    signals_heed();
     TRY(stop_vote_start(&t->vote));
     return stop_vote_count(&t->vote);
 }
@@ -338,20 +338,19 @@ static int vote_before_start(trainer *t)
 static int end_stopped(trainer *t)
 {
     session *e = t->e;
-    const char *name = stop_signal_name(stop_signal());
+    const char *name = signals_name(signals_received());
     int status = 0;
-    if (stop_signal() != 0 && t->saved)
+    if (signals_received() != 0 && t->saved)
         status = error_set(ERROR_STOPPED, "stopped by %s in epoch %lld after step %lld; --resume auto goes on", name,
                            (long long)t->at.epoch + 1, (long long)t->at.step);
-    else if (stop_signal() != 0)
+    else if (signals_received() != 0)
         status = error_set(ERROR_STOPPED, "stopped by %s before the first step; start it again as it was", name);
     status = comm_agree(e->ranks, status);
     if (status == ERROR_STOPPED && e->info->rank == 0) {
-        char text[STOP_TEXT_BYTES];
-        snprintf(text, sizeof text, "%s", error_message());
-        if (stop_file_write(e->config.output.dir, text) < 0)
+        const error_copy kept = error_save();
+        if (stop_file_write(e->config.output.dir, kept.text) < 0)
             log_warning(e->log, "%s", error_message());
-        error_set(status, "%s", text);
+        error_restore(&kept);
     }
     return status;
 }

@@ -135,7 +135,7 @@ static int add_layer(layer_list *list, const graph *g, const graph_node *node, c
         if (node->out[i])
             new.request.out[i] = *graph_desc(g, node->out[i]);
     as_convolution(&new.request);
-    snprintf(new.label, sizeof new.label, "%s %s", network, g->labels[node - g->nodes]);
+    snprintf(new.label, sizeof new.label, "%s %s", network, node->label);
     for (int i = 0; i < list->count; i++)
         if (same_shape(&list->layers[i].request, &new.request))
             return 0;

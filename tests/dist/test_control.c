@@ -1,6 +1,6 @@
 /* The control channel without MPI: the ranks are threads of this process, joined over loopback. */
+#include "base/clock.h"
 #include "base/error.h"
-#include "clock.h"
 #include "control.h"
 #include "time_limit.h"
 

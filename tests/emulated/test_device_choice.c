@@ -10,7 +10,7 @@
 
 #include "base/error.h"
 #include "emulated.h"
-#include "train/device.h"
+#include "session/device.h"
 
 typedef struct {
     comm *ranks;

@@ -13,7 +13,7 @@
 #include "base/rng.h"
 #include "emulated.h"
 #include "io/data/augment.h"
-#include "train/feed.h"
+#include "session/feed.h"
 
 enum {
     IMAGES = 53, /* a last batch of 13 */
@@ -60,7 +60,7 @@ static void default_settings(settings *config, const char *kind)
 }
 
 /* `late`: the device's work is done when something waits for it. */
-static void open_experiment(fixture *f, bool late)
+static void open_session(fixture *f, bool late)
 {
     OK(comm_open_self(&f->ranks));
     log_open(&f->log, 0, 1, "here");
@@ -75,7 +75,7 @@ static void build(fixture *f)
     OK(session_bind(&f->e));
 }
 
-static void close_experiment(fixture *f)
+static void close_session(fixture *f)
 {
     session_close(&f->e);
     comm_close(f->ranks);
@@ -188,7 +188,7 @@ static void run_two_epochs(const char *kind, input_kind expected, bool late, boo
     fixture f;
     feed *batches;
     default_settings(&f.config, kind);
-    open_experiment(&f, late);
+    open_session(&f, late);
     const backend_ops *own = f.e.device->ops;
     backend_ops without = *own;
     without.upload = NULL;
@@ -202,7 +202,7 @@ static void run_two_epochs(const char *kind, input_kind expected, bool late, boo
     feed_close(&batches);
     assert_null(batches);
     f.e.device->ops = own;
-    close_experiment(&f);
+    close_session(&f);
 }
 
 static void pictures_are_those_of_the_loader(void **state)
@@ -225,7 +225,7 @@ static void one_starts_anywhere(void **state)
         fixture f;
         feed *batches;
         default_settings(&f.config, kinds[k]);
-        open_experiment(&f, true);
+        open_session(&f, true);
         build(&f);
         make_all(&f.e);
         OK(feed_open(&batches, &f.e, true));
@@ -243,7 +243,7 @@ static void one_starts_anywhere(void **state)
             expect_pictures(&made, all_pictures + (size_t)first * PIXELS, seen);
         }
         feed_close(&batches);
-        close_experiment(&f);
+        close_session(&f);
     }
 }
 
@@ -269,7 +269,7 @@ static void test_pictures_and_their_mirror_images(void **state)
         feed *batches;
         int32_t order[TEST_IMAGES], labels[TEST_IMAGES], seen = 0;
         default_settings(&f.config, kinds[k]);
-        open_experiment(&f, true);
+        open_session(&f, true);
         build(&f);
         OK(feed_open(&batches, &f.e, false));
         picture_log made = open_pictures(&f.e, 3 * TEST_IMAGES);
@@ -293,7 +293,7 @@ static void test_pictures_and_their_mirror_images(void **state)
         }
         expect_pictures(&made, expected, 3 * TEST_IMAGES);
         feed_close(&batches);
-        close_experiment(&f);
+        close_session(&f);
     }
 }
 
@@ -308,7 +308,7 @@ static void mirror_images_of_the_host(void **state)
     int32_t order[BATCH], labels[BATCH];
     default_settings(&f.config, "synthetic");
     f.config.run.device = DEVICE_CPU;
-    open_experiment(&f, false);
+    open_session(&f, false);
     build(&f);
     assert_int_equal(f.e.test_input.kind, INPUT_REAL);
     OK(feed_open(&batches, &f.e, false));
@@ -325,7 +325,7 @@ static void mirror_images_of_the_host(void **state)
             mirror(expected + (size_t)n * PIXELS);
     }
     feed_close(&batches);
-    close_experiment(&f);
+    close_session(&f);
 }
 
 /* The last of four ranks has a share of a training batch, but none of the last two test pictures. */
@@ -337,7 +337,7 @@ static void a_rank_without_a_picture(void **state)
         feed *batches;
         feed_batch batch;
         default_settings(&f.config, kinds[k]);
-        open_experiment(&f, true);
+        open_session(&f, true);
         comm_info info = *f.e.info;
         info.rank = 3;
         info.size = 4;
@@ -352,7 +352,7 @@ static void a_rank_without_a_picture(void **state)
                 check_labels(&f.e, &batch, f.e.test_set.labels + 3 * BATCH / 4);
         }
         feed_close(&batches);
-        close_experiment(&f);
+        close_session(&f);
     }
 }
 
@@ -366,7 +366,7 @@ static char *train_two_epochs(const char *kind, bool late, size_t *bytes)
     const double lr = 0.05;
     default_settings(&f.config, kind);
     f.config.train.accumulate = 2;
-    open_experiment(&f, late);
+    open_session(&f, late);
     build(&f);
     OK(feed_open(&batches, &f.e, true));
     for (int64_t epoch = 0; epoch < EPOCHS; epoch++) {
@@ -391,7 +391,7 @@ static char *train_two_epochs(const char *kind, bool late, size_t *bytes)
         *bytes += more;
     }
     feed_close(&batches);
-    close_experiment(&f);
+    close_session(&f);
     return all;
 }
 
@@ -431,13 +431,13 @@ static void the_device_holds_what_fits(void **state)
     (void)state;
     fixture f;
     default_settings(&f.config, "synthetic");
-    open_experiment(&f, false);
+    open_session(&f, false);
     assert_int_equal(chosen(&f, "cifar10", 50000, 32), INPUT_RESIDENT);
     assert_int_equal(chosen(&f, "cifar10", 90000, 32), INPUT_BYTES);
     assert_int_equal(chosen(&f, "synthetic", 1024, 224), INPUT_RESIDENT);
     assert_int_equal(chosen(&f, "synthetic", 2048, 224), INPUT_BYTES);
     assert_int_equal(chosen(&f, "synthetic_host", 10, 32), INPUT_BYTES);
-    close_experiment(&f);
+    close_session(&f);
 }
 
 static void a_bad_label_is_told(void **state)
@@ -448,7 +448,7 @@ static void a_bad_label_is_told(void **state)
         feed *batches;
         feed_batch batch;
         default_settings(&f.config, kinds[k]);
-        open_experiment(&f, true);
+        open_session(&f, true);
         build(&f);
         f.e.test_set.labels[BATCH + 1] = 77777;
         OK(feed_open(&batches, &f.e, false));
@@ -458,7 +458,7 @@ static void a_bad_label_is_told(void **state)
         assert_int_equal(status, ERROR_DATA);
         assert_non_null(strstr(error_message(), "label 77777"));
         feed_close(&batches);
-        close_experiment(&f);
+        close_session(&f);
     }
 }
 
@@ -468,7 +468,7 @@ static void no_memory_for_what_is_on_its_way(void **state)
     fixture f;
     feed *batches;
     default_settings(&f.config, "synthetic_host");
-    open_experiment(&f, false);
+    open_session(&f, false);
     build(&f);
     emulated_machine machine = emulated_get_machine(), full = machine;
     full.memory = emulated_used() + BATCH * PIXELS;
@@ -477,7 +477,7 @@ static void no_memory_for_what_is_on_its_way(void **state)
     assert_null(batches);
     assert_non_null(strstr(error_message(), "20 pictures on their way"));
     emulated_set_machine(&machine);
-    close_experiment(&f);
+    close_session(&f);
 }
 
 int main(void)

@@ -2,7 +2,7 @@
  * recorded and not, in each precision. */
 #include "base/error.h"
 #include "emulated_backend.h"
-#include "train/compare.h"
+#include "tools/reference.h"
 
 #include <setjmp.h>
 #include <stdarg.h>

@@ -19,20 +19,7 @@
 /* Products and convolutions are the libraries': test_lowering has those. */
 static bool is_own(unsigned op)
 {
-    switch (op) {
-    case OP_CONV2D:
-    case OP_CONV2D_DGRAD:
-    case OP_CONV2D_WGRAD:
-    case OP_LINEAR:
-    case OP_LINEAR_DGRAD:
-    case OP_LINEAR_WGRAD:
-    case OP_CONCAT_LINEAR:
-    case OP_CONCAT_LINEAR_DGRAD:
-    case OP_CONCAT_LINEAR_WGRAD:
-        return false;
-    default:
-        return true;
-    }
+    return !op_has(op, TRAIT_PRODUCT);
 }
 
 static cuda_backend *open_backend(dtype real, int multiprocessors)

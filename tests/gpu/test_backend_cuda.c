@@ -164,7 +164,7 @@ static int add_node(check_list *list, const graph *g, const graph_node *node, co
         reference.in[i] = in_float64(&tested.in[i]);
     for (int i = 0; i < NODE_MAX_OUT; i++)
         reference.out[i] = in_float64(&tested.out[i]);
-    snprintf(name, sizeof name, "%s of %s, %.80s", op_name((op_id)node->op), network, g->labels[node - g->nodes]);
+    snprintf(name, sizeof name, "%s of %s, %.80s", op_name((op_id)node->op), network, node->label);
     TRY(add_check(list, &tested, &reference, -1, name));
     if (!list->tuned || !op_fused(&tested) || !op_fused(&reference))
         return 0;

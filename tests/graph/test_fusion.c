@@ -97,7 +97,7 @@ static void labels_stay(void **state)
         for (; before.nodes[j].op != after.nodes[i].op; j++)
             check_moved(&after, &before.nodes[j], i);
         assert_int_equal(after.nodes[i].op, before.nodes[j].op);
-        assert_string_equal(after.labels[i], before.labels[j]);
+        assert_string_equal(after.nodes[i].label, before.nodes[j].label);
     }
     graph_free(&before);
     graph_free(&after);

@@ -71,7 +71,7 @@ static double macs(const graph *g, bool students)
 {
     double sum = 0;
     for (uint32_t i = 0; i < g->n_nodes; i++)
-        if (is_student(g->labels[i]) == students)
+        if (is_student(g->nodes[i].label) == students)
             sum += graph_node_macs(g, &g->nodes[i]) / 2;
     return sum;
 }
@@ -176,7 +176,7 @@ static void upsample_rewrite_saves_three_quarters(void **state)
         assert_int_equal(convolution->op, OP_CONV2D);
         assert_int_equal(convolution->attr.kernel, 1);
         assert_true(convolution < &on.nodes[i]);
-        const char *label = on.labels[convolution - on.nodes];
+        const char *label = convolution->label;
         assert_int_equal(strncmp(label, "upsample.", 9), 0);
         assert_string_equal(label + strlen(label) - 2, ".1");
     }
@@ -403,12 +403,12 @@ static void deployed_model_has_no_students(void **state)
     keep_only(&deployed, "logits/teacher");
     keep_only(&plain, "logits/teacher");
     for (uint32_t i = 0; i < deployed.n_nodes; i++)
-        if (is_student(deployed.labels[i]))
-            fail_msg("%s of %s is left", op_name((op_id)deployed.nodes[i].op), deployed.labels[i]);
+        if (is_student(deployed.nodes[i].label))
+            fail_msg("%s of %s is left", op_name((op_id)deployed.nodes[i].op), deployed.nodes[i].label);
     assert_int_equal(deployed.n_nodes, plain.n_nodes);
     for (uint32_t i = 0; i < plain.n_nodes; i++) {
         assert_int_equal(deployed.nodes[i].op, plain.nodes[i].op);
-        assert_string_equal(deployed.labels[i], plain.labels[i]);
+        assert_string_equal(deployed.nodes[i].label, plain.nodes[i].label);
     }
     assert_within(macs(&deployed, false), 0.555e9, 0.01);
     graph_free(&deployed);

@@ -162,7 +162,7 @@ static const struct {
     const char *name;
     int in_place;
 } op_facts[OP_COUNT] = {
-#define OP(id, name, least, most, outputs, in_place, shape, gradient) [id] = {name, in_place},
+#define OP(id, name, least, most, outputs, in_place, ...) [id] = {name, in_place},
 #include "graph/ops.def"
 #undef OP
 };

@@ -1,0 +1,21 @@
+/* The subcommands of teskd, one file each. */
+#ifndef TESKD_CLI_COMMANDS_H
+#define TESKD_CLI_COMMANDS_H
+
+#include "base/log.h"
+#include "cli/options.h"
+#include "dist/comm.h"
+
+typedef struct {
+    const char *name, *summary, *usage; /* usage: what may follow the options, may be empty */
+    unsigned options;                   /* option_set */
+    bool uses_settings;                 /* --help lists them */
+    bool stops;                         /* in order when a signal asks for it (train/signals.h) */
+    /* Returns 0 or a negative code with a message; every rank runs it. */
+    int (*run)(const options *o, logger *log, comm *ranks);
+} command;
+
+extern const command command_train, command_eval, command_bench, command_reference, command_data, command_info,
+    command_export, command_import;
+
+#endif

@@ -1,0 +1,280 @@
+/* Owns the command line's options. Invariant: settings are read in the order given, so that a later one wins. One
+ * thread. */
+#include "cli/options.h"
+#include "base/atomic_file.h"
+#include "base/error.h"
+#include "base/path.h"
+#include "base/text.h"
+
+#include <getopt.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What an option fills: a member of `options`, or a setting. */
+typedef enum { FLAG, TEXT, COUNT, SETTING } option_kind;
+
+typedef struct {
+    unsigned bit; /* 0: every subcommand takes it */
+    option_kind kind;
+    size_t at; /* of the member: a bool, a const char * or a long long */
+    const char *name, *value, *help;
+} option_row;
+
+static const option_row rows[] = {
+    {0, FLAG, offsetof(options, help), "help", NULL, "print this and exit"},
+    {0, SETTING, 0, "config", "FILE",
+     "read settings from an INI file, or from a recipe that comes with teskd (its name alone)"},
+    {0, SETTING, 0, "set", "SECTION.KEY=VALUE", "change one setting; may be repeated, the last wins"},
+    {OPTION_DEVICE, SETTING, 0, "device", "NAME", "short for --set run.device=NAME"},
+    {OPTION_RESUME, TEXT, offsetof(options, resume), "resume", "auto|FILE",
+     "go on from a checkpoint; auto: from the newest one in output.dir, if there is one"},
+    {OPTION_OTHER_DATA, FLAG, offsetof(options, other_data), "other-data", NULL,
+     "with --resume: go on with other data than the checkpoint's"},
+    {OPTION_OVERWRITE, FLAG, offsetof(options, overwrite), "overwrite", NULL,
+     "remove the run (last, previous, best, metrics) that output.dir holds"},
+    {OPTION_DRY_RUN, FLAG, offsetof(options, dry_run), "dry-run", NULL,
+     "print the network, the memory plan and the work of an epoch, then exit"},
+    {OPTION_PRINT_CONFIG, FLAG, offsetof(options, print_config), "print-config", NULL,
+     "print the resolved settings as an INI file, then exit"},
+    {OPTION_DUMP_GRAPH, TEXT, offsetof(options, dump_graph), "dump-graph", "FILE",
+     "write the graph of a training step for Graphviz"},
+    {OPTION_CHECKPOINT, TEXT, offsetof(options, checkpoint), "checkpoint", "FILE", "the checkpoint to read"},
+    {OPTION_TEACHER_ONLY, FLAG, offsetof(options, teacher_only), "teacher-only", NULL, "leave the students out"},
+    {OPTION_PREDICTIONS, TEXT, offsetof(options, predictions), "predictions", "FILE.csv",
+     "write the teacher's answer on every picture"},
+    {OPTION_LOGITS, FLAG, offsetof(options, logits), "logits", NULL, "with --predictions: also the teacher's logits"},
+    {OPTION_PER_CLASS, FLAG, offsetof(options, per_class), "per-class", NULL,
+     "print the teacher's accuracy on each class"},
+    {OPTION_FORMAT, TEXT, offsetof(options, format), "format", "NAME", "safetensors, for PyTorch, or onnx"},
+    {OPTION_ALL_HEADS, FLAG, offsetof(options, all_heads), "all-heads", NULL, "also the students"},
+    {OPTION_EMA, FLAG, offsetof(options, ema), "ema", NULL,
+     "the averages of the weights (train.ema_decay) instead of the weights"},
+    {OPTION_FOLD_BN, FLAG, offsetof(options, fold_bn), "fold-bn", NULL,
+     "onnx: make each batch normalisation part of the convolution before it"},
+    {OPTION_FROM, TEXT, offsetof(options, from), "from", "FILE", "the safetensors file to read"},
+    {OPTION_STEPS, COUNT, offsetof(options, steps), "steps", "N", "steps to time"},
+    {OPTION_JSON, FLAG, offsetof(options, json), "json", NULL, "print one line of JSON instead of tables"},
+    {OPTION_PER_NODE, FLAG, offsetof(options, per_node), "per-node", NULL, "print the time of every node"},
+    {OPTION_OUT, TEXT, offsetof(options, out), "out", "DIR", "folder to write to"},
+    {OPTION_OUT_FILE, TEXT, offsetof(options, out), "out", "FILE", "file to write"},
+    {OPTION_TRAIN_IMAGES, COUNT, offsetof(options, train_images), "train-images", "N",
+     "how many training pictures to draw"},
+    {OPTION_TEST_IMAGES, COUNT, offsetof(options, test_images), "test-images", "N", "how many test pictures to draw"},
+    {OPTION_SEED, COUNT, offsetof(options, seed), "seed", "N", "seed of the pictures"},
+    {OPTION_SETTINGS, FLAG, offsetof(options, settings_table), "settings", NULL,
+     "print the table of all settings as Markdown (docs/settings.md) and exit"},
+};
+enum { ROWS = sizeof rows / sizeof rows[0] };
+
+static bool is_path(const option_row *row)
+{
+    return row->value && (strstr(row->value, "FILE") || strcmp(row->value, "DIR") == 0);
+}
+
+static bool is_allowed(const option_row *row, unsigned allowed)
+{
+    return row->bit == 0 || (row->bit & allowed);
+}
+
+void options_help(unsigned allowed, FILE *out)
+{
+    for (int i = 0; i < ROWS; i++) {
+        char left[64];
+        if (!is_allowed(&rows[i], allowed))
+            continue;
+        snprintf(left, sizeof left, "--%s %s", rows[i].name, rows[i].value ? rows[i].value : "");
+        fprintf(out, "  %-26s %s\n", left, rows[i].help);
+    }
+}
+
+static int read_count(const char *name, const char *text, long long *value)
+{
+    char *end;
+    *value = strtoll(text, &end, 10);
+    CHECK(*text && !*end && *value >= 0, ERROR_USAGE, "--%s %s: expected a whole number of at least 0", name, text);
+    return 0;
+}
+
+static int take_config(options *o, const char *name)
+{
+    TRY(recipe_find(name, o->config_path, &o->is_recipe));
+    return settings_load(&o->config, o->config_path);
+}
+
+/* "--checkpoint=~/x" reaches the program as it is; only "--checkpoint ~/x" is the shell's. */
+static int expand_path(options *o, const option_row *row, const char **value)
+{
+    if (!is_path(row) || (*value)[0] != '~')
+        return 0;
+    CHECK(o->n_expanded < OPTION_PATHS, ERROR_USAGE, "--%s: more than %d paths with ~", row->name, OPTION_PATHS);
+    char *path = o->expanded[o->n_expanded++];
+    if (path_expand(*value, path, SETTING_TEXT_BYTES) < 0)
+        return error_prefix(ERROR_USAGE, "--%s", row->name);
+    *value = path;
+    return 0;
+}
+
+static int take(options *o, const option_row *row, const char *value)
+{
+    CHECK(!row->value || *value, ERROR_USAGE, "--%s: its value is empty; is a variable of the shell not set?",
+          row->name);
+    TRY(expand_path(o, row, &value));
+    void *member = (char *)o + row->at;
+    switch (row->kind) {
+    case FLAG:
+        *(bool *)member = true;
+        return 0;
+    case TEXT:
+        *(const char **)member = value;
+        return 0;
+    case COUNT:
+        return read_count(row->name, value, member);
+    case SETTING:
+        break;
+    }
+    if (strcmp(row->name, "config") == 0)
+        return take_config(o, value);
+    if (strcmp(row->name, "set") == 0)
+        return settings_set(&o->config, value);
+    char assignment[128];
+    snprintf(assignment, sizeof assignment, "run.device=%s", value);
+    return settings_set(&o->config, assignment);
+}
+
+/* The option of this subcommand for what another one, or another program, calls so; or NULL. */
+static const char *own_name(const char *name, unsigned allowed)
+{
+    static const struct {
+        const char *elsewhere, *here;
+    } names[] = {{"resume", "checkpoint"},  {"pretrained", "checkpoint"},
+                 {"weights", "checkpoint"}, {"ckpt", "checkpoint"},
+                 {"output", "out"},         {"o", "out"}};
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++)
+        for (int row = 0; row < ROWS && strcmp(names[i].elsewhere, name) == 0; row++)
+            if (strcmp(rows[row].name, names[i].here) == 0 && is_allowed(&rows[row], allowed))
+                return names[i].here;
+    return NULL;
+}
+
+static const char *similar_name(const char *name, unsigned allowed)
+{
+    enum { TYPING_ERRORS = 2 };
+    const char *similar = NULL;
+    for (int i = 0; i < ROWS; i++)
+        if (is_allowed(&rows[i], allowed) && text_distance(rows[i].name, name) <= TYPING_ERRORS)
+            similar = rows[i].name;
+    return similar;
+}
+
+/* What may have been meant by an option that there is not; empty when nothing is near. */
+static void advise(const char *name, unsigned allowed, char advice[SETTING_ADVICE_BYTES])
+{
+    const char *meant = own_name(name, allowed);
+    advice[0] = '\0';
+    if (!meant && setting_option_advice(name, advice))
+        return;
+    if (!meant)
+        meant = similar_name(name, allowed);
+    if (meant)
+        snprintf(advice, SETTING_ADVICE_BYTES, "did you mean --%s?", meant);
+}
+
+static int unknown_option(const char *argument, unsigned allowed, const char *command)
+{
+    char name[64], advice[SETTING_ADVICE_BYTES];
+    const char *begin = argument + strspn(argument, "-");
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(begin, "="), begin);
+    advise(name, allowed, advice);
+    return error_set(ERROR_USAGE, "%.80s is not an option of \"teskd %s\" (see teskd %s --help)%s%s", argument, command,
+                     command, advice[0] ? "; " : "", advice);
+}
+
+/* Reads argv over what `o` holds. */
+static int read_all(options *o)
+{
+    enum { FIRST_VALUE = 256 }; /* beyond the characters that getopt gives back itself */
+    struct option known[ROWS + 1] = {{0}};
+    int argc = o->argc, n_known = 0;
+    char **argv = o->argv;
+    for (int i = 0; i < ROWS; i++) /* an option that is not allowed here is not known here */
+        if (is_allowed(&rows[i], o->allowed))
+            known[n_known++] = (struct option){rows[i].name, rows[i].value != NULL, NULL, FIRST_VALUE + i};
+    optind = 0;
+    o->n_expanded = 0;
+    for (;;) {
+        int found = getopt_long_only(argc, argv, ":", known, NULL); /* "-lr" is one wrong option, not two */
+        if (found == -1)
+            break;
+        CHECK(found != ':', ERROR_USAGE, "%s needs a value; see teskd %s --help", argv[optind - 1], argv[0]);
+        if (found == '?')
+            return unknown_option(argv[optind - 1], o->allowed, argv[0]);
+        TRY(take(o, &rows[found - FIRST_VALUE], optarg));
+    }
+    o->n_arguments = argc - optind;
+    o->arguments = argv + optind;
+    return 0;
+}
+
+/* A file that is read is never the one to write. */
+static int check_targets(const options *o)
+{
+    const struct {
+        const char *name, *path;
+    } reads[] = {{"checkpoint", o->checkpoint}, {"from", o->from}, {"resume", o->resume}, {"config", o->config_path}},
+      writes[] = {{"out", o->out}, {"predictions", o->predictions}, {"dump-graph", o->dump_graph}};
+    for (size_t r = 0; r < sizeof reads / sizeof reads[0]; r++)
+        for (size_t w = 0; w < sizeof writes / sizeof writes[0]; w++)
+            CHECK(!reads[r].path || !writes[w].path || !is_same_file(reads[r].path, writes[w].path), ERROR_USAGE,
+                  "--%s %s: that is the file that --%s reads", writes[w].name, writes[w].path, reads[r].name);
+    return 0;
+}
+
+int options_read(options *o, int argc, char **argv, unsigned allowed)
+{
+    *o = (options){
+        .steps = -1, .train_images = -1, .test_images = -1, .seed = -1, .argc = argc, .argv = argv, .allowed = allowed};
+    settings_default(&o->config);
+    TRY(read_all(o));
+    CHECK(o->n_arguments == 0 || (allowed & OPTION_ARGUMENTS), ERROR_USAGE,
+          "\"%s\" is not expected here; see teskd %s --help", o->arguments[0], argv[0]);
+    if (o->help)
+        return 0;
+    TRY(check_targets(o));
+    return settings_validate(&o->config);
+}
+
+int options_apply(const options *o, settings *config)
+{
+    options again = *o;
+    again.config = *config;
+    TRY(read_all(&again));
+    *config = again.config;
+    return 0;
+}
+
+/* " --NAME" and its value, where it was given. */
+static void describe_option(const options *o, const option_row *row, char *text, size_t bytes)
+{
+    const void *member = (const char *)o + row->at;
+    const char *value = row->kind == TEXT ? *(const char *const *)member : NULL;
+    long long count = row->kind == COUNT ? *(const long long *)member : -1;
+    text[0] = '\0';
+    if ((row->kind == FLAG && *(const bool *)member) || (value && is_path(row)))
+        snprintf(text, bytes, " --%s", row->name);
+    else if (value)
+        snprintf(text, bytes, " --%s %s", row->name, value);
+    else if (count >= 0)
+        snprintf(text, bytes, " --%s %lld", row->name, count);
+}
+
+void options_describe(const options *o, char *text, size_t bytes)
+{
+    size_t used = (size_t)snprintf(text, bytes, "%s", o->argv[0]);
+    for (int i = 0; i < ROWS && used < bytes; i++) {
+        if (rows[i].kind == SETTING || !is_allowed(&rows[i], o->allowed))
+            continue;
+        describe_option(o, &rows[i], text + used, bytes - used);
+        used += strlen(text + used);
+    }
+}

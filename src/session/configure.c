@@ -1,0 +1,130 @@
+/* Translates settings into the options of a step. Holds no state; any thread. */
+#include "session/configure.h"
+
+#include "base/error.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* As many classes as asked for, or as the data have; labels must fit. */
+static int choose_classes(const settings *c, const data_source *source, model_options *m)
+{
+    const int32_t in_data = source->classes, wanted = (int32_t)c->model.classes;
+    CHECK(wanted == 0 || wanted >= in_data, ERROR_SETTINGS,
+          "model.classes: %d is less than the %d classes of data.kind = %s (0 takes the data's own)", wanted, in_data,
+          source->name);
+    m->classes = wanted ? wanted : in_data ? in_data : DRAWN_CLASSES;
+    return 0;
+}
+
+static int choose_students(const settings *c, bool on[STUDENTS])
+{
+    const setting_ints *wanted = &c->model.students;
+    for (int i = 0; i < wanted->count; i++) {
+        int64_t number = wanted->value[i];
+        CHECK(number > 0 || wanted->count == 1, ERROR_SETTINGS, "model.students: 0 (none) stands alone");
+        if (number == 0)
+            return 0;
+        CHECK(!on[STUDENTS - number], ERROR_SETTINGS, "model.students: %lld is given twice", (long long)number);
+        on[STUDENTS - number] = true;
+    }
+    return 0;
+}
+
+static int choose_blocks(const settings *c, int32_t blocks[STAGES])
+{
+    const setting_ints *wanted = &c->model.blocks;
+    if (wanted->count == 1 && wanted->value[0] == 0)
+        return 0;
+    CHECK(wanted->count == STAGES, ERROR_SETTINGS, "model.blocks: %d numbers, expected one for each of the %d stages",
+          wanted->count, STAGES);
+    for (int i = 0; i < STAGES; i++) {
+        CHECK(wanted->value[i] > 0, ERROR_SETTINGS, "model.blocks: a stage has at least one block");
+        blocks[i] = (int32_t)wanted->value[i];
+    }
+    return 0;
+}
+
+static int fill_model(const settings *c, const data_source *source, model_options *m)
+{
+    m->network = network_find(c->model.network);
+    if (!m->network) {
+        char names[512] = "";
+        for (int i = 0; network_at(i); i++)
+            snprintf(names + strlen(names), sizeof names - strlen(names), "%s%s", i ? ", " : "", network_at(i)->name);
+        return error_set(ERROR_SETTINGS, "model.network: there is no \"%s\"; known are %s", c->model.network, names);
+    }
+    m->teskd = c->model.method == METHOD_TESKD;
+    m->label_smoothing = c->train.label_smoothing;
+    TRY(choose_students(c, m->students_on));
+    TRY(choose_blocks(c, m->blocks));
+    m->width = (int32_t)c->model.width;
+    m->student_width = (int32_t)c->model.student_width;
+    m->image_height = m->image_width = source->side > 0 ? source->side : m->network->input;
+    m->temperature = c->loss.temperature;
+    m->ce_weight = c->loss.ce_weight;
+    m->kd_weight = c->loss.kd_weight;
+    m->feature_weight = c->loss.feature_weight;
+    m->teacher_weight = c->loss.teacher_weight;
+    m->kd_detach_teacher = c->loss.kd_detach_teacher;
+    for (int i = 0; i < STUDENTS; i++)
+        m->student_weights[i] = c->loss.student_weights.value[i];
+    return choose_classes(c, source, m);
+}
+
+unsigned configure_rewrites(const settings *config)
+{
+    const struct {
+        bool wanted;
+        unsigned bit;
+    } rows[] = {
+        {config->run.rewrite_upsample, REWRITE_UPSAMPLE},   {config->run.rewrite_fuse, REWRITE_FUSE},
+        {config->run.rewrite_patch, REWRITE_PATCH},         {config->run.rewrite_upsample_bn, REWRITE_UPSAMPLE_BN},
+        {config->run.rewrite_linear_bn, REWRITE_LINEAR_BN}, {config->run.rewrite_bias, REWRITE_BIAS}};
+    unsigned rewrites = REWRITE_NONE;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++)
+        rewrites |= rows[i].wanted ? rows[i].bit : 0;
+    return rewrites;
+}
+
+/* The network for one image, in plain C: what the settings alone make impossible needs no device to be seen. */
+static int check_network(const settings *c, const model_options *options)
+{
+    const step_shape shape = {.training = true, .batch = 1, .global_batch = 1, .loss_batch = 1};
+    graph g;
+    model m;
+    graph_init(&g, DTYPE_F32);
+    model_build(&m, &g, options, &shape);
+    int status = graph_status(&g);
+    model_free(&m);
+    graph_free(&g);
+    if (status != ERROR_SHAPE)
+        return status;
+    return error_prefix(ERROR_SETTINGS, "model.network = %s with model.width = %lld%s, model.student_width = %lld%s",
+                        c->model.network, (long long)c->model.width, c->model.width ? "" : " (its own)",
+                        (long long)c->model.student_width, c->model.student_width ? "" : " (its own)");
+}
+
+int configure(const settings *config, const data_source **source, step_options *step)
+{
+    TRY(source_find(source, config->data.kind));
+    TRY(fill_model(config, *source, &step->model));
+    step->rewrites = configure_rewrites(config);
+    step->sgd = (sgd_options){.momentum = config->train.momentum,
+                              .weight_decay = config->train.weight_decay,
+                              .clip_norm = config->train.clip_norm,
+                              .ema_decay = config->train.ema_decay,
+                              .nesterov = config->train.nesterov,
+                              .decay_vectors = config->train.decay_norm_and_bias};
+    return check_network(config, &step->model);
+}
+
+void configure_for_device(step_options *step, const backend_ops *device)
+{
+    const dtype activation = device->activation;
+    step->precision = (precision_options){.activation = activation,
+                                          .loss_scaling = activation == DTYPE_F16}; /* bfloat16 has float32's range */
+    step->fuses = device->fuses;
+    step->placed_rows = device->placed_rows;
+    step->model.padded_channels = device->pads_pictures ? PADDED_PICTURE_CHANNELS : 0;
+}

@@ -1,0 +1,259 @@
+/* Owns a device, the weights on it, the data, and the programs of a run. Invariant: session_close frees whatever was
+ * opened, however far it came. One thread. */
+#include "session/session.h"
+#include "base/error.h"
+#include "io/data/augment.h"
+#include "session/agreement.h"
+#include "session/configure.h"
+#include "session/device.h"
+#include "session/initialise.h"
+#include "session/reduction.h"
+#include "session/threads.h"
+
+#include <string.h>
+
+/* A set may stay on the device if it takes at most this much, and this share of the free memory. */
+static const size_t resident_limit = (size_t)1 << 30, resident_share = 4;
+
+static int open_set(session *e, data_split split, image_set *set)
+{
+    const settings *c = &e->config;
+    const source_request request = {.path = c->data.path,
+                                    .split = split,
+                                    .limit =
+                                        (int32_t)(split == SPLIT_TRAIN ? c->data.train_images : c->data.test_images),
+                                    .side = e->step.model.image_height,
+                                    .classes = e->step.model.classes,
+                                    .seed = (uint64_t)c->train.seed};
+    return source_open(set, e->source, &request);
+}
+
+int session_check_target(const session *e, const char *option, const char *path)
+{
+    CHECK(!source_holds(e->source, e->config.data.path, path), ERROR_USAGE, "%s %s: that is a file of the data set",
+          option, path);
+    return 0;
+}
+
+static int open_data(session *e, unsigned parts)
+{
+    const settings *c = &e->config;
+    e->train_images = source_expected_images(e->source, SPLIT_TRAIN, c->data.train_images);
+    e->test_images = source_expected_images(e->source, SPLIT_TEST, c->data.test_images);
+    if (parts & DATA_TRAIN) {
+        TRY(open_set(e, SPLIT_TRAIN, &e->train_set));
+        e->train_images = e->train_set.images;
+    }
+    if (parts & DATA_TEST) {
+        TRY(open_set(e, SPLIT_TEST, &e->test_set));
+        e->test_images = e->test_set.images;
+    }
+    return 0;
+}
+
+static int check_training(const session *e)
+{
+    const settings *c = &e->config;
+    const int64_t accumulate = c->train.accumulate, unit = accumulate * e->info->size;
+    CHECK(c->train.batch % unit == 0, ERROR_SETTINGS,
+          "train.batch: %lld pictures do not divide among %d rank%s%s; it must be a multiple of %lld",
+          (long long)c->train.batch, e->info->size, e->info->size == 1 ? "" : "s",
+          accumulate > 1 ? " in train.accumulate parts" : "", (long long)unit);
+    CHECK(!c->eval.ema || c->train.ema_decay > 0, ERROR_SETTINGS,
+          "eval.ema: there is no average to evaluate without train.ema_decay");
+    return 0;
+}
+
+/* Everything that can be said against the settings before a device or data are opened. */
+static int check_settings(const session *e, unsigned parts)
+{
+    const settings *c = &e->config;
+    const bool reads_data = (parts & (DATA_TRAIN | DATA_TEST)) && e->source->wants;
+    TRY(parts & WILL_TRAIN ? check_training(e) : 0);
+    CHECK(!reads_data || c->data.path[0], ERROR_SETTINGS, "data.path: empty; it must be the folder that holds %s",
+          e->source->wants);
+    return 0;
+}
+
+/* How the images of a split come into steps: by the device, its free memory and the size of the set. Asked for once,
+ * before that memory is taken. */
+static int choose_input(const session *e, data_split split, step_input *input)
+{
+    backend *device = e->device;
+    int64_t images = split == SPLIT_TRAIN ? e->train_images : e->test_images;
+    size_t free_bytes = SIZE_MAX, bytes = (size_t)images * (size_t)e->step.model.image_height *
+                                          (size_t)e->step.model.image_width * PICTURE_CHANNELS;
+    *input = (step_input){.kind = INPUT_REAL};
+    if (device->ops->host_memory)
+        return 0;
+    if (device->ops->free_bytes)
+        TRY(device->ops->free_bytes(device, &free_bytes));
+    data_placement placement = e->source->side == SIZE_VARIES ? PLACEMENT_HOST : e->source->placement;
+    bool small = bytes <= resident_limit || placement == PLACEMENT_DEVICE;
+    bool resident = small && bytes <= free_bytes / resident_share && placement != PLACEMENT_HOST;
+    *input = (step_input){.kind = resident ? INPUT_RESIDENT : INPUT_BYTES,
+                          .set = split == SPLIT_TRAIN ? "data/train" : "data/test",
+                          .set_images = (int32_t)images,
+                          .crop_padding = AUGMENT_PADDING};
+    return 0;
+}
+
+static int open_parts(session *e, unsigned parts)
+{
+    TRY(configure(&e->config, &e->source, &e->step));
+    TRY(check_settings(e, parts));
+    TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
+    configure_for_device(&e->step, e->device->ops);
+    TRY(open_data(e, parts));
+    TRY(choose_input(e, SPLIT_TRAIN, &e->train_input));
+    return choose_input(e, SPLIT_TEST, &e->test_input);
+}
+
+int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned parts)
+{
+    *e = (session){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
+    TRY(threads_choose(config, ranks, &e->threads));
+    TRY(comm_agree(ranks, open_parts(e, parts)));
+    TRY(agree_on_data(ranks, &e->train_set, &e->test_set));
+    TRY(comm_agree(ranks, reduction_open(&e->sums, config, e->device, ranks, log)));
+    runtime_open(&e->run, &(runtime_options){.device = e->device,
+                                             .tensors = &e->tensors,
+                                             .sums = e->sums,
+                                             .ranks = e->info->size,
+                                             .bucket_bytes = (size_t)(config->run.bucket_mib * 0x1p20),
+                                             .sums_dtype = config->run.reduce_16bit ? e->device->ops->activation
+                                                                                    : e->device->ops->real,
+                                             .average_statistics = !config->run.sync_bn,
+                                             .capture = config->run.capture});
+    return 0;
+}
+
+bool session_closes(const session *e, int status)
+{
+    return status == 0 || (e->info->size == 1 && !e->sums);
+}
+
+int session_end(session *e, int status)
+{
+    if (session_closes(e, status))
+        session_close(e);
+    return status;
+}
+
+void session_close(session *e)
+{
+    if (e->run.options.device)
+        runtime_close(&e->run);
+    if (e->sums)
+        e->sums->ops->close(e->sums);
+    if (e->tensors.device)
+        store_close(&e->tensors);
+    image_set_close(&e->train_set);
+    image_set_close(&e->test_set);
+    if (e->device)
+        e->device->ops->close(e->device);
+    e->device = NULL;
+}
+
+static int ensure_store(session *e, const graph *g, const model *m)
+{
+    if (e->plan_only)
+        return 0;
+    if (e->tensors.device)
+        return store_add(&e->tensors, g);
+    TRY(store_open(&e->tensors, e->device, g));
+    return initialise_store(&e->tensors, g, m, (uint64_t)e->config.train.seed);
+}
+
+static batch_part part_of(const micro_batch *m)
+{
+    if (m->first && m->last)
+        return PART_WHOLE;
+    return m->first ? PART_FIRST : m->last ? PART_LAST : PART_MIDDLE;
+}
+
+static int build_step(session *e, bool training, const micro_batch *m, graph *g, model *network)
+{
+    const step_shape shape = {.training = true,
+                              .sync_bn = e->config.run.sync_bn,
+                              .batch = m->images > 0 ? m->images : 1,
+                              .global_batch = m->global_images,
+                              .loss_batch = m->step_images,
+                              .part = part_of(m),
+                              .input = e->train_input};
+    return training ? step_build_training(g, network, &e->step, &shape)
+                    : step_build_evaluation(g, network, &e->step, shape.batch, &e->test_input);
+}
+
+/* A rank without an image of such a micro-batch needs no program, but has the same store as the others. */
+static int add_program(session *e, bool training, const micro_batch *m, program **out)
+{
+    graph g;
+    model network;
+    graph_init(&g, e->device->ops->real);
+    int status = build_step(e, training, m, &g, &network);
+    if (status == 0)
+        status = ensure_store(e, &g, &network);
+    model_free(&network);
+    if (status == 0 && m->images > 0)
+        return runtime_add(&e->run, &g, out);
+    graph_free(&g);
+    return status;
+}
+
+static int add_programs(session *e, bool training)
+{
+    const batch_plan *plan = training ? &e->train_plan : &e->test_plan;
+    for (int kind = 0; kind < MICRO_BATCH_KINDS; kind++) {
+        micro_batch m;
+        if (batch_plan_find(plan, kind, &m))
+            TRY(add_program(e, training, &m, training ? &e->training[kind] : &e->evaluation[kind]));
+    }
+    return 0;
+}
+
+static int build_training(session *e)
+{
+    const settings *c = &e->config;
+    TRY(batch_plan_make(&e->train_plan, &(batch_options){.images = e->train_images,
+                                                         .batch = (int32_t)c->train.batch,
+                                                         .accumulate = (int32_t)c->train.accumulate,
+                                                         .rank = e->info->rank,
+                                                         .ranks = e->info->size,
+                                                         .drop_last = c->data.drop_last,
+                                                         .training = true}));
+    return add_programs(e, true);
+}
+
+int session_build_training(session *e)
+{
+    return comm_agree(e->ranks, build_training(e));
+}
+
+static int build_evaluation(session *e)
+{
+    const settings *c = &e->config;
+    TRY(batch_plan_make(&e->test_plan,
+                        &(batch_options){.images = e->test_images,
+                                         .batch = (int32_t)(c->eval.batch ? c->eval.batch : c->train.batch),
+                                         .accumulate = 1,
+                                         .rank = e->info->rank,
+                                         .ranks = e->info->size}));
+    return add_programs(e, false);
+}
+
+int session_build_evaluation(session *e)
+{
+    return comm_agree(e->ranks, build_evaluation(e));
+}
+
+static int bind(session *e)
+{
+    TRY(runtime_bind(&e->run));
+    return store_refresh_copies(&e->tensors);
+}
+
+int session_bind(session *e)
+{
+    return comm_agree(e->ranks, bind(e));
+}
