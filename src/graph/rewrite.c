@@ -24,6 +24,15 @@ static graph_node *only_reader_reads(graph *g, value_id value, op_id op)
     return writer && writer->op == op && hidden ? writer : NULL;
 }
 
+/* Another op takes the node's place, in its layer. */
+static void become(graph_node *node, const graph_node *other)
+{
+    char label[GRAPH_NAME_BYTES];
+    memcpy(label, node->label, sizeof label);
+    *node = *other;
+    memcpy(node->label, label, sizeof label);
+}
+
 static bool is_pointwise(const graph_node *node)
 {
     const op_attr *a = &node->attr;
@@ -66,9 +75,10 @@ static void rewrite_fuse(graph *g, graph_node *convolution)
     desc.kind = KIND_ACTIVATION;
     value_id folded = graph_value_new(g, desc, NULL);
 
-    *concat = (graph_node){.op = OP_FOLD_FUSE_WEIGHT, .n_in = 1, .n_out = 1, .in = {weight}, .out = {folded}};
-    *convolution =
-        (graph_node){.op = OP_CONCAT_LINEAR, .n_in = 3, .n_out = 1, .in = {u, l, folded}, .out = {convolution->out[0]}};
+    become(concat, &(graph_node){.op = OP_FOLD_FUSE_WEIGHT, .n_in = 1, .n_out = 1, .in = {weight}, .out = {folded}});
+    become(convolution,
+           &(graph_node){
+               .op = OP_CONCAT_LINEAR, .n_in = 3, .n_out = 1, .in = {u, l, folded}, .out = {convolution->out[0]}});
 }
 
 static bool is_patch_convolution(const graph *g, const graph_node *node)
@@ -166,7 +176,7 @@ static void rewrite_linear_bn(graph *g, graph_node *normalize)
     desc.layout = LAYOUT_OI;
     value_id moments = graph_value_new(g, desc, NULL);
 
-    *convolution = (graph_node){.op = OP_CHANNEL_MOMENTS, .n_in = 1, .n_out = 1, .in = {x}, .out = {moments}};
+    become(convolution, &(graph_node){.op = OP_CHANNEL_MOMENTS, .n_in = 1, .n_out = 1, .in = {x}, .out = {moments}});
     sums->op = OP_LINEAR_BN_SUMS;
     sums->in[0] = moments;
     sums->in[1] = w;

@@ -154,6 +154,17 @@ static void rewrites_change_the_nodes(void **state)
                   {OP_LINEAR_BN, 2});
 }
 
+static void rewritten_nodes_keep_their_layers(void **state)
+{
+    (void)state;
+    graph g;
+    build_ok(&g, "cifarresnet18", true, true, REWRITE_ALL);
+    for (uint32_t i = 0; i < g.n_nodes; i++)
+        if (!g.nodes[i].label[0])
+            fail_msg("a node %s is of no layer", op_name((op_id)g.nodes[i].op));
+    graph_free(&g);
+}
+
 static const graph_node *writer_of(const graph *g, value_id value)
 {
     for (uint32_t i = 0; i < g->n_nodes; i++)
@@ -498,6 +509,7 @@ int main(void)
         cmocka_unit_test(published_size_and_work),
         cmocka_unit_test(backward_is_twice_the_forward),
         cmocka_unit_test(rewrites_change_the_nodes),
+        cmocka_unit_test(rewritten_nodes_keep_their_layers),
         cmocka_unit_test(upsample_rewrite_saves_three_quarters),
         cmocka_unit_test(bias_rewrite_moves_biases),
         cmocka_unit_test(rewrites_spare_what_is_seen),
