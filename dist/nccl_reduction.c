@@ -8,7 +8,7 @@
 
 #include "base/clock.h"
 #include "base/error.h"
-#include "kernels/libraries.h"
+#include "kernels/cuda/library/libraries.h"
 #include "nccl_ending.h"
 #include "nccl_window.h"
 

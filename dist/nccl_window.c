@@ -1,7 +1,7 @@
 /* Owns a piece of NCCL's memory and its window. No state but theirs; threads as the header says. */
 #include "nccl_window.h"
 
-#include "kernels/libraries.h"
+#include "kernels/cuda/library/libraries.h"
 
 #include <cuda_runtime_api.h>
 #include <stdlib.h>

@@ -6,7 +6,7 @@
 #include "session/threads.h"
 
 #ifdef TESKD_HAVE_CUDA
-#include "kernels/cuda_devices.h"
+#include "kernels/cuda/device/cuda_devices.h"
 #endif
 
 static void print_device(logger *log, const char *name, int status, backend *const *opened)

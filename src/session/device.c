@@ -3,8 +3,8 @@
 #include "base/error.h"
 
 #ifdef TESKD_HAVE_CUDA
-#include "kernels/cuda_devices.h"
-#include "kernels/cuda_open.h"
+#include "kernels/cuda/device/cuda_devices.h"
+#include "kernels/cuda/device/cuda_open.h"
 #endif
 
 static cpu_isa chosen_isa(const settings *config)

@@ -5,7 +5,7 @@
 
 #ifdef TESKD_HAVE_NCCL
 #include "dist/nccl_reduction.h"
-#include "kernels/cuda_open.h"
+#include "kernels/cuda/device/cuda_open.h"
 
 static void warn_of_sharing(const gpu_sharing *shared, const comm *ranks, logger *log)
 {

@@ -75,9 +75,7 @@ static int check_settings(const session *e, unsigned parts)
     return 0;
 }
 
-/* How the images of a split come into steps: by the device, its free memory and the size of the set. Asked for once,
- * before that memory is taken. */
-static int choose_input(const session *e, data_split split, step_input *input)
+int session_choose_input(const session *e, data_split split, step_input *input)
 {
     backend *device = e->device;
     int64_t images = split == SPLIT_TRAIN ? e->train_images : e->test_images;
@@ -105,8 +103,8 @@ static int open_parts(session *e, unsigned parts)
     TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
     configure_for_device(&e->step, e->device->ops);
     TRY(open_data(e, parts));
-    TRY(choose_input(e, SPLIT_TRAIN, &e->train_input));
-    return choose_input(e, SPLIT_TEST, &e->test_input);
+    TRY(session_choose_input(e, SPLIT_TRAIN, &e->train_input));
+    return session_choose_input(e, SPLIT_TEST, &e->test_input);
 }
 
 int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned parts)

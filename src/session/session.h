@@ -47,6 +47,10 @@ bool session_closes(const session *e, int status);
 /* Closes, where that is to be; returns `status`. */
 int session_end(session *e, int status);
 
+/* How the images of a split come into steps: by the device, its free memory and the size of the set. Asked for once by
+ * session_open, before that memory is taken. */
+int session_choose_input(const session *e, data_split split, step_input *input);
+
 /* Plans the epoch and builds the programs of a training step with fresh parameters / of an evaluation. The first of the
  * two calls makes the store. */
 int session_build_training(session *e);

@@ -13,7 +13,7 @@
     }
 #define FAKE_CUDA_CUBLASLT(name)
 #define FAKE_CUDA_NVRTC(name)
-#include "libraries.def"
+#include "kernels/cuda/library/libraries.def"
 #else
 extern const int fake_cudnn;
 const int fake_cudnn = 1;

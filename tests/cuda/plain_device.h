@@ -3,8 +3,8 @@
 #ifndef TESKD_TESTS_PLAIN_DEVICE_H
 #define TESKD_TESTS_PLAIN_DEVICE_H
 
-#include "convolutions.h"
-#include "products.h"
+#include "kernels/cuda/lower/convolutions.h"
+#include "kernels/cuda/lower/products.h"
 
 /* Without `extras` it refuses biases and sums on the way, as some GPUs do. */
 struct cuda_products {

@@ -7,11 +7,11 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "convolution.h"
+#include "kernels/cuda/library/cudnn_convolutions.h"
 #include "devices.h"
 #include "graph/node.h"
-#include "matrix_product.h"
-#include "timing.h"
+#include "kernels/cuda/library/cublaslt_products.h"
+#include "kernels/cuda/lower/timing.h"
 #include "usual_layer.h"
 
 #include <math.h>

@@ -7,7 +7,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "cuda_backend.h"
+#include "kernels/cuda/lower/cuda_backend.h"
 #include "kernels/host_memory.h"
 #include "op_cases.h"
 #include "op_check.h"

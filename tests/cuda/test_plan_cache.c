@@ -6,7 +6,7 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "plan_cache.h"
+#include "kernels/cuda/library/plan_cache.h"
 
 #include <glob.h>
 #include <stdio.h>

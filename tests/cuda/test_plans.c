@@ -8,10 +8,10 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "convolution.h"
-#include "cuda_backend.h"
-#include "cudnn_convolution.h"
-#include "cudnn_plan.h"
+#include "kernels/cuda/library/cudnn_convolutions.h"
+#include "kernels/cuda/lower/cuda_backend.h"
+#include "kernels/cuda/library/cudnn_graph.h"
+#include "kernels/cuda/library/cudnn_plan.h"
 #include "devices.h"
 #include "model/step.h"
 #include "usual_layer.h"

@@ -2,7 +2,7 @@
 #ifndef TESKD_TESTS_CUDA_USUAL_LAYER_H
 #define TESKD_TESTS_CUDA_USUAL_LAYER_H
 
-#include "convolution.h"
+#include "kernels/cuda/library/cudnn_convolutions.h"
 
 static const cuda_convolution_desc usual_layer = {.kind = CUDA_CONVOLUTION_FORWARD,
                                                   .batch = 128,

@@ -3,7 +3,7 @@
 #include "emulated_backend.h"
 
 #include "base/error.h"
-#include "kernels/cuda_open.h"
+#include "kernels/cuda/device/cuda_open.h"
 #include "plain_device.h"
 
 #include <stdio.h>

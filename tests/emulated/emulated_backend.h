@@ -2,7 +2,7 @@
 #ifndef TESKD_TESTS_EMULATED_BACKEND_H
 #define TESKD_TESTS_EMULATED_BACKEND_H
 
-#include "cuda_backend.h"
+#include "kernels/cuda/lower/cuda_backend.h"
 #include "emulated.h"
 
 /* The deterministic backend of float32, float16 or bfloat16 on a GPU with so many multiprocessors. Closed through its

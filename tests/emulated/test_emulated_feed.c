@@ -419,7 +419,7 @@ static input_kind chosen(const fixture *f, const char *kind, int64_t images, int
     OK(source_find(&e.source, kind));
     e.train_images = images;
     e.step.model.image_height = e.step.model.image_width = side;
-    OK(feed_choose(&input, &e, true));
+    OK(session_choose_input(&e, SPLIT_TRAIN, &input));
     assert_int_equal(input.set_images, images);
     assert_string_equal(input.set, "data/train");
     return input.kind;

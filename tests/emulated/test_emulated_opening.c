@@ -9,8 +9,8 @@
 #include "base/error.h"
 #include "device_fixture.h"
 #include "emulated_backend.h"
-#include "kernels/cuda_devices.h"
-#include "kernels/cuda_open.h"
+#include "kernels/cuda/device/cuda_devices.h"
+#include "kernels/cuda/device/cuda_open.h"
 
 static int open_on(emulated_machine machine, cuda_options options)
 {

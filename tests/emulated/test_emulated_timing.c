@@ -5,10 +5,10 @@
 
 #include <cmocka.h>
 
-#include "cuda_backend.h"
 #include "device_fixture.h"
 #include "emulated.h"
-#include "timing.h"
+#include "kernels/cuda/lower/cuda_backend.h"
+#include "kernels/cuda/lower/timing.h"
 
 #include <math.h>
 #include <stdint.h>

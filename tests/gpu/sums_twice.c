@@ -8,9 +8,9 @@
 
 #include "base/error.h"
 #include "base/sixteen_bit.h"
-#include "convolution.h"
+#include "kernels/cuda/library/cudnn_convolutions.h"
 #include "graph/node.h"
-#include "kernels/cuda_open.h"
+#include "kernels/cuda/device/cuda_open.h"
 #include "sums_twice.h"
 
 #include <math.h>

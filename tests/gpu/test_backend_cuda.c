@@ -14,8 +14,8 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "kernels/cuda_devices.h"
-#include "kernels/cuda_open.h"
+#include "kernels/cuda/device/cuda_devices.h"
+#include "kernels/cuda/device/cuda_open.h"
 #include "model/step.h"
 #include "op_cases.h"
 #include "op_check.h"

@@ -8,8 +8,8 @@
 #include "base/error.h"
 #include "dist/nccl_reduction.h"
 #include "emulated.h"
-#include "kernels/cuda_open.h"
-#include "kernels/libraries.h"
+#include "kernels/cuda/device/cuda_open.h"
+#include "kernels/cuda/library/libraries.h"
 #include "run/program.h"
 
 #include <signal.h>

@@ -5,7 +5,7 @@
 
 #include "dist/nccl_reduction.h"
 #include "emulated.h"
-#include "kernels/libraries.h"
+#include "kernels/cuda/library/libraries.h"
 
 extern comm *ranks;
 extern cuda_libraries *libraries;

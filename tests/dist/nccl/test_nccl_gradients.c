@@ -2,7 +2,7 @@
  * memory where it is refused, as they are and narrowed to 16 bits, and the weights come out the same. */
 #include "base/error.h"
 #include "fixture.h"
-#include "kernels/cuda_open.h"
+#include "kernels/cuda/device/cuda_open.h"
 #include "model/step.h"
 #include "run/program.h"
 

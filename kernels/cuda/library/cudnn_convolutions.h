@@ -2,9 +2,9 @@
 #ifndef TESKD_KERNELS_CUDA_CONVOLUTION_H
 #define TESKD_KERNELS_CUDA_CONVOLUTION_H
 
-#include "convolutions.h"
+#include "kernels/cuda/lower/convolutions.h"
+#include "kernels/cuda/lower/timing.h"
 #include "libraries.h"
-#include "timing.h"
 
 typedef struct {
     cudaStream_t stream;

@@ -5,7 +5,7 @@
 #ifndef TESKD_KERNELS_CUDA_LAUNCH_CUH
 #define TESKD_KERNELS_CUDA_LAUNCH_CUH
 
-#include "cuda_backend.h"
+#include "kernels/cuda/lower/cuda_backend.h"
 
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>

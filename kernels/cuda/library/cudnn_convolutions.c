@@ -1,9 +1,9 @@
 /* Owns the convolutions of cuDNN: the plan chosen for each shape, and its runs.
  * Invariant: a plan obeys the options that the convolutions were opened with, wherever it came from. One thread at a
  * time. */
-#include "convolution.h"
+#include "cudnn_convolutions.h"
 #include "base/error.h"
-#include "cudnn_convolution.h"
+#include "cudnn_graph.h"
 #include "cudnn_plan.h"
 #include "graph/node.h"
 #include "plan_cache.h"

@@ -12,9 +12,11 @@ if(NOT CMAKE_CUDA_COMPILER)
   set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
 endif()
 enable_language(CUDA)
-add_library(teskd_cuda_kernels STATIC batch_norm.cu excite.cu joined.cu joined_losses.cu linear_bn.cu losses.cu pictures.cu pointwise.cu pooling.cu resample.cu update.cu upsample_bn.cu
-  upsample_bn_small.cu)
-target_link_libraries(teskd_cuda_kernels PRIVATE teskd_backend teskd_base stdc++)
+set(kernel_sources batch_norm excite joined joined_losses linear_bn losses pictures pointwise pooling resample update upsample_bn upsample_bn_small)
+list(TRANSFORM kernel_sources PREPEND kernel/)
+list(TRANSFORM kernel_sources APPEND .cu)
+add_library(teskd_cuda_kernels STATIC ${kernel_sources})
+target_link_libraries(teskd_cuda_kernels PRIVATE teskd_backend teskd_cuda_lower_headers teskd_base stdc++)
 target_compile_features(teskd_cuda_kernels PRIVATE cuda_std_17)
 # A kernel that spills registers or uses local memory is warned about, on every architecture.
 target_compile_options(teskd_cuda_kernels PRIVATE -Xcompiler=-Wall,-Wextra,-Wshadow

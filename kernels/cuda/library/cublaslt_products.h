@@ -2,9 +2,9 @@
 #ifndef TESKD_KERNELS_CUDA_MATRIX_PRODUCT_H
 #define TESKD_KERNELS_CUDA_MATRIX_PRODUCT_H
 
+#include "kernels/cuda/lower/products.h"
+#include "kernels/cuda/lower/timing.h"
 #include "libraries.h"
-#include "products.h"
-#include "timing.h"
 
 #include <stdbool.h>
 

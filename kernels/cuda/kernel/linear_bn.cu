@@ -1,6 +1,6 @@
 /* Batch normalisation of a product with a weight, from the moments of its input (docs/method.md): what has the size of
  * the weight. Sums of products are float in a thread, double beyond; the moments are x^T x, then the sums of x. */
-#include "linear_bn.h"
+#include "kernels/cuda/lower/linear_bn.h"
 
 #include "bn_statistics.cuh"
 #include "reduce.cuh"

@@ -1,5 +1,5 @@
 /* Owns measurements on the GPU. Invariant: a failed one leaves no error behind for the next launch. One thread. */
-#include "timing.h"
+#include "kernels/cuda/lower/timing.h"
 
 #include <math.h>
 

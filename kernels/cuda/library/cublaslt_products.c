@@ -1,7 +1,7 @@
 /* Owns the matrix products of cuBLASLt. It is column-major: a row-major matrix is its own transpose there, so c^T =
  * op(b)^T op(a)^T is computed, with our b as its A and our a as its B. Sums are float32, also those of split products,
  * and in a fixed order: the same bits every time. One thread at a time. */
-#include "matrix_product.h"
+#include "cublaslt_products.h"
 #include "base/error.h"
 #include "graph/node.h"
 #include "plan_cache.h"

@@ -1,9 +1,9 @@
 /* Owns the choice of a GPU and the backend's life on it. Invariant: a backend that opens has run a kernel. One thread.
  */
 #include "base/error.h"
-#include "cuda_backend.h"
-#include "kernels/cuda_devices.h"
-#include "kernels/cuda_open.h"
+#include "cuda_devices.h"
+#include "cuda_open.h"
+#include "kernels/cuda/lower/cuda_backend.h"
 
 #include <stdio.h>
 #include <stdlib.h>

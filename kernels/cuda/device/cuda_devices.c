@@ -1,6 +1,6 @@
 /* Owns the questions about GPUs that need no kernel. The CUDA runtime is linked statically and finds the driver by
  * itself, so that one binary runs with and without one. Any thread. */
-#include "kernels/cuda_devices.h"
+#include "cuda_devices.h"
 #include "base/error.h"
 
 #include <cuda_runtime_api.h>

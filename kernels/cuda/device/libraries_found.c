@@ -1,7 +1,7 @@
 /* Owns the report of what there is of the libraries. Any thread. */
 #include "base/error.h"
-#include "kernels/cuda_devices.h"
-#include "libraries.h"
+#include "cuda_devices.h"
+#include "kernels/cuda/library/libraries.h"
 
 #include <stdio.h>
 

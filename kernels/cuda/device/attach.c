@@ -1,9 +1,9 @@
 /* Owns the libraries of an open backend. One thread. */
 #include "base/error.h"
-#include "convolution.h"
-#include "cuda_backend.h"
-#include "libraries.h"
-#include "matrix_product.h"
+#include "kernels/cuda/library/cublaslt_products.h"
+#include "kernels/cuda/library/cudnn_convolutions.h"
+#include "kernels/cuda/library/libraries.h"
+#include "kernels/cuda/lower/cuda_backend.h"
 
 #include <stdio.h>
 

@@ -2,8 +2,8 @@
 #ifndef TESKD_KERNELS_CUDA_CUDNN_CONVOLUTION_H
 #define TESKD_KERNELS_CUDA_CUDNN_CONVOLUTION_H
 
-#include "convolutions.h"
 #include "cudnn_scope.h"
+#include "kernels/cuda/lower/convolutions.h"
 
 /* The names of its tensors, for the pointers of a run. */
 enum { UID_X = 1, UID_W, UID_Y, UID_BIAS, UID_PRODUCT, UID_SUM, UID_SQUARE_SUM };

@@ -1,6 +1,6 @@
 /* Owns the description of a convolution for cuDNN. NHWC and OHWI are what cuDNN calls N,C,H,W and K,C,R,S with channels
  * of stride 1; groups follow from the channels. One thread a scope. */
-#include "cudnn_convolution.h"
+#include "cudnn_graph.h"
 #include "graph/node.h"
 
 enum { ALIGNMENT = 16 };
