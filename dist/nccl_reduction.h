@@ -8,7 +8,7 @@
 
 #include "dist/reduction.h"
 
-struct cuda_libraries; /* kernels/libraries.h */
+struct cuda_libraries; /* kernels/cuda/library/libraries.h */
 struct CUstream_st;    /* what a cudaStream_t points to */
 
 typedef struct {

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-struct cuda_libraries; /* kernels/libraries.h */
+struct cuda_libraries; /* kernels/cuda/library/libraries.h */
 
 typedef struct nccl_window nccl_window;
 

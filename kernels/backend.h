@@ -52,8 +52,8 @@ typedef struct {
      * max_pool the choices that its gradient reads (graph/fusion.h). */
     bool fuses;
 
-    /* The device would rather have pictures of PADDED_PICTURE_CHANNELS than of 3. */
-    bool pads_pictures;
+    /* The device would rather have images of PADDED_IMAGE_CHANNELS than of 3. */
+    bool pads_images;
 
     /* Chooses an algorithm for the request and says how much workspace its launches need.
      * Returns ERROR_KERNEL when there is none. The caller frees the kernel. */
@@ -114,7 +114,7 @@ typedef struct {
     void (*close)(backend *self);
 } backend_ops;
 
-enum { UPLOAD_LANES = 4, PADDED_PICTURE_CHANNELS = 8 };
+enum { UPLOAD_LANES = 4, PADDED_IMAGE_CHANNELS = 8 };
 
 /* Every backend begins with its table. */
 struct backend {

@@ -17,7 +17,7 @@ usage: launch/gpu_check.sh [options]
                     others are listed as not run
   --only NAMES      these stages alone, by commas: a name, or the first part of names (reference,ops,bench)
   --skip NAMES      all but these
-  --data FOLDER     pictures for the stage cifar, which trains until the budget's end and goes on at the next call
+  --data FOLDER     images for the stage cifar, which trains until the budget's end and goes on at the next call
   --config FILE     recipe for the stage cifar (default: cifar100_r18.ini)
   --device cpu      what can be checked without a GPU, to try this script
   --dry-run         print the stages and their time limits
@@ -43,9 +43,9 @@ resume                 300  stopped and resumed runs, bit for bit
 nccl                   180  sums by NCCL over one rank
 ranks                  300  two ranks on one GPU through host memory
 bench_resnet18         120  a step of resnet18 at 224, batch 256, fp16
-bench_resnet18_host    120  the same, its pictures coming from the host
+bench_resnet18_host    120  the same, its images coming from the host
 bench_cifarresnet18    120  a step of cifarresnet18, batch 128, fp16
-bench_cifarresnet18_host  120  the same, its pictures coming from the host
+bench_cifarresnet18_host  120  the same, its images coming from the host
 torch_resnet18         540  the first against PyTorch, eager and compiled
 torch_cifarresnet18    540  the second against PyTorch
 memcheck               420  compute-sanitizer memcheck of two steps
@@ -169,7 +169,7 @@ check_runs() {
   python3 "$root/tests/gpu/check_runs.py" "$@" --teskd "$teskd" --mpirun "$mpirun" --device "$device" --work "$out/runs/$1"
 }
 
-# bench NETWORK BATCH PICTURES: the table by op, then by node.
+# bench NETWORK BATCH IMAGES: the table by op, then by node.
 bench() {
   local settings=(--set run.device="$device" --set data.kind="$3")
   if [ "$device" = cuda ]; then

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a trained and evaluated network on this machine's CPU, with drawn pictures.
+# From a fresh checkout to a trained and evaluated network on this machine's CPU, with drawn images.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -22,7 +22,7 @@ cat <<TEXT
 This will
   1. install missing Debian packages (apt-get, as root or with sudo; skipped when all are there)
   2. build teskd in $build
-  3. draw a small picture set in $data
+  3. draw a small image set in $data
   4. train on it with $ranks processes, results in $output (in place of an earlier quick start's)
   5. evaluate the best network of the run
 TEXT
@@ -57,7 +57,7 @@ echo "  cmake -S . -B build -DTESKD_CUDA=AUTO -DCMAKE_CUDA_ARCHITECTURES= && cma
 cmake -S . -B "$build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DTESKD_TESTS=OFF ${kernels:+"$kernels"}
 cmake --build build
 
-step "Pictures"
+step "Images"
 mkdir -p "$work"
 build/teskd data synth --out "$data"
 
@@ -77,7 +77,7 @@ cat <<TEXT
 
 Done.
   program      $build/teskd
-  pictures     $data
+  images     $data
   checkpoints  $output/best.h5, $output/last.h5
   settings     configs/quickstart.ini (another run: --set section.key=value; all settings: build/teskd train --help)
 TEXT

@@ -55,7 +55,7 @@ static void normalise_row(const normal_table *table, real_type real, const uint8
 }
 
 /* Row `y` of the crop, as bytes: zeros where it lies in the padding. */
-static void crop_row(const image_set *set, const uint8_t *picture, augment_choice choice, int32_t y, uint8_t *row)
+static void crop_row(const image_set *set, const uint8_t *image, augment_choice choice, int32_t y, uint8_t *row)
 {
     const int32_t width = set->width, source_y = y + choice.top - AUGMENT_PADDING,
                   shift = choice.left - AUGMENT_PADDING;
@@ -64,17 +64,17 @@ static void crop_row(const image_set *set, const uint8_t *picture, augment_choic
     if (source_y < 0 || source_y >= set->height || to <= from)
         return;
     memcpy(row + (size_t)(from - shift) * CHANNELS,
-           picture + ((size_t)source_y * (size_t)width + (size_t)from) * CHANNELS, (size_t)(to - from) * CHANNELS);
+           image + ((size_t)source_y * (size_t)width + (size_t)from) * CHANNELS, (size_t)(to - from) * CHANNELS);
 }
 
-static void make_picture(const image_set *set, const normal_table *table, const augment_choice *choice,
-                         const uint8_t *picture, real_type real, uint8_t *scratch, char *out)
+static void make_image(const image_set *set, const normal_table *table, const augment_choice *choice,
+                       const uint8_t *image, real_type real, uint8_t *scratch, char *out)
 {
     const size_t row_values = (size_t)set->width * CHANNELS;
     for (int32_t y = 0; y < set->height; y++) {
-        const uint8_t *row = picture + (size_t)y * row_values;
+        const uint8_t *row = image + (size_t)y * row_values;
         if (choice) {
-            crop_row(set, picture, *choice, y, scratch);
+            crop_row(set, image, *choice, y, scratch);
             row = scratch;
         }
         normalise_row(table, real, row, set->width, choice && choice->flip, out);
@@ -93,11 +93,11 @@ void augment_normalise(const image_set *set, const uint8_t *pixels, int32_t heig
                       (char *)out + (size_t)y * row_values * real_bytes(real));
 }
 
-static int check_picture(const image_set *set, int32_t index)
+static int check_image(const image_set *set, int32_t index)
 {
-    CHECK(index >= 0 && index < set->images, ERROR_DATA, "picture %d is outside a data set of %d", index, set->images);
+    CHECK(index >= 0 && index < set->images, ERROR_DATA, "image %d is outside a data set of %d", index, set->images);
     CHECK(set->labels[index] >= 0 && set->labels[index] < set->classes, ERROR_DATA,
-          "picture %d has label %d, labels are 0 to %d", index, set->labels[index], set->classes - 1);
+          "image %d has label %d, labels are 0 to %d", index, set->labels[index], set->classes - 1);
     return 0;
 }
 
@@ -106,18 +106,18 @@ int augment_batch(const image_set *set, const augment_key *key, const int32_t *o
 {
     normal_table table;
     normal_table_fill(&table, set);
-    const size_t picture_bytes = image_bytes(set);
+    const size_t one_image_bytes = image_bytes(set);
     uint8_t scratch[AUGMENT_MAX_WIDTH * CHANNELS];
-    CHECK(set->width <= AUGMENT_MAX_WIDTH, ERROR_DATA, "pictures of width %d are wider than %d", set->width,
+    CHECK(set->width <= AUGMENT_MAX_WIDTH, ERROR_DATA, "images of width %d are wider than %d", set->width,
           AUGMENT_MAX_WIDTH);
     for (int32_t k = 0; k < count; k++) {
         const int32_t index = order[k];
-        TRY(check_picture(set, index));
+        TRY(check_image(set, index));
         augment_choice choice = {0};
         if (key)
             choice = augment_choose(*key, position + k);
-        make_picture(set, &table, key ? &choice : NULL, set->pixels + (size_t)index * picture_bytes, real, scratch,
-                     (char *)pixels + (size_t)k * picture_bytes * real_bytes(real));
+        make_image(set, &table, key ? &choice : NULL, set->pixels + (size_t)index * one_image_bytes, real, scratch,
+                   (char *)pixels + (size_t)k * one_image_bytes * real_bytes(real));
         labels[k] = set->labels[index];
     }
     return 0;
@@ -128,7 +128,7 @@ int augment_choices(const image_set *set, const augment_key *key, const int32_t 
 {
     for (int32_t k = 0; k < count; k++) {
         augment_choice choice = {AUGMENT_PADDING, AUGMENT_PADDING, false};
-        TRY(check_picture(set, order[k]));
+        TRY(check_image(set, order[k]));
         if (key)
             choice = augment_choose(*key, position + k);
         memcpy(choices + (size_t)k * AUGMENT_CHOICE, (int32_t[]){order[k], choice.top, choice.left, choice.flip},

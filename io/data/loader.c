@@ -59,8 +59,8 @@ static size_t batch_image_bytes(const loader_options *o)
     return (size_t)o->height * (size_t)o->width * IMAGE_CHANNELS;
 }
 
-/* Of one picture in a slot. */
-static size_t slot_picture_bytes(const loader_options *o)
+/* Of one image in a slot. */
+static size_t slot_image_bytes(const loader_options *o)
 {
     switch (o->content) {
     case LOADER_REAL:
@@ -74,7 +74,7 @@ static size_t slot_picture_bytes(const loader_options *o)
 
 static bool allocate_slot(loader_slot *slot, const loader_options *o, size_t share)
 {
-    size_t bytes = (share * slot_picture_bytes(o) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    size_t bytes = (share * slot_image_bytes(o) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     slot->labels = malloc(share * sizeof *slot->labels);
     if (bytes > 0)
         slot->pixels = o->memory.alloc(o->memory.context, bytes);
@@ -149,14 +149,14 @@ static void order_epoch(loader *l, int64_t epoch)
     l->order_epoch = epoch;
 }
 
-/* Copies the chosen pictures into the slot, where they are numbered from 0 on. */
-static void copy_pictures(const image_set *set, loader_slot *slot, int32_t count)
+/* Copies the chosen images into the slot, where they are numbered from 0 on. */
+static void copy_images(const image_set *set, loader_slot *slot, int32_t count)
 {
     const size_t bytes = image_bytes(set);
     for (int32_t k = 0; k < count; k++) {
-        int32_t *picture = slot->choices + (size_t)k * AUGMENT_CHOICE;
-        memcpy((char *)slot->pixels + (size_t)k * bytes, set->pixels + (size_t)*picture * bytes, bytes);
-        *picture = k;
+        int32_t *image = slot->choices + (size_t)k * AUGMENT_CHOICE;
+        memcpy((char *)slot->pixels + (size_t)k * bytes, set->pixels + (size_t)*image * bytes, bytes);
+        *image = k;
     }
 }
 
@@ -177,7 +177,7 @@ static int read_images(loader *l, loader_slot *slot, const augment_key *augment,
     const micro_batch *place = &slot->batch.place;
     for (int32_t k = 0; k < place->images; k++) {
         const bool flip = augment && augment_choose(*augment, place->position + k).flip;
-        uint8_t *at = (uint8_t *)slot->pixels + (size_t)k * slot_picture_bytes(o);
+        uint8_t *at = (uint8_t *)slot->pixels + (size_t)k * slot_image_bytes(o);
         slot->labels[k] = o->set->labels[order[k]];
         TRY(read_image(l, order[k], o->content == LOADER_REAL ? l->bytes : at));
         if (o->content == LOADER_REAL)
@@ -202,7 +202,7 @@ static int fill_slot(loader *l, loader_slot *slot, const int32_t *order)
                              slot->labels);
     TRY(augment_choices(o->set, augment, order, place->position, place->images, slot->choices, slot->labels));
     if (o->content == LOADER_BYTES)
-        copy_pictures(o->set, slot, place->images);
+        copy_images(o->set, slot, place->images);
     return 0;
 }
 

@@ -1,6 +1,6 @@
 /* Hands out this rank's shares of micro-batches in the plan's order, made a few ahead by one thread.
  *
- * The stream is endless: after an epoch's last micro-batch comes the next epoch's first. Pictures are a pure function
+ * The stream is endless: after an epoch's last micro-batch comes the next epoch's first. Images are a pure function
  * of (seed, epoch, position in the epoch's order), so they do not depend on the number of ranks or on where one starts.
  */
 #ifndef TESKD_IO_DATA_LOADER_H
@@ -16,12 +16,12 @@ typedef struct loader loader;
 
 /* What batches hold beside the labels. */
 typedef enum {
-    LOADER_REAL,  /* the pictures as the network reads them: cropped, flipped, normalised */
-    LOADER_BYTES, /* the pictures as they are stored, and the choices by which somebody else makes the above of them */
-    LOADER_CHOICES, /* the choices alone, of pictures that somebody else holds */
+    LOADER_REAL,    /* the images as the network reads them: cropped, flipped, normalised */
+    LOADER_BYTES,   /* the images as they are stored, and the choices by which somebody else makes the above of them */
+    LOADER_CHOICES, /* the choices alone, of images that somebody else holds */
 } loader_content;
 
-/* Where the pictures of batches lie. alloc: at least 64-byte aligned, NULL when there is no memory. Called by the
+/* Where the images of batches lie. alloc: at least 64-byte aligned, NULL when there is no memory. Called by the
  * thread that opens and closes the loader. */
 typedef struct {
     void *(*alloc)(void *context, size_t bytes);
@@ -37,14 +37,14 @@ typedef struct {
     bool shuffle; /* a new permutation each epoch; off: the set's own order */
     bool augment; /* random crop and flip */
     loader_content content;
-    real_type real;       /* LOADER_REAL: of the pictures */
+    real_type real;       /* LOADER_REAL: of the images */
     loader_memory memory; /* all NULL: the loader's own */
 } loader_options;
 
 typedef struct {
     void *pixels; /* [images][height][width][3], 64-byte aligned, reals or bytes; NULL with LOADER_CHOICES. The
                    * caller may change them. */
-    const int32_t *choices; /* [images][AUGMENT_CHOICE], see io/data/augment.h; NULL with LOADER_REAL. The picture is
+    const int32_t *choices; /* [images][AUGMENT_CHOICE], see io/data/augment.h; NULL with LOADER_REAL. The image is
                              * one of the batch with LOADER_BYTES, of the set with LOADER_CHOICES. */
     const int32_t *labels;  /* [images] */
     micro_batch place;      /* in the plan */

@@ -10,11 +10,13 @@
 #ifndef TESKD_IO_DATA_SOURCE_H
 #define TESKD_IO_DATA_SOURCE_H
 
+#include "base/image.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-enum { IMAGE_CHANNELS = 3, SIZE_VARIES = -1, DRAWN_CLASSES = 10 /* unless others are wanted */ };
+enum { SIZE_VARIES = -1, DRAWN_CLASSES = 10 /* unless others are wanted */ };
 
 typedef enum { SPLIT_TRAIN, SPLIT_TEST, SPLITS } data_split;
 

@@ -1,4 +1,4 @@
-/* Writes the made-up set in the CIFAR-10 binary layout. Owns the file it writes; files appear whole or not at all. */
+/* Writes the synthetic set in the CIFAR-10 binary layout. Owns the file it writes; files appear whole or not at all. */
 #include "io/data/synth.h"
 
 #include "base/atomic_file.h"
@@ -11,15 +11,15 @@
 
 enum { TRAIN_FILES = 5 };
 
-/* What one file holds: pictures `first` to `first + count - 1` of a part; count 0: the class names. */
+/* What one file holds: images `first` to `first + count - 1` of a part; count 0: the class names. */
 typedef struct {
     uint64_t seed;
     uint32_t part, first, count;
 } content;
 
-static int write_pictures(atomic_file *file, const content *c)
+static int write_images(atomic_file *file, const content *c)
 {
-    uint8_t record[1 + SYNTH_PICTURE_BYTES];
+    uint8_t record[1 + SYNTH_IMAGE_BYTES];
     for (uint32_t i = 0; i < c->count; i++) {
         record[0] = (uint8_t)((c->first + i) % SYNTH_CLASSES);
         synth_draw(c->seed, c->part, c->first + i, record + 1);
@@ -39,7 +39,7 @@ static int write_whole(const char *path, const content *c)
 {
     atomic_file *file;
     TRY(atomic_file_create(&file, path));
-    int status = c->count > 0 ? write_pictures(file, c) : write_names(file);
+    int status = c->count > 0 ? write_images(file, c) : write_names(file);
     if (status == 0)
         status = atomic_file_commit(&file);
     atomic_file_abandon(&file);
@@ -58,7 +58,7 @@ static int write_file(const char *folder, const char *name, content c)
 int synth_write(const char *folder, int32_t train_images, int32_t test_images, uint64_t seed)
 {
     CHECK(train_images >= TRAIN_FILES && test_images >= 1, ERROR_SETTINGS,
-          "%d training and %d test pictures: expected at least %d (one a file) and 1", train_images, test_images,
+          "%d training and %d test images: expected at least %d (one a file) and 1", train_images, test_images,
           TRAIN_FILES);
     TRY(make_folders(folder));
     uint32_t first = 0, all = (uint32_t)train_images;

@@ -1,4 +1,4 @@
-/* A small labelled picture set drawn by rule, for trying the program without a download.
+/* A small labelled image set drawn by rule, for trying the program without a download.
  *
  * Ten classes of shapes and textures whose place, size, rotation and colours are drawn independently of the class, so
  * that mean colours say nothing about it.
@@ -8,16 +8,16 @@
 
 #include <stdint.h>
 
-enum { SYNTH_CLASSES = 10, SYNTH_SIDE = 32, SYNTH_PICTURE_BYTES = 3 * SYNTH_SIDE * SYNTH_SIDE };
+enum { SYNTH_CLASSES = 10, SYNTH_SIDE = 32, SYNTH_IMAGE_BYTES = 3 * SYNTH_SIDE * SYNTH_SIDE };
 
 const char *synth_class_name(int32_t label);
 
-/* Draws picture `index` of a part (0 train, 1 test) as 3072 bytes of planar RGB; its class is index % SYNTH_CLASSES. */
+/* Draws image `index` of a part (0 train, 1 test) as 3072 bytes of planar RGB; its class is index % SYNTH_CLASSES. */
 void synth_draw(uint64_t seed, uint32_t part, uint32_t index, uint8_t *planar);
 
 /* Writes data_batch_1..5.bin, test_batch.bin and batches.meta.txt, the layout of the CIFAR-10 binary version, into
- * `folder` (made when missing), each file in one step. The training pictures, at least 5, are spread evenly over the
- * five files. ERROR_SETTINGS for too few pictures, ERROR_FILE with the path for what the file system refuses. */
+ * `folder` (made when missing), each file in one step. The training images, at least 5, are spread evenly over the
+ * five files. ERROR_SETTINGS for too few images, ERROR_FILE with the path for what the file system refuses. */
 int synth_write(const char *folder, int32_t train_images, int32_t test_images, uint64_t seed);
 
 #endif

@@ -1,4 +1,4 @@
-/* Draws the pictures of the made-up set. Owns no state: a picture is a pure function of (seed, part, index), so any
+/* Draws the images of the synthetic set. Owns no state: an image is a pure function of (seed, part, index), so any
  * thread may call it. Shapes are signed distances in pixels (negative inside), which also gives their anti-aliased
  * edges. */
 #include "io/data/synth.h"
@@ -21,7 +21,7 @@ const char *synth_class_name(int32_t label)
     return label >= 0 && label < SYNTH_CLASSES ? names[label] : "none";
 }
 
-/* The picture's own sequence of random numbers. */
+/* The image's own sequence of random numbers. */
 typedef struct {
     uint64_t seed;
     uint32_t counter[4], block[4];
@@ -166,7 +166,7 @@ static figure random_figure(draws *d, int32_t shape, colour background)
     return f;
 }
 
-static void draw_figure(const figure *f, colour picture[SIDE][SIDE])
+static void draw_figure(const figure *f, colour image[SIDE][SIDE])
 {
     for (int row = 0; row < SIDE; row++) {
         for (int column = 0; column < SIDE; column++) {
@@ -176,26 +176,26 @@ static void draw_figure(const figure *f, colour picture[SIDE][SIDE])
             colour paint = f->second;
             blend(&paint, f->fill, texture(f, x, y));
             blend(&paint, f->shade, 0.15F * (1 + x / f->radius)); /* a soft shading from one side to the other */
-            blend(&picture[row][column], paint, coverage(shape_distance(f, x, y)));
+            blend(&image[row][column], paint, coverage(shape_distance(f, x, y)));
         }
     }
 }
 
-static void draw_background(draws *d, colour background, colour picture[SIDE][SIDE])
+static void draw_background(draws *d, colour background, colour image[SIDE][SIDE])
 {
     colour other = random_colour(d);
     float angle = uniform(d, 0, 2 * pi), strength = uniform(d, 0, 0.4F);
     for (int row = 0; row < SIDE; row++) {
         for (int column = 0; column < SIDE; column++) {
             float along = ((float)column * cosf(angle) + (float)row * sinf(angle)) / SIDE;
-            picture[row][column] = background;
-            blend(&picture[row][column], other, strength * fabsf(along));
+            image[row][column] = background;
+            blend(&image[row][column], other, strength * fabsf(along));
         }
     }
 }
 
 /* Small discs that belong to no class. */
-static void draw_distractors(draws *d, float count, colour picture[SIDE][SIDE])
+static void draw_distractors(draws *d, float count, colour image[SIDE][SIDE])
 {
     for (float i = 0; i < count; i++) {
         figure blob = {.shape = DISC, .cos_angle = 1};
@@ -204,18 +204,18 @@ static void draw_distractors(draws *d, float count, colour picture[SIDE][SIDE])
         blob.radius = uniform(d, 1, 2.8F);
         blob.stretch = uniform(d, 0.6F, 1.7F);
         blob.fill = blob.shade = random_colour(d);
-        draw_figure(&blob, picture);
+        draw_figure(&blob, image);
     }
 }
 
 /* Adds noise (the sum of two uniform numbers: a triangle) and rounds to bytes. */
-static void to_bytes(draws *d, colour picture[SIDE][SIDE], uint8_t *planar)
+static void to_bytes(draws *d, colour image[SIDE][SIDE], uint8_t *planar)
 {
     float noise = uniform(d, 0.03F, 0.18F);
     for (int channel = 0; channel < 3; channel++) {
         for (int row = 0; row < SIDE; row++) {
             for (int column = 0; column < SIDE; column++) {
-                float value = picture[row][column].rgb[channel];
+                float value = image[row][column].rgb[channel];
                 value += noise * (uniform(d, -0.5F, 0.5F) + uniform(d, -0.5F, 0.5F));
                 *planar++ = (uint8_t)lrintf(255 * fminf(fmaxf(value, 0), 1));
             }
@@ -227,12 +227,12 @@ void synth_draw(uint64_t seed, uint32_t part, uint32_t index, uint8_t *planar)
 {
     const uint64_t stream = rng_stream(RNG_SYNTHETIC, (uint64_t)part << 32 | index);
     draws d = {.seed = seed, .counter = {0, 0, (uint32_t)stream, (uint32_t)(stream >> 32)}, .used = 4};
-    colour picture[SIDE][SIDE];
+    colour image[SIDE][SIDE];
     colour background = random_colour(&d);
-    draw_background(&d, background, picture);
-    draw_distractors(&d, uniform(&d, 1, 5), picture);
+    draw_background(&d, background, image);
+    draw_distractors(&d, uniform(&d, 1, 5), image);
     figure f = random_figure(&d, (int32_t)(index % SYNTH_CLASSES), background);
-    draw_figure(&f, picture);
-    draw_distractors(&d, uniform(&d, 0, 2), picture);
-    to_bytes(&d, picture, planar);
+    draw_figure(&f, image);
+    draw_distractors(&d, uniform(&d, 0, 2), image);
+    to_bytes(&d, image, planar);
 }

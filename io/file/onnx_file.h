@@ -11,7 +11,7 @@
 
 typedef struct onnx_file onnx_file;
 
-/* A dimension that is chosen only when the network runs: the number of pictures. */
+/* A dimension that is chosen only when the network runs: the number of images. */
 enum { ONNX_BATCH = -1, ONNX_NUMBERS_MAX = 4 };
 
 typedef enum { ONNX_INTEGER, ONNX_INTEGERS, ONNX_FLOAT, ONNX_TEXT } onnx_kind;

@@ -1,5 +1,5 @@
 /* ReLU, and the excitation that scales the channels of a map before its shortcut is added. Elements of a ReLU and
- * pictures of an excitation belong to one thread each. The workspace of an excitation holds gates and sums. */
+ * images of an excitation belong to one thread each. The workspace of an excitation holds gates and sums. */
 #include "cpu.h"
 
 #include <math.h>
@@ -71,7 +71,7 @@ static void gates(const float *z, float *gate, int64_t channels)
 int excite_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *map = &k->request.in[0];
-    int64_t pictures = map->dim[0], pixels = (int64_t)map->dim[1] * map->dim[2], channels = map->dim[3];
+    int64_t images = map->dim[0], pixels = (int64_t)map->dim[1] * map->dim[2], channels = map->dim[3];
     const float *r = args->in[0], *z = args->in[1], *shortcut = args->in[2];
     float *y = args->out[0], *all_gates = workspace_at(args, k->offset[GATES]);
     float *no_shift = workspace_at(args, k->offset[SHIFT]);
@@ -82,7 +82,7 @@ int excite_launch(const cpu_backend *self, const kernel *k, const kernel_args *a
     for (int t = 0; t < threads; t++) {
         float *gate = all_gates + t * channels;
         const bn_tables tables = {.scale = gate, .shift = no_shift};
-        for (int64_t n = part_begin(pictures, t, threads); n < part_begin(pictures, t + 1, threads); n++) {
+        for (int64_t n = part_begin(images, t, threads); n < part_begin(images, t + 1, threads); n++) {
             int64_t at = n * pixels * channels;
             gates(z + n * channels, gate, channels);
             self->loops->bn_normalize(r + at, shortcut + at, y + at, pixels, channels, &tables, true, stream);
@@ -94,7 +94,7 @@ int excite_launch(const cpu_backend *self, const kernel *k, const kernel_args *a
 int excite_grad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *map = &k->request.in[0];
-    int64_t pictures = map->dim[0], pixels = (int64_t)map->dim[1] * map->dim[2], channels = map->dim[3];
+    int64_t images = map->dim[0], pixels = (int64_t)map->dim[1] * map->dim[2], channels = map->dim[3];
     const float *r = args->in[0], *z = args->in[1], *y = args->in[2], *dy = args->in[3];
     float *dr = args->out[0], *dz = args->out[1], *dshortcut = args->out[2];
     float *all_gates = workspace_at(args, k->offset[GATES]);
@@ -104,7 +104,7 @@ int excite_grad_launch(const cpu_backend *self, const kernel *k, const kernel_ar
     for (int t = 0; t < threads; t++) {
         float *gate = all_gates + t * channels;
         double *sums = (double *)(void *)(parts + excite_part_bytes(channels) * (size_t)t);
-        for (int64_t n = part_begin(pictures, t, threads); n < part_begin(pictures, t + 1, threads); n++) {
+        for (int64_t n = part_begin(images, t, threads); n < part_begin(images, t + 1, threads); n++) {
             int64_t at = n * pixels * channels;
             gates(z + n * channels, gate, channels);
             memset(sums, 0, (size_t)channels * sizeof *sums);

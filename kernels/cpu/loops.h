@@ -106,10 +106,10 @@ typedef struct {
     void (*relu)(const float *x, float *y, int64_t count, bool stream);
     void (*relu_grad)(const float *y, const float *dy, float *dx, int64_t count, bool stream);
 
-    /* One row of maxima, of a picture x. scratch: width*channels. */
+    /* One row of maxima, of an image x. scratch: width*channels. */
     void (*max_pool_row)(const pool_windows *w, const float *x, int64_t row, float *y, float *scratch);
 
-    /* What a row of maxima, with gradient dy, adds to the rows [begin, end) of dx, which is a picture like x. */
+    /* What a row of maxima, with gradient dy, adds to the rows [begin, end) of dx, which is an image like x. */
     void (*max_pool_grad_row)(const pool_windows *w, const float *x, int64_t row, const float *dy, float *dx,
                               int64_t begin, int64_t end);
 

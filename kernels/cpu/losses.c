@@ -1,5 +1,5 @@
-/* Losses, their gradients and the counts of right answers: float32 logits, float64 inside. A picture is one
- * row of `classes` logits; gradients go over the threads by picture, sums run in the order of the pictures. */
+/* Losses, their gradients and the counts of right answers: float32 logits, float64 inside. An image is one
+ * row of `classes` logits; gradients go over the threads by image, sums run in the order of the images. */
 #include "base/error.h"
 #include "cpu.h"
 
@@ -24,12 +24,12 @@ static int check_targets(const kernel *k, const kernel_args *args)
     const int32_t *target = args->in[1];
     int32_t classes = k->request.in[0].dim[3];
     for (int64_t n = 0; n < tensor_rows(&k->request.in[0]); n++)
-        CHECK(target[n] >= 0 && target[n] < classes, ERROR_DATA, "picture %lld of the batch has class %d of %d",
+        CHECK(target[n] >= 0 && target[n] < classes, ERROR_DATA, "image %lld of the batch has class %d of %d",
               (long long)n, target[n], classes);
     return 0;
 }
 
-/* What a picture's target is compared with: its class's logit, mixed with the mean of all by the smoothing. */
+/* What an image's target is compared with: its class's logit, mixed with the mean of all by the smoothing. */
 static double target_logit(const float *z, int64_t classes, int32_t target, double smoothing)
 {
     double sum = 0;
@@ -42,10 +42,10 @@ int cross_entropy_launch(const cpu_backend *self, const kernel *k, const kernel_
 {
     (void)self;
     const int32_t *target = args->in[1];
-    int64_t pictures = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
+    int64_t images = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
     double sum = 0;
     TRY(check_targets(k, args));
-    for (int64_t n = 0; n < pictures; n++) {
+    for (int64_t n = 0; n < images; n++) {
         const float *z = (const float *)args->in[0] + n * classes;
         sum += log_partition(z, classes, 1) - target_logit(z, classes, target[n], k->request.node.attr.smoothing);
     }
@@ -63,12 +63,12 @@ static double scaled_weight(const kernel *k, const kernel_args *args)
 int cross_entropy_grad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const int32_t *target = args->in[1];
-    int64_t pictures = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
+    int64_t images = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
     double scale = scaled_weight(k, args) / k->request.node.attr.count;
     double smoothing = k->request.node.attr.smoothing;
     TRY(check_targets(k, args));
 #pragma omp parallel for num_threads(self->threads) schedule(static)
-    for (int64_t n = 0; n < pictures; n++) {
+    for (int64_t n = 0; n < images; n++) {
         const float *z = (const float *)args->in[0] + n * classes;
         float *dz = (float *)args->out[0] + n * classes;
         double total = log_partition(z, classes, 1);
@@ -83,9 +83,9 @@ int cross_entropy_grad_launch(const cpu_backend *self, const kernel *k, const ke
 int kd_loss_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
-    int64_t pictures = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
+    int64_t images = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
     double temperature = k->request.node.attr.temperature, sum = 0;
-    for (int64_t n = 0; n < pictures; n++) {
+    for (int64_t n = 0; n < images; n++) {
         const float *student = (const float *)args->in[0] + n * classes;
         const float *teacher = (const float *)args->in[1] + n * classes;
         double student_total = log_partition(student, classes, temperature);
@@ -99,7 +99,7 @@ int kd_loss_launch(const cpu_backend *self, const kernel *k, const kernel_args *
     return 0;
 }
 
-/* Of one picture. With p and s the softmaxes of student and teacher and q = s + floor, the loss
+/* Of one image. With p and s the softmaxes of student and teacher and q = s + floor, the loss
  * sum q (log q - log p) has d/dz_student = (p * sum q - q)/T and, with a = log q - log p + 1,
  * d/dz_teacher = s (a - sum s a)/T. Either output may be absent. */
 static void kd_gradient(const float *student, const float *teacher, int64_t classes, double temperature, double scale,
@@ -126,12 +126,12 @@ static void kd_gradient(const float *student, const float *teacher, int64_t clas
 int kd_loss_grad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const op_attr *attr = &k->request.node.attr;
-    int64_t pictures = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
+    int64_t images = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
     double scale = scaled_weight(k, args) * attr->temperature * attr->temperature / attr->count;
     const float *student = args->in[0], *teacher = args->in[1];
     float *dstudent = args->out[0], *dteacher = args->out[1];
 #pragma omp parallel for num_threads(self->threads) schedule(static)
-    for (int64_t n = 0; n < pictures; n++)
+    for (int64_t n = 0; n < images; n++)
         kd_gradient(student + n * classes, teacher + n * classes, classes, attr->temperature, scale,
                     dstudent ? dstudent + n * classes : NULL, dteacher ? dteacher + n * classes : NULL);
     return 0;
@@ -164,13 +164,13 @@ int top_k_launch(const cpu_backend *self, const kernel *k, const kernel_args *ar
 {
     (void)self;
     const int32_t *target = args->in[1];
-    int64_t pictures = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
+    int64_t images = tensor_rows(&k->request.in[0]), classes = k->request.in[0].dim[3];
     double *right = args->out[0];
     TRY(check_targets(k, args));
     right[0] = right[1] = 0;
-    for (int64_t n = 0; n < pictures; n++) {
+    for (int64_t n = 0; n < images; n++) {
         const float *z = (const float *)args->in[0] + n * classes;
-        int ahead = 0; /* a tie counts against the picture; a logit that is not finite is as bad as five of them */
+        int ahead = 0; /* a tie counts against the image; a logit that is not finite is as bad as five of them */
         for (int64_t j = 0; j < classes; j++)
             ahead += !isfinite(z[j]) ? 5 : j != target[n] && z[j] >= z[target[n]];
         right[0] += ahead == 0;

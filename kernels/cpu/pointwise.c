@@ -50,7 +50,7 @@ int channel_slice_launch(const cpu_backend *self, const kernel *k, const kernel_
     return 0;
 }
 
-/* Picture row r of `image` (n,h,w,c) is cut into runs of k pixels; run p belongs to row kh of a patch. */
+/* Image row r of `image` (n,h,w,c) is cut into runs of k pixels; run p belongs to row kh of a patch. */
 static int64_t patch_run(const tensor_desc *image, int64_t k, int64_t r, int64_t p)
 {
     int64_t h = image->dim[1], w = image->dim[2], c = image->dim[3];
@@ -127,7 +127,7 @@ int pool_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
 int global_average_pool_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *image = &k->request.in[0];
-    int64_t pictures = image->dim[0], pixels = (int64_t)image->dim[1] * image->dim[2], channels = image->dim[3];
+    int64_t images = image->dim[0], pixels = (int64_t)image->dim[1] * image->dim[2], channels = image->dim[3];
     const float *x = args->in[0];
     float *y = args->out[0];
     char *workspace = workspace_at(args, k->offset[0]);
@@ -136,7 +136,7 @@ int global_average_pool_launch(const cpu_backend *self, const kernel *k, const k
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++) {
         double *sums = (double *)(void *)(workspace + part_bytes * (size_t)t);
-        for (int64_t n = part_begin(pictures, t, threads); n < part_begin(pictures, t + 1, threads); n++) {
+        for (int64_t n = part_begin(images, t, threads); n < part_begin(images, t + 1, threads); n++) {
             memset(sums, 0, (size_t)channels * sizeof *sums);
             self->loops->channel_sums(x + n * pixels * channels, pixels, channels, false, sums,
                                       (float *)(sums + channels));
@@ -150,13 +150,13 @@ int global_average_pool_launch(const cpu_backend *self, const kernel *k, const k
 int global_average_pool_grad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *image = &k->request.out[0];
-    int64_t pictures = image->dim[0], pixels = (int64_t)image->dim[1] * image->dim[2], channels = image->dim[3];
+    int64_t images = image->dim[0], pixels = (int64_t)image->dim[1] * image->dim[2], channels = image->dim[3];
     const float *dy = args->in[0];
     float *dx = args->out[0];
     float share = 1.0F / (float)pixels;
     int threads = self->threads;
 #pragma omp parallel for num_threads(threads) schedule(static)
-    for (int64_t n = 0; n < pictures; n++) {
+    for (int64_t n = 0; n < images; n++) {
         float *first = dx + n * pixels * channels;
         for (int64_t c = 0; c < channels; c++)
             first[c] = dy[n * channels + c] * share;

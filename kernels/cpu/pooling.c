@@ -35,19 +35,19 @@ int max_pool_launch(const cpu_backend *self, const kernel *k, const kernel_args 
     const pool_windows w = windows_of(&k->request.node.attr, map, pooled);
     const float *x = args->in[0];
     float *y = args->out[0], *scratch = workspace_at(args, k->offset[0]);
-    int64_t lines = (int64_t)pooled->dim[0] * w.out_height, picture = w.height * w.width * w.channels;
+    int64_t lines = (int64_t)pooled->dim[0] * w.out_height, image = w.height * w.width * w.channels;
     int threads = self->threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++)
         for (int64_t line = part_begin(lines, t, threads); line < part_begin(lines, t + 1, threads); line++)
-            self->loops->max_pool_row(&w, x + line / w.out_height * picture, line % w.out_height,
+            self->loops->max_pool_row(&w, x + line / w.out_height * image, line % w.out_height,
                                       y + line * w.out_width * w.channels, scratch + t * scratch_floats(map));
     return 0;
 }
 
-/* The rows [begin, end) of one picture's gradient, from all the windows that reach into them. */
-static void picture_rows(const cpu_backend *self, const pool_windows *w, const float *x, const float *dy, float *dx,
-                         int64_t begin, int64_t end)
+/* The rows [begin, end) of one image's gradient, from all the windows that reach into them. */
+static void image_rows(const cpu_backend *self, const pool_windows *w, const float *x, const float *dy, float *dx,
+                       int64_t begin, int64_t end)
 {
     int64_t width = w->width * w->channels, after = begin + w->pad - w->kernel;
     int64_t first = after < 0 ? 0 : after / w->stride + 1, last = (end - 1 + w->pad) / w->stride;
@@ -71,7 +71,7 @@ int max_pool_grad_launch(const cpu_backend *self, const kernel *k, const kernel_
         for (int64_t line = part_begin(lines, t, threads), next; line < end; line = next) {
             int64_t n = line / w.height, begin = line % w.height;
             next = (n + 1) * w.height < end ? (n + 1) * w.height : end;
-            picture_rows(self, &w, x + n * in, dy + n * out, dx + n * in, begin, begin + next - line);
+            image_rows(self, &w, x + n * in, dy + n * out, dx + n * in, begin, begin + next - line);
         }
     }
     return 0;

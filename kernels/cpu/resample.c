@@ -33,7 +33,7 @@ void upsample_readers(upsample_sources *source, int32_t n)
     }
 }
 
-/* Row buffers are as wide as the small picture in the forward and as the large one in the backward: take the larger. */
+/* Row buffers are as wide as the small image in the forward and as the large one in the backward: take the larger. */
 static int64_t buffer_floats(const kernel *k)
 {
     const tensor_desc *in = &k->request.in[0], *out = &k->request.out[0];
@@ -68,8 +68,8 @@ int upsample2x_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     for (int t = 0; t < threads; t++)
         for (int64_t line = part_begin(lines, t, threads); line < part_begin(lines, t + 1, threads); line++) {
             const upsample_tap *tap = &row[line % (2 * h)];
-            const float *picture = x + line / (2 * h) * h * w * c;
-            self->loops->upsample_row(picture + tap->index * w * c, picture + tap->next * w * c, tap->weight, column, w,
+            const float *image = x + line / (2 * h) * h * w * c;
+            self->loops->upsample_row(image + tap->index * w * c, image + tap->next * w * c, tap->weight, column, w,
                                       2 * w, c, y + line * 2 * w * c, buffer + t * buffer_floats(k), stream);
         }
     return 0;
@@ -82,14 +82,14 @@ int upsample2x_grad_launch(const cpu_backend *self, const kernel *k, const kerne
     upsample_sources *row = workspace_at(args, k->offset[ROWS]), *column = workspace_at(args, k->offset[COLUMNS]);
     float *buffer = workspace_at(args, k->offset[BUFFER]), *dx = args->out[0];
     const float *dy = args->in[0];
-    int64_t picture = (int64_t)in->dim[1] * in->dim[2] * c;
+    int64_t image = (int64_t)in->dim[1] * in->dim[2] * c;
     int threads = self->threads;
     upsample_readers(row, out->dim[1]);
     upsample_readers(column, out->dim[2]);
 #pragma omp parallel for num_threads(threads) schedule(static, 1)
     for (int t = 0; t < threads; t++)
         for (int64_t line = part_begin(lines, t, threads); line < part_begin(lines, t + 1, threads); line++)
-            self->loops->upsample_grad_row(dy + line / h * picture, &row[line % h], column, w, 2 * w, c,
+            self->loops->upsample_grad_row(dy + line / h * image, &row[line % h], column, w, 2 * w, c,
                                            dx + line * w * c, buffer + t * buffer_floats(k));
     return 0;
 }

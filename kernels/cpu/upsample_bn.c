@@ -103,22 +103,22 @@ static float *row_buffer(const small_map *m, const kernel *k, int thread, int in
            index * m->width * m->channels;
 }
 
-/* Row `line` of all pictures' upsampled rows. */
+/* Row `line` of all images' upsampled rows. */
 static void upsampled_row(const cpu_backend *self, const small_map *m, int64_t line, float *x, float *scratch)
 {
     int64_t row = m->width * m->channels;
     const upsample_tap *tap = &m->rows.tap[line % (2 * m->height)];
-    const float *picture = m->z + line / (2 * m->height) * m->height * row;
-    self->loops->upsample_row(picture + tap->index * row, picture + tap->next * row, tap->weight, m->columns.tap,
-                              m->width, 2 * m->width, m->channels, x, scratch, false);
+    const float *image = m->z + line / (2 * m->height) * m->height * row;
+    self->loops->upsample_row(image + tap->index * row, image + tap->next * row, tap->weight, m->columns.tap, m->width,
+                              2 * m->width, m->channels, x, scratch, false);
 }
 
-/* Row `line` of all pictures' rows of UᵀU z. */
+/* Row `line` of all images' rows of UᵀU z. */
 static void product_row(const cpu_backend *self, const small_map *m, int64_t line, float *product, float *scratch)
 {
     int64_t row = m->width * m->channels;
-    const float *picture = m->z + line / m->height * m->height * row;
-    self->loops->gather(picture, row, &m->rows.product[line % m->height], scratch, row);
+    const float *image = m->z + line / m->height * m->height * row;
+    self->loops->gather(image, row, &m->rows.product[line % m->height], scratch, row);
     for (int64_t j = 0; j < m->width; j++)
         self->loops->gather(scratch, m->channels, &m->columns.product[j], product + j * m->channels, m->channels);
 }
@@ -192,13 +192,13 @@ int upsample_bn_inference_launch(const cpu_backend *self, const kernel *k, const
 static void add_large_rows(const cpu_backend *self, const kernel *k, const kernel_args *args, const small_map *m,
                            const bn_tables *tables, int64_t line, float *const buffer[4])
 {
-    int64_t picture = line / m->height, i = line % m->height;
+    int64_t image = line / m->height, i = line % m->height;
     float *scratch = buffer[0], *x = buffer[1], *upper = buffer[2], *lower = buffer[3];
     for (int64_t l = 0; l < 2 * m->height; l++) {
         const upsample_tap *tap = &m->rows.tap[l];
         if (tap->index != i)
             continue;
-        int64_t large = picture * 2 * m->height + l;
+        int64_t large = image * 2 * m->height + l;
         upsampled_row(self, m, large, x, scratch);
         const upsample_bn_row row = {x, (const float *)args->in[4] + large * 2 * m->width * m->channels,
                                      k->request.node.attr.relu};

@@ -32,8 +32,8 @@ static double sigmoid(double z)
 /* Which element of z{n,1,1,c} element `i` of a map is scaled by. */
 static int64_t gate_of(const tensor_desc *map, int64_t i)
 {
-    int64_t channels = map->dim[3], picture = (int64_t)map->dim[1] * map->dim[2] * channels;
-    return i / picture * channels + i % channels;
+    int64_t channels = map->dim[3], image = (int64_t)map->dim[1] * map->dim[2] * channels;
+    return i / image * channels + i % channels;
 }
 
 int reference_excite(const reference *self, const kernel_request *request, const kernel_args *args)

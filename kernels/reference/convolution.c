@@ -1,4 +1,4 @@
-/* Convolutions, as matrix products over the patches of one picture at a time, so that the workspace does not grow
+/* Convolutions, as matrix products over the patches of one image at a time, so that the workspace does not grow
  * with the batch. Invariant: column (ky, kx, c) of the patch matrix meets element (ky, kx, c) of an OHWI weight row.
  * Nothing is kept between calls. */
 #include <string.h>
@@ -9,11 +9,11 @@
 typedef struct {
     int n, h, w, c, oh, ow, o;
     int kernel, stride, pad, groups;
-    int rows;      /* output positions of a picture */
+    int rows;      /* output positions of an image */
     int width;     /* elements of a patch of one group */
     int group_in;  /* input channels of a group */
     int group_out; /* output channels of a group */
-    size_t x_size; /* elements of a picture */
+    size_t x_size; /* elements of an image */
     size_t y_size;
     size_t weight_size; /* elements of the weight of one group */
 } convolution;
@@ -59,7 +59,7 @@ size_t reference_conv2d_workspace(const kernel_request *request)
     return (size_t)v.rows * (size_t)v.width * sizeof(double);
 }
 
-/* Offset in a picture of the channels that kernel element (ky, kx) meets at an output position; -1 in the padding. */
+/* Offset in an image of the channels that kernel element (ky, kx) meets at an output position; -1 in the padding. */
 static int64_t source_offset(const convolution *v, int group, int row, int ky, int kx)
 {
     int y = row / v->ow * v->stride + ky - v->pad;
@@ -69,7 +69,7 @@ static int64_t source_offset(const convolution *v, int group, int row, int ky, i
     return ((int64_t)y * v->w + x) * v->c + group * v->group_in;
 }
 
-static void gather_patches(const convolution *v, int group, const double *picture, double *patches)
+static void gather_patches(const convolution *v, int group, const double *image, double *patches)
 {
     size_t bytes = (size_t)v->group_in * sizeof(double);
     for (int row = 0; row < v->rows; row++)
@@ -79,25 +79,25 @@ static void gather_patches(const convolution *v, int group, const double *pictur
                 if (offset < 0)
                     memset(patches, 0, bytes);
                 else
-                    memcpy(patches, picture + offset, bytes);
+                    memcpy(patches, image + offset, bytes);
             }
 }
 
-static void scatter_patches(const convolution *v, int group, const double *patches, double *picture)
+static void scatter_patches(const convolution *v, int group, const double *patches, double *image)
 {
     for (int row = 0; row < v->rows; row++)
         for (int ky = 0; ky < v->kernel; ky++)
             for (int kx = 0; kx < v->kernel; kx++, patches += v->group_in) {
                 int64_t offset = source_offset(v, group, row, ky, kx);
                 for (int c = 0; offset >= 0 && c < v->group_in; c++)
-                    picture[offset + c] += patches[c];
+                    image[offset + c] += patches[c];
             }
 }
 
 /* Views of one group: its channels of the output map, its rows of the weight. */
-static blas_matrix group_map(const convolution *v, const double *y, int picture, int group, bool transposed)
+static blas_matrix group_map(const convolution *v, const double *y, int image, int group, bool transposed)
 {
-    return (blas_matrix){y + (size_t)picture * v->y_size + group * v->group_out, v->o, transposed};
+    return (blas_matrix){y + (size_t)image * v->y_size + group * v->group_out, v->o, transposed};
 }
 
 static blas_matrix group_weight(const convolution *v, const double *w, int group, bool transposed)

@@ -1,5 +1,5 @@
-/* Losses, their gradients, and the counts of right answers. Logits are rows of `classes` values, one a picture.
- * Losses are sums over the local batch over attr.count, the pictures of the global batch. Nothing is kept. */
+/* Losses, their gradients, and the counts of right answers. Logits are rows of `classes` values, one an image.
+ * Losses are sums over the local batch over attr.count, the images of the global batch. Nothing is kept. */
 #include <math.h>
 
 #include "base/error.h"
@@ -24,12 +24,12 @@ static int check_targets(const kernel_request *request, const kernel_args *args)
     const int32_t *target = args->in[1];
     int classes = request->in[0].dim[3];
     for (int64_t n = 0; n < tensor_rows(&request->in[0]); n++)
-        CHECK(target[n] >= 0 && target[n] < classes, ERROR_DATA, "picture %lld of the batch has class %d of %d",
+        CHECK(target[n] >= 0 && target[n] < classes, ERROR_DATA, "image %lld of the batch has class %d of %d",
               (long long)n, target[n], classes);
     return 0;
 }
 
-/* What a picture's target is compared with: its class's logit, mixed with the mean of all by the smoothing. */
+/* What an image's target is compared with: its class's logit, mixed with the mean of all by the smoothing. */
 static double target_logit(const double *logits, int classes, int target, double smoothing)
 {
     double sum = 0;
@@ -96,12 +96,12 @@ int reference_kd_loss(const reference *self, const kernel_request *request, cons
     return 0;
 }
 
-/* One picture, `scale` = weight * T^2 / count. With p = softmax(student/T) and s = softmax(teacher/T), q = s + floor:
+/* One image, `scale` = weight * T^2 / count. With p = softmax(student/T) and s = softmax(teacher/T), q = s + floor:
  *   d/d student_j = scale/T * (p_j * sum(q) - q_j)
  *   d/d q_j       = log q_j - log p_j + 1 = a_j, and through the softmax
  *   d/d teacher_j = scale/T * s_j * (a_j - sum(s a)) */
-static void kd_picture_grad(const double *student, const double *teacher, int classes, double t, double scale,
-                            double *student_grad, double *teacher_grad)
+static void kd_image_grad(const double *student, const double *teacher, int classes, double t, double scale,
+                          double *student_grad, double *teacher_grad)
 {
     double student_total = log_sum_exp(student, classes, t), teacher_total = log_sum_exp(teacher, classes, t);
     double sum_q = 0, sum_sa = 0;
@@ -128,9 +128,9 @@ int reference_kd_loss_grad(const reference *self, const kernel_request *request,
     double t = attr->temperature, scale = scaled_weight(request, args) * t * t / attr->count;
     int classes = request->in[0].dim[3];
     for (int64_t n = 0; n < tensor_rows(&request->in[0]); n++)
-        kd_picture_grad(student + n * classes, teacher + n * classes, classes, t, scale,
-                        student_grad ? student_grad + n * classes : NULL,
-                        teacher_grad ? teacher_grad + n * classes : NULL);
+        kd_image_grad(student + n * classes, teacher + n * classes, classes, t, scale,
+                      student_grad ? student_grad + n * classes : NULL,
+                      teacher_grad ? teacher_grad + n * classes : NULL);
     return 0;
 }
 

@@ -25,15 +25,15 @@ static uint8_t number_of(const op_attr *attr, const tensor_desc *map, int oy, in
     return (uint8_t)((y - oy * attr->stride + attr->pad) * attr->kernel + x - ox * attr->stride + attr->pad);
 }
 
-/* Where in a map's channel the largest element of a window lies, or its last NaN. `picture` begins with that channel.
+/* Where in a map's channel the largest element of a window lies, or its last NaN. `image` begins with that channel.
  */
-static int64_t largest_in(const double *picture, const tensor_desc *map, window v)
+static int64_t largest_in(const double *image, const tensor_desc *map, window v)
 {
     int64_t channels = map->dim[3], width = map->dim[2], best = (v.top * width + v.left) * channels;
     for (int y = v.top; y < v.bottom; y++)
         for (int x = v.left; x < v.right; x++) {
             int64_t at = (y * width + x) * channels;
-            if (picture[at] > picture[best] || isnan(picture[at]))
+            if (image[at] > image[best] || isnan(image[at]))
                 best = at;
         }
     return best;
@@ -44,13 +44,13 @@ static void each_window(const kernel_request *request, const tensor_desc *pooled
                         uint8_t *choice, const double *dy, double *dx)
 {
     const tensor_desc *map = &request->in[0];
-    int64_t picture = (int64_t)map->dim[1] * map->dim[2] * map->dim[3], i = 0;
+    int64_t image = (int64_t)map->dim[1] * map->dim[2] * map->dim[3], i = 0;
     for (int64_t n = 0; n < map->dim[0]; n++)
         for (int oy = 0; oy < pooled->dim[1]; oy++)
             for (int ox = 0; ox < pooled->dim[2]; ox++) {
                 window v = window_at(&request->node.attr, map, oy, ox);
                 for (int64_t c = 0; c < map->dim[3]; c++, i++) {
-                    int64_t first = n * picture + c, place = largest_in(x + first, map, v);
+                    int64_t first = n * image + c, place = largest_in(x + first, map, v);
                     if (dx)
                         dx[first + place] += dy[i];
                     else

@@ -37,9 +37,9 @@ reference_op reference_top_k;
 reference_op reference_sum_squares, reference_count_not_finite, reference_clip_factor, reference_loss_scale,
     reference_sgd_update;
 reference_op reference_ema_update, reference_scale, reference_metric_add;
-reference_op reference_pictures, reference_pad_channels, reference_convert;
+reference_op reference_images, reference_pad_channels, reference_convert;
 
-/* Workspace of the three convolution ops: the patches of one group of one picture as a matrix. */
+/* Workspace of the three convolution ops: the patches of one group of one image as a matrix. */
 size_t reference_conv2d_workspace(const kernel_request *request);
 
 /* Workspace of the upsample_bn ops: two maps of the large size. */

@@ -55,7 +55,7 @@ static bilinear_source source_of(int i, int size)
     return (bilinear_source){first, first + 1 < size ? first + 1 : first, (double)(position % steps) / steps};
 }
 
-/* The four sources of an output position: offsets in a small picture, and weights. */
+/* The four sources of an output position: offsets in a small image, and weights. */
 static void four_sources(const tensor_desc *small, int y, int x, int64_t offset[4], double weight[4])
 {
     bilinear_source v = source_of(y, small->dim[1]), h = source_of(x, small->dim[2]);

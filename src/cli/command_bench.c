@@ -1,4 +1,4 @@
-/* Owns `teskd bench`: the time of training steps on made-up data. */
+/* Owns `teskd bench`: the time of training steps on synthetic data. */
 #include "base/error.h"
 #include "cli/commands.h"
 #include "tools/bench.h"
@@ -28,7 +28,7 @@ static int run(const options *o, logger *log, comm *ranks)
 
 const command command_bench = {
     .name = "bench",
-    .summary = "time training steps on made-up data",
+    .summary = "time training steps on synthetic data",
     .usage = "",
     .options = OPTION_STEPS | OPTION_JSON | OPTION_PER_NODE | OPTION_DEVICE,
     .uses_settings = true,

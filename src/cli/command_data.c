@@ -15,7 +15,7 @@ static int write_synth(const options *o, logger *log)
     CHECK(o->train_images <= 10000000 && o->test_images <= 10000000, ERROR_USAGE,
           "--train-images and --test-images: at most 10000000");
     TRY(synth_write(o->out, train_images, test_images, o->seed < 0 ? 0 : (uint64_t)o->seed));
-    log_info(log, "%s: %d training and %d test pictures of %d classes in the CIFAR-10 binary layout", o->out,
+    log_info(log, "%s: %d training and %d test images of %d classes in the CIFAR-10 binary layout", o->out,
              train_images, test_images, SYNTH_CLASSES);
     return 0;
 }
@@ -29,7 +29,7 @@ static int run(const options *o, logger *log, comm *ranks)
 
 const command command_data = {
     .name = "data",
-    .summary = "make a data set: synth draws labelled pictures in the CIFAR-10 binary layout",
+    .summary = "make a data set: synth draws labelled images in the CIFAR-10 binary layout",
     .usage = "synth",
     .options = OPTION_OUT | OPTION_TRAIN_IMAGES | OPTION_TEST_IMAGES | OPTION_SEED | OPTION_ARGUMENTS,
     .uses_settings = false,

@@ -1,4 +1,4 @@
-/* Owns `teskd eval`: a checkpoint on the test pictures. */
+/* Owns `teskd eval`: a checkpoint on the test images. */
 #include "base/error.h"
 #include "cli/commands.h"
 #include "train/checkpoint.h"
@@ -13,7 +13,7 @@ static int choose_data(const options *o, const settings *saved, settings *config
     settings base;
     settings_default(&base);
     base.data = saved->data;
-    base.train.seed = saved->train.seed; /* made-up pictures depend on it */
+    base.train.seed = saved->train.seed; /* synthetic images depend on it */
     *config = base;
     TRY(options_apply(o, config));
     bool same = strcmp(config->data.kind, saved->data.kind) == 0 && strcmp(config->data.path, saved->data.path) == 0;
@@ -53,12 +53,12 @@ static int evaluate_checkpoint(session *e, const options *o, predictions *out)
     feed *batches = NULL;
     metrics mean;
     TRY(feed_open(&batches, e, false));
-    int status = evaluate_pictures(e, batches, out, &mean);
+    int status = evaluate_images(e, batches, out, &mean);
     if (session_closes(e, status))
         feed_close(&batches);
     TRY(status);
     log_info(e->log, "%s%s%s", o->checkpoint, e->config.eval.ema ? ", averaged weights" : "",
-             e->config.eval.flip ? ", pictures and their mirror images" : "");
+             e->config.eval.flip ? ", images and their mirror images" : "");
     report_evaluation(e, &mean);
     if (o->per_class)
         TRY(predictions_by_class(out, e->log));
@@ -89,7 +89,7 @@ static int check_options(const options *o)
     CHECK(o->checkpoint, ERROR_USAGE, "teskd eval needs --checkpoint FILE");
     CHECK(!o->logits || o->predictions, ERROR_USAGE, "--logits needs --predictions FILE.csv");
     CHECK(!o->logits || !o->config.eval.flip, ERROR_USAGE,
-          "--logits: with eval.flip each picture has two sets of logits, and its probabilities are those of neither");
+          "--logits: with eval.flip each image has two sets of logits, and its probabilities are those of neither");
     return 0;
 }
 
@@ -108,7 +108,7 @@ static int run(const options *o, logger *log, comm *ranks)
 
 const command command_eval = {
     .name = "eval",
-    .summary = "evaluate a checkpoint on the test pictures",
+    .summary = "evaluate a checkpoint on the test images",
     .usage = "",
     .options =
         OPTION_CHECKPOINT | OPTION_TEACHER_ONLY | OPTION_PREDICTIONS | OPTION_LOGITS | OPTION_PER_CLASS | OPTION_DEVICE,

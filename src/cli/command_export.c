@@ -31,7 +31,7 @@ static int run(const options *o, logger *log, comm *ranks)
     TRY(export_open(&d, o->checkpoint, o->all_heads, o->ema, ranks));
     int status = is_onnx(o) ? export_write_onnx(&d, o->out, o->fold_bn) : export_write_safetensors(&d, o->out);
     if (status == 0)
-        log_info(log, "%s: %s with %d classes, %s, for %dx%d pictures", o->out, d.options.model.network->name,
+        log_info(log, "%s: %s with %d classes, %s, for %dx%d images", o->out, d.options.model.network->name,
                  d.options.model.classes, o->all_heads ? "teacher and students" : "the teacher alone",
                  d.options.model.image_width, d.options.model.image_height);
     export_close(&d);

@@ -14,7 +14,7 @@ enum { EXPORT_TEXTS_MAX = 20, EXPORT_TEXT_BYTES = SETTING_TEXT_BYTES };
 typedef struct {
     const data_source *source;
     step_options options;
-    graph g; /* of one picture, without rewrites */
+    graph g; /* of one image, without rewrites */
     model m;
     tensor_file *checkpoint;
     const char *path;    /* of the checkpoint; the caller's */

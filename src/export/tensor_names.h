@@ -1,6 +1,6 @@
 /* Names of tensors in files that other programs write and read.
  *
- * The program's own names are those of the published state_dict; for the ResNets of 224x224 pictures they are
+ * The program's own names are those of the published state_dict; for the ResNets of 224x224 images they are
  * torchvision's as well.
  */
 #ifndef TESKD_EXPORT_TENSOR_NAMES_H

@@ -47,12 +47,12 @@ typedef enum {
 typedef struct {
     int32_t kernel, stride, pad, groups; /* convolutions and patches; groups >= 1 */
     int32_t channel_offset;              /* channel_slice: first channel taken; metric_add: first sum */
-    int32_t channels;                    /* pad_channels, pictures: of the result */
+    int32_t channels;                    /* pad_channels, images: of the result */
     bool relu;                           /* batch normalisation: ReLU after it (and after the residual) */
     bool decay;                          /* sgd_update: weight decay applies to this parameter */
     bool nesterov;                       /* sgd_update */
     bool detach_teacher;                 /* kd_loss: no gradient into the teacher (read by its gradient rule) */
-    double count;         /* elements a channel in the (global) BN batch, or pictures in the global batch */
+    double count;         /* elements a channel in the (global) BN batch, or images in the global batch */
     double eps, momentum; /* BN epsilon; momentum of BN, of SGD, of an average */
     double weight;        /* factor of this loss in the joint loss; of scale and metric_add */
     double temperature;   /* knowledge distillation */

@@ -205,13 +205,13 @@ static int float64_vector(tensor_desc *out, int32_t count)
     return 0;
 }
 
-int shape_pictures(const graph *g, const graph_node *node, tensor_desc *out)
+int shape_images(const graph *g, const graph_node *node, tensor_desc *out)
 {
     const tensor_desc *set = input(g, node, 0), *choice = input(g, node, 1), *table = input(g, node, 2);
     CHECK(set->dtype == DTYPE_U8 && set->dim[3] == 3 && tensor_count(table) == 3 * 256, ERROR_SHAPE,
-          "pictures are bytes of 3 channels, with a table of 256 values for each channel");
+          "images are bytes of 3 channels, with a table of 256 values for each channel");
     CHECK(choice->dim[3] == 4 && node->attr.channels >= 3, ERROR_SHAPE,
-          "a picture is chosen by 4 numbers and gets at least 3 channels");
+          "an image is chosen by 4 numbers and gets at least 3 channels");
     set_dim(out, choice->dim[0], set->dim[1], set->dim[2], node->attr.channels);
     return 0;
 }
@@ -228,7 +228,7 @@ int shape_pad_channels(const graph *g, const graph_node *node, tensor_desc *out)
 
 int shape_scalar(const graph *g, const graph_node *node, tensor_desc *out)
 {
-    CHECK(input(g, node, 0)->dim[0] == input(g, node, 1)->dim[0], ERROR_SHAPE, "a loss over %d and %d pictures",
+    CHECK(input(g, node, 0)->dim[0] == input(g, node, 1)->dim[0], ERROR_SHAPE, "a loss over %d and %d images",
           input(g, node, 0)->dim[0], input(g, node, 1)->dim[0]);
     if (node->op != OP_CROSS_ENTROPY) /* a student against its teacher */
         TRY(same_dims(input(g, node, 0), input(g, node, 1)));

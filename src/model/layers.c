@@ -46,7 +46,7 @@ static value_id bias_parameter(builder *b, const char *name, int32_t count, doub
 value_id layer_conv(builder *b, const char *name, value_id x, conv_shape shape)
 {
     int32_t k = shape.kernel, groups = shape.groups ? shape.groups : 1;
-    int32_t c = x == b->m->input ? PICTURE_CHANNELS : channels_of(b, x);
+    int32_t c = x == b->m->input ? IMAGE_CHANNELS : channels_of(b, x);
     graph_scope(b->g, "%s", name);
     if (c % groups != 0 || shape.out_channels % groups != 0 || c < groups)
         graph_fail(b->g, ERROR_SHAPE, "%s: %d channels in and %d out do not divide into %d groups", name, c,
@@ -97,8 +97,8 @@ value_id layer_batch_norm(builder *b, const char *name, value_id x, value_id res
                            (value_id[]){x, mean, var, gamma, beta, residual});
 
     const tensor_desc *desc = graph_desc(b->g, x);
-    int32_t pictures = b->shape->sync_bn ? b->shape->global_batch : b->shape->batch;
-    attr.count = (double)pictures * desc->dim[1] * desc->dim[2];
+    int32_t images = b->shape->sync_bn ? b->shape->global_batch : b->shape->batch;
+    attr.count = (double)images * desc->dim[1] * desc->dim[2];
     value_id sums = graph_apply(b->g, OP_BN_SUMS, &attr, 1, &x);
     if (b->shape->sync_bn)
         graph_apply(b->g, OP_ALL_REDUCE, NULL, 1, &sums);

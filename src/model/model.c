@@ -32,7 +32,7 @@ static init_policy backbone_init(network_family family, int32_t input)
                          .normal_linears = family == FAMILY_VGG};
 }
 
-/* The published ResNet for large pictures initialises its students as PyTorch does; the other families treat them as
+/* The published ResNet for large images initialises its students as PyTorch does; the other families treat them as
  * their backbone. */
 static init_policy students_init(network_family family)
 {
@@ -65,28 +65,28 @@ static value_id state_of_set(builder *b, const char *suffix, uint8_t type, const
     return graph_value_new(b->g, desc, name);
 }
 
-static value_id pictures_from_bytes(builder *b, int32_t channels)
+static value_id images_from_bytes(builder *b, int32_t channels)
 {
     const step_input *input = &b->shape->input;
     bool resident = input->kind == INPUT_RESIDENT;
     const int32_t dim[4] = {resident ? input->set_images : b->shape->batch, b->options->image_height,
-                            b->options->image_width, PICTURE_CHANNELS};
+                            b->options->image_width, IMAGE_CHANNELS};
     value_id bytes = resident ? state_of_set(b, "", DTYPE_U8, dim) : graph_input(b->g, "pixels", DTYPE_U8, dim);
     value_id choice = graph_input(b->g, "choice", DTYPE_I32, (const int32_t[]){b->shape->batch, 1, 1, 4});
-    value_id table = state_of_set(b, "/table", (uint8_t)b->g->real, (const int32_t[]){1, 256, 1, PICTURE_CHANNELS});
+    value_id table = state_of_set(b, "/table", (uint8_t)b->g->real, (const int32_t[]){1, 256, 1, IMAGE_CHANNELS});
     op_attr attr = {.pad = input->crop_padding, .channels = channels};
-    return graph_apply(b->g, OP_PICTURES, &attr, 3, (value_id[]){bytes, choice, table});
+    return graph_apply(b->g, OP_IMAGES, &attr, 3, (value_id[]){bytes, choice, table});
 }
 
 static value_id build_input(builder *b)
 {
-    int32_t padded = b->options->padded_channels, channels = padded ? padded : PICTURE_CHANNELS;
+    int32_t padded = b->options->padded_channels, channels = padded ? padded : IMAGE_CHANNELS;
     graph_scope(b->g, "input");
     if (b->shape->input.kind != INPUT_REAL)
-        return pictures_from_bytes(b, channels);
+        return images_from_bytes(b, channels);
     value_id input = graph_input(
         b->g, "input", (uint8_t)b->g->real,
-        (const int32_t[]){b->shape->batch, b->options->image_height, b->options->image_width, PICTURE_CHANNELS});
+        (const int32_t[]){b->shape->batch, b->options->image_height, b->options->image_width, IMAGE_CHANNELS});
     op_attr attr = {.channels = channels};
     return padded ? graph_apply(b->g, OP_PAD_CHANNELS, &attr, 1, &input) : input;
 }

@@ -6,6 +6,7 @@
 #ifndef TESKD_MODEL_NETWORK_H
 #define TESKD_MODEL_NETWORK_H
 
+#include "base/image.h"
 #include "graph/graph.h"
 
 enum { STAGES = 4, STUDENTS = 3, HEADS = 1 + STUDENTS };
@@ -15,7 +16,7 @@ extern const char *const head_names[HEADS];
 
 /* How a backbone is put together; each is one file. */
 typedef enum {
-    FAMILY_RESNET,   /* residual.c: 3x3 stem, or 7x7 with a max-pool for large pictures */
+    FAMILY_RESNET,   /* residual.c: 3x3 stem, or 7x7 with a max-pool for large images */
     FAMILY_RESNEXT,  /* residual.c: doubled inner width, 32 groups in bottlenecks only */
     FAMILY_SERESNET, /* seresnet.c: squeeze-excite */
     FAMILY_VGG       /* vgg.c */
@@ -31,7 +32,7 @@ typedef struct {
     block_kind block;
     int32_t blocks[STAGES]; /* residual blocks, or convolutions, of each stage */
     int32_t width;          /* channels of the stem and base of the first stage */
-    int32_t input;          /* side of the picture it is made for; from 64 on the stem is the large one */
+    int32_t input;          /* side of the image it is made for; from 64 on the stem is the large one */
     int32_t patch;          /* kernel of student3's patch convolution; twice it for student2, four times for student1 */
 } network_row;
 
@@ -49,7 +50,7 @@ typedef struct {
     int32_t width;          /* 0: the network's own */
     int32_t student_width;  /* 0: channels of the teacher's last stage (the published 512 x expansion) */
     int32_t image_height, image_width;
-    int32_t padded_channels; /* channels that the first layer reads, those after the pictures' own zero; 0: none added.
+    int32_t padded_channels; /* channels that the first layer reads, those after the images' own zero; 0: none added.
                               * Parameters stay as they are. */
     double temperature, ce_weight, kd_weight, feature_weight, teacher_weight;
     double student_weights[STUDENTS]; /* student3, student2, student1 */
@@ -68,28 +69,26 @@ bool model_is_students(const char *name);
 /* Weight of a head's cross entropy in the joint loss. */
 double model_cross_entropy_weight(const model_options *options, int head);
 
-enum { PICTURE_CHANNELS = 3 };
-
-/* How pictures come into a step. Bytes are made into what the first layer reads by op pictures, from the input "choice"
+/* How images come into a step. Bytes are made into what the first layer reads by op images, from the input "choice"
  * int32 {n,1,1,4} and the state "<set>/table" real {1,256,1,3}. */
 typedef enum {
     INPUT_REAL,    /* the input "input" real {n,h,w,3} */
-    INPUT_BYTES,   /* the input "pixels" {n,h,w,3}: bytes of the batch's pictures */
-    INPUT_RESIDENT /* the state "<set>" {set_images,h,w,3}: bytes of all pictures */
+    INPUT_BYTES,   /* the input "pixels" {n,h,w,3}: bytes of the batch's images */
+    INPUT_RESIDENT /* the state "<set>" {set_images,h,w,3}: bytes of all images */
 } input_kind;
 
 typedef struct {
     input_kind kind;
-    const char *set; /* such as "data/train"; of pictures in bytes, as all below */
+    const char *set; /* such as "data/train"; of images in bytes, as all below */
     int32_t set_images;
-    int32_t crop_padding; /* attr.pad of op pictures */
+    int32_t crop_padding; /* attr.pad of op images */
 } step_input;
 
 /* What one step is built for. */
 typedef struct {
     bool training;        /* batch statistics; otherwise running ones */
     bool sync_bn;         /* batch statistics over all ranks */
-    int32_t batch;        /* pictures of this rank */
+    int32_t batch;        /* images of this rank */
     int32_t global_batch; /* of all ranks */
     int32_t loss_batch; /* what the losses are averaged over: more than global_batch where a batch has several parts */
     batch_part part;

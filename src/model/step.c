@@ -8,7 +8,7 @@
 typedef struct {
     graph *g;
     value_id sums;
-    double pictures; /* that a mean loss is a mean of */
+    double images; /* that a mean loss is a mean of */
 } summing;
 
 static void add(const summing *s, value_id value, size_t offset, double weight)
@@ -20,24 +20,24 @@ static void add(const summing *s, value_id value, size_t offset, double weight)
 
 static void sum_head(const summing *s, const model *m, const model_options *o, int head)
 {
-    add(s, m->cross_entropy[head], offsetof(loss_sums, cross_entropy) + (size_t)head * sizeof(double), s->pictures);
-    add(s, m->cross_entropy[head], offsetof(loss_sums, total), s->pictures * model_cross_entropy_weight(o, head));
+    add(s, m->cross_entropy[head], offsetof(loss_sums, cross_entropy) + (size_t)head * sizeof(double), s->images);
+    add(s, m->cross_entropy[head], offsetof(loss_sums, total), s->images * model_cross_entropy_weight(o, head));
     add(s, m->top_k[head], offsetof(loss_sums, right) + (size_t)head * 2 * sizeof(double), 1);
 }
 
 static void sum_student(const summing *s, const model *m, const model_options *o, int student)
 {
     size_t at = (size_t)student * sizeof(double);
-    add(s, m->kd[student], offsetof(loss_sums, kd) + at, s->pictures);
-    add(s, m->kd[student], offsetof(loss_sums, total), s->pictures * o->kd_weight);
+    add(s, m->kd[student], offsetof(loss_sums, kd) + at, s->images);
+    add(s, m->kd[student], offsetof(loss_sums, total), s->images * o->kd_weight);
     add(s, m->feature[student], offsetof(loss_sums, feature) + at, 1);
-    add(s, m->feature[student], offsetof(loss_sums, total), s->pictures * o->feature_weight);
+    add(s, m->feature[student], offsetof(loss_sums, total), s->images * o->feature_weight);
 }
 
-static void sum_losses(graph *g, const model *m, const model_options *options, double pictures)
+static void sum_losses(graph *g, const model *m, const model_options *options, double images)
 {
     tensor_desc desc = {.dim = {1, 1, 1, LOSS_SUMS}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_STATE};
-    summing s = {g, graph_value_new(g, desc, "loss_sums"), pictures};
+    summing s = {g, graph_value_new(g, desc, "loss_sums"), images};
     graph_scope(g, "losses");
     for (int head = 0; head < HEADS; head++)
         sum_head(&s, m, options, head);

@@ -7,7 +7,7 @@
 #include "model/network.h"
 
 /* The state "loss_sums": what every step adds its measurements to, until somebody takes them and sets it to zero. Sums
- * over pictures: a loss times the pictures that it is a mean of, counts of right answers (top-1, top-5). The feature
+ * over images: a loss times the images that it is a mean of, counts of right answers (top-1, top-5). The feature
  * loss, which the joint loss takes summed over the batch, is summed as it is. Float64, in this order. */
 typedef struct {
     double total; /* the joint loss */

@@ -103,7 +103,7 @@ static void value_text(const listed_value *v, char line[LINE_BYTES])
              g->nodes[v->node].label, d[0], d[1], d[2], d[3], dtype_name(desc->dtype), mib(v->bytes));
 }
 
-/* Pictures of the program's batch whose share of memory would fit; 0 where it cannot be told. */
+/* Images of the program's batch whose share of memory would fit; 0 where it cannot be told. */
 static int64_t batch_that_fits(const runtime *r, const program *p)
 {
     value_id target = graph_find(&p->step, "target");
@@ -131,7 +131,7 @@ int memory_explain(const runtime *r, size_t wanted)
     }
     int64_t batch = batch_that_fits(r, p);
     if (batch > 0)
-        snprintf(fitting, sizeof fitting, "about %lld pictures a rank would fit (train.batch or train.accumulate)",
+        snprintf(fitting, sizeof fitting, "about %lld images a rank would fit (train.batch or train.accumulate)",
                  (long long)batch);
     return error_set(ERROR_MEMORY, "the device has no %.0f MiB left (%.0f free): %s. The largest values: %s",
                      mib(wanted), mib(free_bytes(r)), fitting, text);

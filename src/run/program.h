@@ -60,7 +60,7 @@ typedef struct {
     int ranks;
     size_t bucket_bytes;
     dtype sums_dtype;        /* one of 16 bits: gradients travel in it; any other: as they are */
-    bool average_statistics; /* each rank's running statistics saw its own pictures only: all go on from the mean */
+    bool average_statistics; /* each rank's running statistics saw its own images only: all go on from the mean */
     bool capture;            /* record a program when it runs the second time, where the device can */
 } runtime_options;
 

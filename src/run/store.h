@@ -33,7 +33,7 @@ typedef enum {
     ENTRY_AVERAGE,     /* "ema/<parameter or statistic>" */
     ENTRY_ACCUMULATED, /* "accumulated/<parameter>": lives within a step only */
     ENTRY_COPY,        /* "copy/<parameter>": the parameter in the dtype of activations */
-    ENTRY_DATA,        /* "data/<what>": pictures */
+    ENTRY_DATA,        /* "data/<what>": images */
     ENTRY_SCALING,     /* "loss_scale" */
     ENTRY_SUMS         /* "loss_sums": lives between two lines of the log */
 } entry_role;

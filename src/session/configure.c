@@ -126,5 +126,5 @@ void configure_for_device(step_options *step, const backend_ops *device)
                                           .loss_scaling = activation == DTYPE_F16}; /* bfloat16 has float32's range */
     step->fuses = device->fuses;
     step->placed_rows = device->placed_rows;
-    step->model.padded_channels = device->pads_pictures ? PADDED_PICTURE_CHANNELS : 0;
+    step->model.padded_channels = device->pads_images ? PADDED_IMAGE_CHANNELS : 0;
 }

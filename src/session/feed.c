@@ -87,11 +87,11 @@ static int allocate(feed *f)
     size_t share = (size_t)batch_plan_largest_share(plan_of(f)), bytes = share * input_bytes(f);
     f->labels = malloc(share * sizeof *f->labels);
     f->choices = malloc(share * AUGMENT_CHOICE * sizeof *f->choices);
-    CHECK(f->labels && f->choices, ERROR_MEMORY, "no memory for the labels of %zu pictures", share);
+    CHECK(f->labels && f->choices, ERROR_MEMORY, "no memory for the labels of %zu images", share);
     for (int i = 0; i < LANES && uploads(f); i++) {
         f->staged[i] = device->ops->alloc(device, bytes);
-        CHECK(f->staged[i], ERROR_MEMORY, "the device has no memory left for %zu pictures on their way (%.0f MiB)",
-              share, (double)bytes / 0x1p20);
+        CHECK(f->staged[i], ERROR_MEMORY, "the device has no memory left for %zu images on their way (%.0f MiB)", share,
+              (double)bytes / 0x1p20);
     }
     return 0;
 }
@@ -222,7 +222,7 @@ static int write_choices(const feed *f)
                          (size_t)f->now.place.images * AUGMENT_CHOICE * sizeof *f->choices);
 }
 
-static int write_pictures(const feed *f)
+static int write_images(const feed *f)
 {
     size_t values = (size_t)f->now.place.images * input_bytes(f);
     return program_write(f->step, &f->e->run, "input", f->now.pixels, values * real_bytes(real_of(f)));
@@ -232,7 +232,7 @@ static int write_inputs(const feed *f)
 {
     TRY(program_write(f->step, &f->e->run, "target", f->labels, (size_t)f->now.place.images * sizeof *f->labels));
     if (f->input.kind == INPUT_REAL)
-        return write_pictures(f);
+        return write_images(f);
     if (f->input.kind == INPUT_BYTES)
         TRY(write_bytes(f));
     return write_choices(f);
@@ -288,5 +288,5 @@ int feed_mirror(feed *f)
     char *row = f->now.pixels;
     for (int64_t i = 0; i < (int64_t)f->now.place.images * o->image_height; i++, row += row_bytes)
         mirror_row(row, o->image_width, pixel);
-    return write_pictures(f);
+    return write_images(f);
 }

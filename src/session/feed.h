@@ -1,8 +1,8 @@
 /* The way of batches from a data set into the inputs of programs.
  *
- * Where the device's memory is the host's, the loader makes the pictures. Elsewhere it only says how to make them, and
+ * Where the device's memory is the host's, the loader makes the images. Elsewhere it only says how to make them, and
  * the device does so from bytes: of the whole set, which it holds, or of the batch, which is copied while the step
- * before it runs. The pictures are the same to the bit, before they are rounded to 16 bits.
+ * before it runs. The images are the same to the bit, before they are rounded to 16 bits.
  */
 #ifndef TESKD_SESSION_FEED_H
 #define TESKD_SESSION_FEED_H
@@ -13,9 +13,9 @@ typedef struct feed feed;
 
 /* Valid until the next call on the feed. */
 typedef struct {
-    program *step;         /* with the batch in its inputs; NULL where this rank has no picture */
+    program *step;         /* with the batch in its inputs; NULL where this rank has no image */
     int32_t images;        /* this rank's share; 0 is possible in evaluation only */
-    int32_t position;      /* of the first picture of the share in the epoch's order */
+    int32_t position;      /* of the first image of the share in the epoch's order */
     const int32_t *labels; /* [images] */
 } feed_batch;
 
@@ -28,7 +28,7 @@ int feed_seek(feed *f, int64_t epoch, int64_t index);
 /* Puts the next batch into the inputs of the program that it is for. */
 int feed_next(feed *f, feed_batch *batch);
 
-/* Turns the pictures of the batch in the inputs left to right. */
+/* Turns the images of the batch in the inputs left to right. */
 int feed_mirror(feed *f);
 
 /* `*f` becomes NULL and may be NULL. */

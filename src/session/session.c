@@ -56,7 +56,7 @@ static int check_training(const session *e)
     const settings *c = &e->config;
     const int64_t accumulate = c->train.accumulate, unit = accumulate * e->info->size;
     CHECK(c->train.batch % unit == 0, ERROR_SETTINGS,
-          "train.batch: %lld pictures do not divide among %d rank%s%s; it must be a multiple of %lld",
+          "train.batch: %lld images do not divide among %d rank%s%s; it must be a multiple of %lld",
           (long long)c->train.batch, e->info->size, e->info->size == 1 ? "" : "s",
           accumulate > 1 ? " in train.accumulate parts" : "", (long long)unit);
     CHECK(!c->eval.ema || c->train.ema_decay > 0, ERROR_SETTINGS,
@@ -80,7 +80,7 @@ int session_choose_input(const session *e, data_split split, step_input *input)
     backend *device = e->device;
     int64_t images = split == SPLIT_TRAIN ? e->train_images : e->test_images;
     size_t free_bytes = SIZE_MAX, bytes = (size_t)images * (size_t)e->step.model.image_height *
-                                          (size_t)e->step.model.image_width * PICTURE_CHANNELS;
+                                          (size_t)e->step.model.image_width * IMAGE_CHANNELS;
     *input = (step_input){.kind = INPUT_REAL};
     if (device->ops->host_memory)
         return 0;

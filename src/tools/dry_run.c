@@ -51,7 +51,7 @@ static int describe_network(session *e)
         if (weights > 0)
             layer_line(e->log, &g, i, weights, macs);
     }
-    log_info(e->log, "  backbone %.2f M weights, %.3f GMAC a picture; students %.2f M, %.3f GMAC",
+    log_info(e->log, "  backbone %.2f M weights, %.3f GMAC an image; students %.2f M, %.3f GMAC",
              backbone.weights / 1e6, backbone.macs / 1e9, students.weights / 1e6, students.macs / 1e9);
     int status = graph_status(&g);
     model_free(&m);
@@ -96,7 +96,7 @@ int dry_run(session *e)
     TRY(describe_network(e));
     describe_memory(e);
     log_info(e->log, "work:");
-    log_info(e->log, "  %lld steps an epoch of %d pictures (%lld training pictures), %lld epochs",
+    log_info(e->log, "  %lld steps an epoch of %d images (%lld training images), %lld epochs",
              (long long)e->train_plan.steps, e->train_plan.options.batch, (long long)e->train_images,
              (long long)e->config.train.epochs);
     log_info(e->log, "  %d ranks, %d threads each", e->info->size, e->threads);

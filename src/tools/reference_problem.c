@@ -112,7 +112,7 @@ void problem_input_head(const reference_file *file, int count, double *values)
         values[i] = input_element(file, i);
 }
 
-/* Pictures, as float32 or float64 in NHWC order. */
+/* Images, as float32 or float64 in NHWC order. */
 static int fill_input(const program *p, const runtime *r, const reference_file *file)
 {
     const tensor_desc *desc;
@@ -121,7 +121,7 @@ static int fill_input(const program *p, const runtime *r, const reference_file *
     bool wide = desc->dtype == DTYPE_F64;
     int64_t plane = (int64_t)d[1] * d[2], m = 0;
     void *values = malloc(tensor_bytes(desc));
-    CHECK(values, ERROR_MEMORY, "no memory for the pictures");
+    CHECK(values, ERROR_MEMORY, "no memory for the images");
     for (int64_t n = 0; n < d[0]; n++)
         for (int64_t pixel = 0; pixel < plane; pixel++)
             for (int64_t c = 0; c < d[3]; c++, m++) {

@@ -11,7 +11,7 @@
 typedef struct {
     int64_t epoch, step, steps_done;
     int64_t evaluated_at; /* steps_done at the latest evaluation; -1: none yet */
-    double best_top1;     /* of the teacher on the test pictures, 0 to 1; negative: not evaluated yet */
+    double best_top1;     /* of the teacher on the test images, 0 to 1; negative: not evaluated yet */
     metrics epoch_sums;   /* over all ranks, since the epoch began */
 } progress;
 

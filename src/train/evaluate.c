@@ -1,4 +1,4 @@
-/* Owns the evaluation loop. Invariant: a picture counts as right as op top_k says: a class that ties with the label's
+/* Owns the evaluation loop. Invariant: an image counts as right as op top_k says: a class that ties with the label's
  * counts against it, and with a score that is not finite nothing is right. One thread. */
 #include "train/evaluate.h"
 #include "base/error.h"
@@ -40,7 +40,7 @@ static int evaluation_open(evaluation *ev, session *e, predictions *out)
         ev->log_probabilities[head] = calloc(count, sizeof(double));
         got = got && ev->log_probabilities[head];
     }
-    CHECK(got, ERROR_MEMORY, "no memory for the class probabilities of %zu pictures", share);
+    CHECK(got, ERROR_MEMORY, "no memory for the class probabilities of %zu images", share);
     return 0;
 }
 
@@ -207,7 +207,7 @@ static int evaluate_share(evaluation *ev, feed *batches)
     return ev->vote.stops ? end_stopped(ev) : 0;
 }
 
-int evaluate_pictures(session *e, feed *batches, predictions *out, metrics *mean)
+int evaluate_images(session *e, feed *batches, predictions *out, metrics *mean)
 {
     evaluation ev;
     CHECK(!out || !e->config.eval.flip || !predictions_want_logits(out), ERROR_INTERNAL,
@@ -224,5 +224,5 @@ int evaluate_pictures(session *e, feed *batches, predictions *out, metrics *mean
 
 int evaluate(session *e, feed *batches, metrics *mean)
 {
-    return evaluate_pictures(e, batches, NULL, mean);
+    return evaluate_images(e, batches, NULL, mean);
 }

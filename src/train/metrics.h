@@ -6,8 +6,8 @@
 #include "model/step.h"
 #include "run/store.h"
 
-/* Sums over pictures: a loss times the pictures of its step, counts of right answers. The feature loss, which the joint
- * loss takes summed over the batch, is measured per picture. An array of doubles on purpose:
+/* Sums over images: a loss times the images of its step, counts of right answers. The feature loss, which the joint
+ * loss takes summed over the batch, is measured per image. An array of doubles on purpose:
  * ranks add it up in one reduction, checkpoints store it as one tensor. */
 typedef struct {
     double images;
@@ -18,7 +18,7 @@ typedef struct {
 
 enum { METRICS_COUNT = sizeof(metrics) / sizeof(double) };
 
-/* What this rank's steps have left in the store's "loss_sums", over so many pictures. Waits for the device. `total` is
+/* What this rank's steps have left in the store's "loss_sums", over so many images. Waits for the device. `total` is
  * meaningful for training steps only: its feature part depends on the batch. */
 int metrics_read(metrics *m, const store *tensors, double images);
 
@@ -40,7 +40,7 @@ void metrics_add(metrics *a, const metrics *b);
 /* Sums over the ranks; each passes its own part and all get the whole. */
 int metrics_reduce(metrics *m, comm *ranks);
 
-/* Turns sums into means a picture; top1 and top5 become shares from 0 to 1. `images` stays. */
+/* Turns sums into means an image; top1 and top5 become shares from 0 to 1. `images` stays. */
 metrics metrics_mean(const metrics *m);
 
 #endif

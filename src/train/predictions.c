@@ -17,7 +17,7 @@ struct predictions {
     comm *ranks;
     const image_set *set; /* the session's */
     int rank, size;
-    int32_t classes, share; /* share: most pictures of a rank in a batch */
+    int32_t classes, share; /* share: most images of a rank in a batch */
     const char *path;       /* NULL: no file */
     bool logits;
     atomic_file *file; /* rank 0 */
@@ -51,7 +51,7 @@ static int allocate(predictions *p)
         p->all_logits = calloc(share * size * classes, sizeof(double));
         got = got && p->row_logits && p->all_logits;
     }
-    CHECK(got, ERROR_MEMORY, "no memory for the predictions on %zu pictures", share * size);
+    CHECK(got, ERROR_MEMORY, "no memory for the predictions on %zu images", share * size);
     return 0;
 }
 

@@ -1,11 +1,11 @@
-/* The teacher's answer on every test picture: a CSV file in the order of the test set, and counts by class. */
+/* The teacher's answer on every test image: a CSV file in the order of the test set, and counts by class. */
 #ifndef TESKD_TRAIN_PREDICTIONS_H
 #define TESKD_TRAIN_PREDICTIONS_H
 
 #include "session/session.h"
 
 typedef struct {
-    int32_t index; /* of the picture in the test set */
+    int32_t index; /* of the image in the test set */
     int32_t label, predicted;
     int32_t ahead; /* classes beside the label that lead it or tie with it: 0 is right, up to 4 among the first five */
     double probability; /* of the predicted class */
@@ -26,7 +26,7 @@ int predictions_add(predictions *p, const prediction *rows, const double *logits
 /* Gives the file its name, now that it is complete. Every rank calls it. */
 int predictions_commit(predictions *p);
 
-/* Prints pictures, top-1 and top-5 of each class that has pictures. Every rank calls it. */
+/* Prints images, top-1 and top-5 of each class that has images. Every rank calls it. */
 int predictions_by_class(predictions *p, logger *log);
 
 /* Frees; without a commit no file is left. `*p` becomes NULL and may be NULL. */

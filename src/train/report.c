@@ -30,10 +30,10 @@ void report_banner(session *e)
     logger *log = e->log;
     log_info(log, "teskd %s: %s, %s, %d classes", TESKD_VERSION, e->step.model.network->name,
              model_has_students(&e->step.model) ? "teacher and students" : "plain backbone", e->step.model.classes);
-    log_info(log, "  data     %s %s: %lld training and %lld test pictures of %dx%d, %s%s", e->source->title,
-             c->data.path, (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
+    log_info(log, "  data     %s %s: %lld training and %lld test images of %dx%d, %s%s", e->source->title, c->data.path,
+             (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
              e->step.model.image_height, input_text(&e->train_input), c->data.augment ? ", random crop and flip" : "");
-    log_info(log, "  steps    %lld an epoch of %d pictures, %lld epochs, seed %lld", (long long)e->train_plan.steps,
+    log_info(log, "  steps    %lld an epoch of %d images, %lld epochs, seed %lld", (long long)e->train_plan.steps,
              (int)c->train.batch, (long long)c->train.epochs, (long long)c->train.seed);
     log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,
              e->info->size > 1 ? c->run.sync_bn ? ", synchronised BN" : ", BN of each rank's own" : "");
@@ -128,7 +128,7 @@ void report_skipped(session *e, const loss_scaling *scaling, int64_t steps)
              (long long)steps, steps == 1 ? "" : "s", scaling->scale);
 }
 
-/* What was measured on the pictures of one set. */
+/* What was measured on the images of one set. */
 static void print_table(const session *e, const char *set, const metrics *m)
 {
     log_info(e->log, "  %-9s%9s%8s%11s%11s%13s", set, "top-1", "top-5", "CE", "KD", "feature");
@@ -175,6 +175,6 @@ int report_epoch(session *e, json_lines *json, const epoch_report *r)
 
 void report_evaluation(session *e, const metrics *mean)
 {
-    log_info(e->log, "%.0f test pictures", mean->images);
+    log_info(e->log, "%.0f test images", mean->images);
     print_table(e, "test", mean);
 }

@@ -29,7 +29,7 @@ int report_resume(json_lines *json, const progress *at, const char *from);
 /* Says how many of the steps since the last line were skipped. */
 void report_skipped(session *e, const loss_scaling *scaling, int64_t steps);
 
-/* Two tables: top-1, top-5 and every loss of every head on the training and on the test pictures. */
+/* Two tables: top-1, top-5 and every loss of every head on the training and on the test images. */
 typedef struct {
     int64_t epoch, step, steps, steps_done; /* step < steps: training ended within the epoch */
     const metrics *train;                   /* NULL: no step since the epoch began */

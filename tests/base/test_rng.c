@@ -100,12 +100,12 @@ static void draws_depend_on_every_argument(void **state)
     assert_true(rng_stream(RNG_ORDER, 5) != rng_stream(RNG_ORDER, 6));
 }
 
-enum { PICTURES = 1000 };
+enum { IMAGES = 1000 };
 
 static int in_place(const int32_t *a, const int32_t *b)
 {
     int same = 0;
-    for (int32_t i = 0; i < PICTURES; i++)
+    for (int32_t i = 0; i < IMAGES; i++)
         same += a[i] == b[i];
     return same;
 }
@@ -113,21 +113,21 @@ static int in_place(const int32_t *a, const int32_t *b)
 static void permutation_is_one_and_repeats(void **state)
 {
     (void)state;
-    int32_t a[PICTURES], b[PICTURES], sorted[PICTURES];
-    char seen[PICTURES] = {0};
-    for (int32_t i = 0; i < PICTURES; i++)
+    int32_t a[IMAGES], b[IMAGES], sorted[IMAGES];
+    char seen[IMAGES] = {0};
+    for (int32_t i = 0; i < IMAGES; i++)
         sorted[i] = i;
-    rng_permutation(11, 0, PICTURES, a);
-    for (int32_t i = 0; i < PICTURES; i++) {
-        assert_in_range(a[i], 0, PICTURES - 1);
+    rng_permutation(11, 0, IMAGES, a);
+    for (int32_t i = 0; i < IMAGES; i++) {
+        assert_in_range(a[i], 0, IMAGES - 1);
         assert_int_equal(seen[a[i]]++, 0);
     }
     assert_true(in_place(a, sorted) < 10);
-    rng_permutation(11, 0, PICTURES, b);
+    rng_permutation(11, 0, IMAGES, b);
     assert_memory_equal(a, b, sizeof a);
-    rng_permutation(11, 1, PICTURES, b);
+    rng_permutation(11, 1, IMAGES, b);
     assert_true(in_place(a, b) < 10);
-    rng_permutation(12, 0, PICTURES, b);
+    rng_permutation(12, 0, IMAGES, b);
     assert_true(in_place(a, b) < 10);
 }
 

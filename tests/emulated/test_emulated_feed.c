@@ -1,4 +1,4 @@
-/* The way of pictures into programs on a device with memory of its own: whether the device holds the set or bytes come
+/* The way of images into programs on a device with memory of its own: whether the device holds the set or bytes come
  * through the ring, the first layer reads what io/data/augment.h makes, to the bit, however late the device does its
  * work. */
 #include <setjmp.h>
@@ -24,7 +24,7 @@ enum {
     SIDE = 32,
     PLACES = SIDE * SIDE,
     PIXELS = PLACES * IMAGE_CHANNELS,
-    PADDED = PLACES * PADDED_PICTURE_CHANNELS
+    PADDED = PLACES * PADDED_IMAGE_CHANNELS
 };
 
 typedef struct {
@@ -85,29 +85,29 @@ static void close_session(fixture *f)
 
 /* ---- what the first layer reads ---- */
 
-/* Pictures of several batches, kept on the device so that nothing waits for it in between. */
+/* Images of several batches, kept on the device so that nothing waits for it in between. */
 typedef struct {
     session *e;
     char *memory;
     size_t bytes;
-} picture_log;
+} image_log;
 
-static picture_log open_pictures(session *e, int images)
+static image_log open_images(session *e, int images)
 {
-    picture_log p = {.e = e};
+    image_log p = {.e = e};
     p.memory = e->device->ops->alloc(e->device, (size_t)images * PADDED * sizeof(float));
     assert_non_null(p.memory);
     return p;
 }
 
-static void log_pictures(picture_log *p, const feed_batch *batch)
+static void log_images(image_log *p, const feed_batch *batch)
 {
     backend *device = p->e->device;
     const program *step = batch->step;
     for (uint32_t i = 0; i < step->n_launches; i++) {
         const program_launch *launch = &step->launches[i];
         const graph_node *node = &step->step.nodes[launch->first_node];
-        if (node->op != OP_PICTURES)
+        if (node->op != OP_IMAGES)
             continue;
         size_t bytes = tensor_bytes(graph_desc(&step->step, node->out[0]));
         assert_int_equal(bytes, (size_t)batch->images * PADDED * sizeof(float));
@@ -116,27 +116,27 @@ static void log_pictures(picture_log *p, const feed_batch *batch)
         p->bytes += bytes;
         return;
     }
-    fail_msg("the program makes no pictures");
+    fail_msg("the program makes no images");
 }
 
-/* Against float32 pictures of three channels; the others are zero. */
-static void expect_pictures(picture_log *p, const float *expected, int images)
+/* Against float32 images of three channels; the others are zero. */
+static void expect_images(image_log *p, const float *expected, int images)
 {
     float *got = malloc(p->bytes);
     assert_int_equal(p->bytes, (size_t)images * PADDED * sizeof(float));
     OK(p->e->device->ops->read(p->e->device, got, p->memory, p->bytes));
     for (int64_t i = 0; i < (int64_t)images * PLACES; i++) {
-        const float *pixel = got + i * PADDED_PICTURE_CHANNELS;
+        const float *pixel = got + i * PADDED_IMAGE_CHANNELS;
         if (memcmp(pixel, expected + i * IMAGE_CHANNELS, IMAGE_CHANNELS * sizeof *pixel) != 0)
-            fail_msg("place %lld of picture %lld differs", (long long)i % PLACES, (long long)i / PLACES);
-        for (int c = IMAGE_CHANNELS; c < PADDED_PICTURE_CHANNELS; c++)
+            fail_msg("place %lld of image %lld differs", (long long)i % PLACES, (long long)i / PLACES);
+        for (int c = IMAGE_CHANNELS; c < PADDED_IMAGE_CHANNELS; c++)
             assert_true(pixel[c] == 0);
     }
     free(got);
     p->e->device->ops->free(p->e->device, p->memory);
 }
 
-/* The training pictures and labels of an epoch in order, by the definition. */
+/* The training images and labels of an epoch in order, by the definition. */
 static void make_epoch(const session *e, int32_t epoch, float *pixels, int32_t *labels)
 {
     int32_t order[IMAGES];
@@ -145,13 +145,13 @@ static void make_epoch(const session *e, int32_t epoch, float *pixels, int32_t *
     OK(augment_batch(&e->train_set, &key, order, 0, IMAGES, REAL_FLOAT32, pixels, labels));
 }
 
-static float all_pictures[EPOCHS * IMAGES * PIXELS];
+static float all_images[EPOCHS * IMAGES * PIXELS];
 static int32_t all_labels[EPOCHS * IMAGES];
 
 static void make_all(const session *e)
 {
     for (int32_t epoch = 0; epoch < EPOCHS; epoch++)
-        make_epoch(e, epoch, all_pictures + (size_t)epoch * IMAGES * PIXELS, all_labels + epoch * IMAGES);
+        make_epoch(e, epoch, all_images + (size_t)epoch * IMAGES * PIXELS, all_labels + epoch * IMAGES);
 }
 
 static void check_labels(const session *e, const feed_batch *batch, const int32_t *expected)
@@ -165,7 +165,7 @@ static void check_labels(const session *e, const feed_batch *batch, const int32_
 
 static void feed_two_epochs(fixture *f, feed *batches)
 {
-    picture_log made = open_pictures(&f->e, EPOCHS * IMAGES);
+    image_log made = open_images(&f->e, EPOCHS * IMAGES);
     int seen = 0;
     assert_int_equal(f->e.train_plan.micro_batches, STEPS);
     for (int step = 0; step < EPOCHS * STEPS; step++) {
@@ -174,13 +174,13 @@ static void feed_two_epochs(fixture *f, feed *batches)
             OK(feed_seek(batches, step / STEPS, 0));
         OK(feed_next(batches, &batch));
         assert_int_equal(batch.images, step % STEPS == STEPS - 1 ? IMAGES % BATCH : BATCH);
-        log_pictures(&made, &batch);
+        log_images(&made, &batch);
         if (step % 2)
             check_labels(&f->e, &batch, all_labels + seen);
         seen += batch.images;
     }
     make_all(&f->e);
-    expect_pictures(&made, all_pictures, EPOCHS * IMAGES);
+    expect_images(&made, all_images, EPOCHS * IMAGES);
 }
 
 static void run_two_epochs(const char *kind, input_kind expected, bool late, bool uploads)
@@ -205,7 +205,7 @@ static void run_two_epochs(const char *kind, input_kind expected, bool late, boo
     close_session(&f);
 }
 
-static void pictures_are_those_of_the_loader(void **state)
+static void images_are_those_of_the_loader(void **state)
 {
     (void)state;
     for (int late = 0; late < 2; late++) {
@@ -230,37 +230,37 @@ static void one_starts_anywhere(void **state)
         make_all(&f.e);
         OK(feed_open(&batches, &f.e, true));
         for (size_t i = 0; i < sizeof starts / sizeof *starts; i++) {
-            picture_log made = open_pictures(&f.e, 2 * BATCH);
+            image_log made = open_images(&f.e, 2 * BATCH);
             int start = starts[i], first = start / STEPS * IMAGES + start % STEPS * BATCH, seen = 0;
             OK(feed_seek(batches, start / STEPS, start % STEPS));
             for (int step = start; step < start + 2 && step < EPOCHS * STEPS; step++) {
                 feed_batch batch;
                 OK(feed_next(batches, &batch));
                 assert_int_equal(batch.position, step % STEPS * BATCH);
-                log_pictures(&made, &batch);
+                log_images(&made, &batch);
                 seen += batch.images;
             }
-            expect_pictures(&made, all_pictures + (size_t)first * PIXELS, seen);
+            expect_images(&made, all_images + (size_t)first * PIXELS, seen);
         }
         feed_close(&batches);
         close_session(&f);
     }
 }
 
-static void mirror(float *picture)
+static void mirror(float *image)
 {
     for (int y = 0; y < SIDE; y++)
         for (int x = 0; x < SIDE / 2; x++)
             for (int c = 0; c < IMAGE_CHANNELS; c++) {
-                float *left = &picture[(y * SIDE + x) * IMAGE_CHANNELS + c],
-                      *right = &picture[(y * SIDE + SIDE - 1 - x) * IMAGE_CHANNELS + c], kept = *left;
+                float *left = &image[(y * SIDE + x) * IMAGE_CHANNELS + c],
+                      *right = &image[(y * SIDE + SIDE - 1 - x) * IMAGE_CHANNELS + c], kept = *left;
                 *left = *right;
                 *right = kept;
             }
 }
 
-/* The test pictures: as they are, mirrored, and back. */
-static void test_pictures_and_their_mirror_images(void **state)
+/* The test images: as they are, mirrored, and back. */
+static void test_images_and_their_mirror_images(void **state)
 {
     (void)state;
     static float expected[3 * TEST_IMAGES * PIXELS];
@@ -272,26 +272,25 @@ static void test_pictures_and_their_mirror_images(void **state)
         open_session(&f, true);
         build(&f);
         OK(feed_open(&batches, &f.e, false));
-        picture_log made = open_pictures(&f.e, 3 * TEST_IMAGES);
+        image_log made = open_images(&f.e, 3 * TEST_IMAGES);
         for (int32_t n = 0; n < TEST_IMAGES; n++)
             order[n] = n;
         for (int step = 0; step < f.e.test_plan.steps; step++) {
             feed_batch batch;
             OK(feed_next(batches, &batch));
             for (int view = 0; view < 3; view++) {
-                float *pictures = expected + (size_t)(3 * seen + view * batch.images) * PIXELS;
+                float *images = expected + (size_t)(3 * seen + view * batch.images) * PIXELS;
                 if (view > 0)
                     OK(feed_mirror(batches));
-                log_pictures(&made, &batch);
-                OK(augment_batch(&f.e.test_set, NULL, order + seen, seen, batch.images, REAL_FLOAT32, pictures,
-                                 labels));
+                log_images(&made, &batch);
+                OK(augment_batch(&f.e.test_set, NULL, order + seen, seen, batch.images, REAL_FLOAT32, images, labels));
                 for (int n = 0; n < batch.images && view == 1; n++)
-                    mirror(pictures + (size_t)n * PIXELS);
+                    mirror(images + (size_t)n * PIXELS);
             }
             assert_memory_equal(batch.labels, labels, (size_t)batch.images * sizeof *labels);
             seen += batch.images;
         }
-        expect_pictures(&made, expected, 3 * TEST_IMAGES);
+        expect_images(&made, expected, 3 * TEST_IMAGES);
         feed_close(&batches);
         close_session(&f);
     }
@@ -328,8 +327,8 @@ static void mirror_images_of_the_host(void **state)
     close_session(&f);
 }
 
-/* The last of four ranks has a share of a training batch, but none of the last two test pictures. */
-static void a_rank_without_a_picture(void **state)
+/* The last of four ranks has a share of a training batch, but none of the last two test images. */
+static void a_rank_without_a_image(void **state)
 {
     (void)state;
     for (int k = 0; k < 2; k++) {
@@ -475,7 +474,7 @@ static void no_memory_for_what_is_on_its_way(void **state)
     emulated_set_machine(&full);
     assert_int_equal(feed_open(&batches, &f.e, true), ERROR_MEMORY);
     assert_null(batches);
-    assert_non_null(strstr(error_message(), "20 pictures on their way"));
+    assert_non_null(strstr(error_message(), "20 images on their way"));
     emulated_set_machine(&machine);
     close_session(&f);
 }
@@ -483,11 +482,11 @@ static void no_memory_for_what_is_on_its_way(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(pictures_are_those_of_the_loader),
+        cmocka_unit_test(images_are_those_of_the_loader),
         cmocka_unit_test(one_starts_anywhere),
-        cmocka_unit_test(test_pictures_and_their_mirror_images),
+        cmocka_unit_test(test_images_and_their_mirror_images),
         cmocka_unit_test(mirror_images_of_the_host),
-        cmocka_unit_test(a_rank_without_a_picture),
+        cmocka_unit_test(a_rank_without_a_image),
         cmocka_unit_test(trainings_are_the_same),
         cmocka_unit_test(the_device_holds_what_fits),
         cmocka_unit_test(a_bad_label_is_told),

@@ -230,9 +230,9 @@ static void running_statistics(void **state)
 static const unsigned losses[TENSORS] = {OP_CROSS_ENTROPY,     OP_TOP_K,        OP_KD_LOSS,           OP_FEATURE_LOSS,
                                          OP_FEATURE_LOSS_GRAD, OP_KD_LOSS_GRAD, OP_CROSS_ENTROPY_GRAD};
 
-static tensor_desc rows_of(dtype type, int32_t pictures, int32_t columns)
+static tensor_desc rows_of(dtype type, int32_t images, int32_t columns)
 {
-    return (tensor_desc){.dim = {pictures, 1, 1, columns}, .dtype = (uint8_t)type, .kind = KIND_ACTIVATION};
+    return (tensor_desc){.dim = {images, 1, 1, columns}, .dtype = (uint8_t)type, .kind = KIND_ACTIVATION};
 }
 
 /* An output for both ways of launching. */
@@ -248,9 +248,9 @@ static void result(nodes *t, int node, int output, tensor_desc desc)
 }
 
 /* One memory for both ways. */
-static void *classes_of(nodes *t, const int32_t *target, int32_t pictures)
+static void *classes_of(nodes *t, const int32_t *target, int32_t images)
 {
-    size_t bytes = (size_t)pictures * sizeof *target;
+    size_t bytes = (size_t)images * sizeof *target;
     void *memory = t->b->ops->alloc(t->b, bytes);
     assert_non_null(memory);
     MUST(t->b->ops->write(t->b, memory, target, bytes));
@@ -259,21 +259,21 @@ static void *classes_of(nodes *t, const int32_t *target, int32_t pictures)
 
 typedef struct {
     dtype type;
-    int32_t pictures, columns;
+    int32_t images, columns;
     bool out_of_range; /* a class below and one above the columns */
     bool with_teacher; /* does kd_loss_grad give the teacher's gradient? */
 } losses_case;
 
-static void *targets(nodes *t, const losses_case *c, int32_t pictures)
+static void *targets(nodes *t, const losses_case *c, int32_t images)
 {
-    int32_t *target = test_alloc((size_t)pictures * sizeof *target);
-    for (int32_t i = 0; i < pictures; i++)
+    int32_t *target = test_alloc((size_t)images * sizeof *target);
+    for (int32_t i = 0; i < images; i++)
         target[i] = i * 7 % c->columns;
     if (c->out_of_range) {
         target[0] = -1;
-        target[pictures - 1] = c->columns;
+        target[images - 1] = c->columns;
     }
-    void *memory = classes_of(t, target, pictures);
+    void *memory = classes_of(t, target, images);
     free(target);
     return memory;
 }
@@ -292,19 +292,19 @@ static void set_up_loss(nodes *t, int i, const losses_case *c)
 {
     unsigned op = losses[i];
     bool gradient = is_gradient(op);
-    int32_t pictures = i == 3 ? c->pictures + 5 : c->pictures; /* not all have as many */
-    tensor_desc rows = rows_of(c->type, pictures, c->columns);
+    int32_t images = i == 3 ? c->images + 5 : c->images; /* not all have as many */
+    tensor_desc rows = rows_of(c->type, images, c->columns);
     t->requests[i].label = "test";
     t->requests[i].node =
         (graph_node){.op = (uint16_t)op,
                      .n_in = gradient ? 3 : 2,
-                     .attr = {.count = pictures, .weight = 0.7, .temperature = 4, .smoothing = i % 2 == 0 ? 0.1 : 0}};
-    operand(t, i, 0, c->type, pictures * c->columns);
+                     .attr = {.count = images, .weight = 0.7, .temperature = 4, .smoothing = i % 2 == 0 ? 0.1 : 0}};
+    operand(t, i, 0, c->type, images * c->columns);
     if (has_classes(op)) {
-        t->args[0][i].in[1] = t->args[1][i].in[1] = targets(t, c, pictures);
-        t->requests[i].in[1] = rows_of(DTYPE_I32, pictures, 1);
+        t->args[0][i].in[1] = t->args[1][i].in[1] = targets(t, c, images);
+        t->requests[i].in[1] = rows_of(DTYPE_I32, images, 1);
     } else {
-        operand(t, i, 1, c->type, pictures * c->columns);
+        operand(t, i, 1, c->type, images * c->columns);
         t->requests[i].in[1] = rows;
     }
     t->requests[i].in[0] = rows;

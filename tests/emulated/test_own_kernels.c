@@ -309,19 +309,19 @@ static void rounding(void **state)
     assert_true(bfloat16_value(0x3F80) == 1.0f && isnan(bfloat16_value(bfloat16_from(NAN))));
 }
 
-/* A class out of range: the loss is NaN, the gradient of that picture alone too, and nothing outside is read. */
+/* A class out of range: the loss is NaN, the gradient of that image alone too, and nothing outside is read. */
 static void class_out_of_range(void **state)
 {
     (void)state;
-    enum { PICTURES = 2, CLASSES = 3 };
+    enum { IMAGES = 2, CLASSES = 3 };
     cuda_backend *b = open_backend(DTYPE_F32, 1);
     kernel_request r = {.node = {.op = OP_CROSS_ENTROPY, .n_in = 2, .n_out = 1, .attr = {.count = 2, .weight = 1}},
-                        .in = {{{PICTURES, 1, 1, CLASSES}, DTYPE_F32, LAYOUT_NHWC, KIND_ACTIVATION},
-                               {{PICTURES, 1, 1, 1}, DTYPE_I32, LAYOUT_NHWC, KIND_INPUT}},
+                        .in = {{{IMAGES, 1, 1, CLASSES}, DTYPE_F32, LAYOUT_NHWC, KIND_ACTIVATION},
+                               {{IMAGES, 1, 1, 1}, DTYPE_I32, LAYOUT_NHWC, KIND_INPUT}},
                         .label = "test"};
-    float *logits = test_alloc(PICTURES * CLASSES * sizeof *logits), grad[PICTURES * CLASSES];
-    int32_t target[PICTURES] = {1, CLASSES};
-    double loss = 0, right[2], workspace[2 * PICTURES];
+    float *logits = test_alloc(IMAGES * CLASSES * sizeof *logits), grad[IMAGES * CLASSES];
+    int32_t target[IMAGES] = {1, CLASSES};
+    double loss = 0, right[2], workspace[2 * IMAGES];
     kernel_args args = {.in = {logits, target}, .out = {&loss}, .workspace = workspace};
     static const unsigned ops[] = {OP_CROSS_ENTROPY, OP_CROSS_ENTROPY_GRAD, OP_TOP_K};
     void *outputs[] = {&loss, grad, right};

@@ -1,4 +1,4 @@
-"""What the tests of export and import share: safetensors files read and written by hand, weights, pictures, logits."""
+"""What the tests of export and import share: safetensors files read and written by hand, weights, images, logits."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from program import ProgramTest, run, settings  # noqa: E402
 
 TYPES = {"F16": numpy.float16, "F32": numpy.float32, "F64": numpy.float64, "I64": numpy.int64}
 
-# One small network of each family and block, on pictures of 32 x 32: its settings.
+# One small network of each family and block, on images of 32 x 32: its settings.
 FAMILIES = {
     "cifarresnet8": {"model.width": 8},
     "resnext18": {"model.width": 8},
@@ -114,7 +114,7 @@ class ExportTest(ProgramTest):
         return self.path("random.h5"), tensors
 
     def logits(self, checkpoint):
-        """The teacher's logits on the test pictures, and the table of the evaluation as it is printed."""
+        """The teacher's logits on the test images, and the table of the evaluation as it is printed."""
         result = self.run_code(0, "eval", "--checkpoint", checkpoint, "--predictions", self.path("logits.csv"),
                                "--logits", *settings({"data.kind": "cifar10", "data.path": self.data,
                                                       "run.threads": 1}))
@@ -125,8 +125,8 @@ class ExportTest(ProgramTest):
         self.assertEqual(rows[:, columns.index("index")].tolist(), list(range(60)))
         return rows[:, first:], result.out
 
-    def pictures(self, metadata):
-        """The test pictures as a file's metadata say they go into the network, float64 [n, 3, 32, 32]; their labels."""
+    def images(self, metadata):
+        """The test images as a file's metadata say they go into the network, float64 [n, 3, 32, 32]; their labels."""
         records = numpy.fromfile(os.path.join(self.data, "test_batch.bin"), numpy.uint8).reshape(-1, 1 + 3 * 32 * 32)
         mean, std = (numpy.array([float(x) for x in metadata[key].split(",")]).reshape(3, 1, 1)
                      for key in ("mean", "std"))

@@ -76,12 +76,12 @@ def attributes_of(node):
     return {name: value.decode() if isinstance(value, bytes) else value for name, value in values.items()}
 
 
-def evaluate(model, pictures):
+def evaluate(model, images):
     """The outputs by name."""
     values = {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
     values = {name: v.astype(numpy.float64) if v.dtype == numpy.float32 else v for name, v in values.items()}
     values[""] = None
-    values[model.graph.input[0].name] = pictures
+    values[model.graph.input[0].name] = images
     for node in model.graph.node:
         values[node.output[0]] = OPS[node.op_type](*(values[name] for name in node.input), **attributes_of(node))
     return {out.name: values[out.name] for out in model.graph.output}

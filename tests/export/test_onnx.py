@@ -31,8 +31,8 @@ class Onnx(ExportTest):
         expected, table = self.logits(checkpoint)
         for options in (["--all-heads"], ["--fold-bn"], ["--fold-bn", "--all-heads"], []):
             model, metadata = self.load(checkpoint, *options)
-            pictures, labels = self.pictures(metadata)
-            outputs = evaluate(model, pictures)
+            images, labels = self.images(metadata)
+            outputs = evaluate(model, images)
             error = relative_l2(outputs.pop("logits"), expected)
             print(f"{network} {' '.join(options)}: {len(model.graph.node)} nodes, "
                   f"logits of numpy in float64 against teskd's in float32: {error:.1e}")
@@ -63,11 +63,11 @@ class Onnx(ExportTest):
         self.assertEqual(metadata["checkpoint"], checkpoint)
         self.assertEqual(metadata["image_height"], "32")
 
-    def test_a_picture_alone(self):
+    def test_a_image_alone(self):
         checkpoint, _ = self.random_checkpoint("vgg16")
         model, metadata = self.load(checkpoint)
-        pictures, _ = self.pictures(metadata)
-        together, alone = evaluate(model, pictures[:3])["logits"], evaluate(model, pictures[1:2])["logits"]
+        images, _ = self.images(metadata)
+        together, alone = evaluate(model, images[:3])["logits"], evaluate(model, images[1:2])["logits"]
         self.assertLess(numpy.abs(together[1:2] - alone).max(), 1e-12)
 
     def test_an_old_file_is_replaced_and_nothing_else_is_left(self):

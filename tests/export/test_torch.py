@@ -38,12 +38,12 @@ class Others(ExportTest):
         print(f"{what}: {error:.1e}")
         self.assertLess(error, BOUND)
 
-    def run_onnx(self, path, pictures):
+    def run_onnx(self, path, images):
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = options.inter_op_num_threads = 1
         session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
         names = [out.name for out in session.get_outputs()]
-        return dict(zip(names, session.run(names, {"input": pictures.astype(numpy.float32)})))
+        return dict(zip(names, session.run(names, {"input": images.astype(numpy.float32)})))
 
     def compare_onnx(self, network):
         checkpoint, _ = self.random_checkpoint(network)
@@ -51,8 +51,8 @@ class Others(ExportTest):
         for options in ([], ["--fold-bn", "--all-heads"]):
             self.export(checkpoint, "onnx", self.path("network.onnx"), *options)
             session = onnxruntime.InferenceSession(self.path("network.onnx"), providers=["CPUExecutionProvider"])
-            pictures, labels = self.pictures(session.get_modelmeta().custom_metadata_map)
-            outputs = self.run_onnx(self.path("network.onnx"), pictures)
+            images, labels = self.images(session.get_modelmeta().custom_metadata_map)
+            outputs = self.run_onnx(self.path("network.onnx"), images)
             self.report(f"{network}, onnxruntime {' '.join(options)}", outputs.pop("logits"), expected)
             self.check_students(table, {name[len("logits_"):]: logits for name, logits in outputs.items()}, labels)
 
@@ -67,15 +67,15 @@ class Others(ExportTest):
         logits, _ = self.logits(self.path("network.h5"))
         self.export(self.path("network.h5"), "safetensors", self.path("back.safetensors"))
         with safetensors.safe_open(self.path("back.safetensors"), "pt") as file:
-            pictures, _ = self.pictures(file.metadata())
+            images, _ = self.images(file.metadata())
         with torch.no_grad():
-            expected = network(torch.from_numpy(pictures).float())
+            expected = network(torch.from_numpy(images).float())
             self.report(f"{name}, torchvision, imported", logits, expected)
             back = getattr(torchvision.models, name)(num_classes=10).eval()
             back.load_state_dict(safetensors.torch.load_file(self.path("back.safetensors")), strict=True)
-            self.assertTrue(torch.equal(back(torch.from_numpy(pictures).float()), expected))
+            self.assertTrue(torch.equal(back(torch.from_numpy(images).float()), expected))
         self.export(self.path("network.h5"), "onnx", self.path("network.onnx"), "--fold-bn")
-        self.report(f"{name}, onnxruntime", self.run_onnx(self.path("network.onnx"), pictures)["logits"], expected)
+        self.report(f"{name}, onnxruntime", self.run_onnx(self.path("network.onnx"), images)["logits"], expected)
 
     def test_resnet18(self):
         self.compare_torchvision("resnet18")
@@ -86,7 +86,7 @@ class Others(ExportTest):
     def test_resnet50(self):
         self.compare_torchvision("resnet50")
 
-    def test_large_pictures(self):
+    def test_large_images(self):
         """224 x 224: what ONNX makes of it is what torchvision makes of it."""
         network = torchvision.models.resnet18(num_classes=7).eval()
         network.load_state_dict(random_state(network))
@@ -95,11 +95,11 @@ class Others(ExportTest):
                             {"model.network": "resnet18", "model.method": "plain", "model.classes": 7,
                              "data.kind": "synthetic", "train.batch": 2})
         self.export(self.path("large.h5"), "onnx", self.path("large.onnx"))
-        pictures = numpy.random.default_rng(0).normal(0, 1, (2, 3, 224, 224)).astype(numpy.float32)
+        images = numpy.random.default_rng(0).normal(0, 1, (2, 3, 224, 224)).astype(numpy.float32)
         with torch.no_grad():
-            expected = network(torch.from_numpy(pictures))
+            expected = network(torch.from_numpy(images))
         self.report("resnet18 at 224, onnxruntime against torchvision",
-                    self.run_onnx(self.path("large.onnx"), pictures)["logits"], expected)
+                    self.run_onnx(self.path("large.onnx"), images)["logits"], expected)
 
     def test_all_heads_in_pytorch(self):
         """Every tensor finds its place in the PyTorch network, students included, and the four heads agree."""
@@ -113,12 +113,12 @@ class Others(ExportTest):
         back = safetensors.torch.load_file(self.path("back.safetensors"))
         network.load_state_dict(back, strict=True)
         with safetensors.safe_open(self.path("back.safetensors"), "pt") as file:
-            pictures, _ = self.pictures(file.metadata())
+            images, _ = self.images(file.metadata())
         with torch.no_grad():
-            heads, _ = network(torch.from_numpy(pictures).float())
+            heads, _ = network(torch.from_numpy(images).float())
         self.report("cifarresnet8, PyTorch", logits, heads[0])
         self.export(self.path("network.h5"), "onnx", self.path("network.onnx"), "--all-heads")
-        outputs = self.run_onnx(self.path("network.onnx"), pictures)
+        outputs = self.run_onnx(self.path("network.onnx"), images)
         for head, name in zip(heads, ("logits", "logits_student3", "logits_student2", "logits_student1")):
             self.report(f"cifarresnet8, {name}, onnxruntime against PyTorch", outputs[name], head)
 

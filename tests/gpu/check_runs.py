@@ -77,9 +77,9 @@ class Runner:
             raise CheckFailed(f"exit code {done.returncode}")
         return done.stdout
 
-    def pictures(self):
+    def images(self):
         batch = self.device["bitwise"]["train.batch"]
-        folder = self.work / "pictures"
+        folder = self.work / "images"
         if not folder.exists():
             self.call("data", "synth", "--out", folder, "--train-images", STEPS // 2 * batch, "--test-images", batch)
         return folder
@@ -89,7 +89,7 @@ class Runner:
         folder = self.work / name
         if not resume:
             shutil.rmtree(folder, ignore_errors=True)
-        settings = {**network, "data.kind": "cifar10", "data.path": self.pictures(), "train.epochs": 2,
+        settings = {**network, "data.kind": "cifar10", "data.path": self.images(), "train.epochs": 2,
                     "train.lr": 0.05, "train.schedule": "cosine", "run.device": self.args.device,
                     "run.deterministic": "yes", "run.plan_cache": folder / "plans", "log.every": 5,
                     "output.dir": folder, **changes}

@@ -136,7 +136,7 @@ static void loss_over_other_batches(void **state)
     graph *g = *state;
     value_id target = graph_input(g, "target", DTYPE_I32, (const int32_t[]){3, 1, 1, 1});
     graph_apply(g, OP_CROSS_ENTROPY, NULL, 2, (value_id[]){map(g, "x", 1, 5), target});
-    EXPECT_SHAPE_ERROR(g, "2 and 3 pictures");
+    EXPECT_SHAPE_ERROR(g, "2 and 3 images");
 }
 
 static void loss_between_other_features(void **state)

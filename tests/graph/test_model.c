@@ -66,7 +66,7 @@ static uint32_t count_op(const graph *g, op_id op)
     return count;
 }
 
-/* Multiply-adds for one picture. */
+/* Multiply-adds for one image. */
 static double macs(const graph *g, bool students)
 {
     double sum = 0;
@@ -365,7 +365,7 @@ static void check_value(const graph *g, const char *name, value_kind kind, dtype
     assert_memory_equal(desc->dim, dim, sizeof desc->dim);
 }
 
-static void pictures_come_in_three_ways(void **state)
+static void images_come_in_three_ways(void **state)
 {
     (void)state;
     static const char *const bytes_of[] = {[INPUT_BYTES] = "pixels", [INPUT_RESIDENT] = "data/train"};
@@ -384,14 +384,14 @@ static void pictures_come_in_three_ways(void **state)
             model_free(&m);
             assert_int_equal(graph_find(&g, "input") != VALUE_NONE, kind == INPUT_REAL);
             assert_int_equal(graph_find(&g, "pixels") != VALUE_NONE, kind == INPUT_BYTES);
-            assert_int_equal(count_op(&g, OP_PICTURES), kind != INPUT_REAL);
+            assert_int_equal(count_op(&g, OP_IMAGES), kind != INPUT_REAL);
             if (kind != INPUT_REAL) {
                 const int32_t images = kind == INPUT_BYTES ? 2 : 7;
                 check_value(&g, bytes_of[kind], kind == INPUT_BYTES ? KIND_INPUT : KIND_STATE, DTYPE_U8,
                             (const int32_t[]){images, 32, 32, 3});
                 check_value(&g, "choice", KIND_INPUT, DTYPE_I32, (const int32_t[]){2, 1, 1, 4});
                 check_value(&g, "data/train/table", KIND_STATE, DTYPE_F32, (const int32_t[]){1, 256, 1, 3});
-                assert_int_equal(g.nodes[0].op, OP_PICTURES);
+                assert_int_equal(g.nodes[0].op, OP_IMAGES);
                 assert_int_equal(g.nodes[0].attr.pad, 4);
             }
             graph_free(&g);
@@ -520,7 +520,7 @@ int main(void)
         cmocka_unit_test(students_of_any_width),
         cmocka_unit_test(misfit_settings_are_refused),
         cmocka_unit_test(padding_leaves_parameters_alone),
-        cmocka_unit_test(pictures_come_in_three_ways),
+        cmocka_unit_test(images_come_in_three_ways),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

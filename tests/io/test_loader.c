@@ -1,5 +1,5 @@
-/* Augmentation against a plain rewriting of its definition, and the loader's promises: the same pictures for any number
- * of ranks and any starting point, each picture exactly once an epoch, the same whatever batches hold of it. */
+/* Augmentation against a plain rewriting of its definition, and the loader's promises: the same images for any number
+ * of ranks and any starting point, each image exactly once an epoch, the same whatever batches hold of it. */
 #include "random_set.h"
 #include "scratch.h"
 
@@ -18,25 +18,24 @@ static image_set make_set(int32_t images)
 }
 
 /* The definition, written out: pad, crop, flip, normalise. */
-static double expected_value(const image_set *set, int32_t picture, augment_choice choice, int y, int x, int c)
+static double expected_value(const image_set *set, int32_t image, augment_choice choice, int y, int x, int c)
 {
     static uint8_t padded[HEIGHT + 2 * AUGMENT_PADDING][WIDTH + 2 * AUGMENT_PADDING];
     memset(padded, 0, sizeof padded);
     for (int i = 0; i < HEIGHT; i++)
         for (int j = 0; j < WIDTH; j++)
-            padded[i + AUGMENT_PADDING][j + AUGMENT_PADDING] =
-                set->pixels[((picture * HEIGHT + i) * WIDTH + j) * 3 + c];
+            padded[i + AUGMENT_PADDING][j + AUGMENT_PADDING] = set->pixels[((image * HEIGHT + i) * WIDTH + j) * 3 + c];
     uint8_t byte = padded[y + choice.top][(choice.flip ? WIDTH - 1 - x : x) + choice.left];
     return (byte / 255.0 - (double)set->mean[c]) / (double)set->std[c];
 }
 
-static void check_picture(const image_set *set, int32_t picture, augment_choice choice, const double *wide,
-                          const float *narrow)
+static void check_image(const image_set *set, int32_t image, augment_choice choice, const double *wide,
+                        const float *narrow)
 {
     for (int y = 0; y < HEIGHT; y++)
         for (int x = 0; x < WIDTH; x++)
             for (int c = 0; c < 3; c++) {
-                double value = expected_value(set, picture, choice, y, x, c);
+                double value = expected_value(set, image, choice, y, x, c);
                 assert_true(wide[(y * WIDTH + x) * 3 + c] == value);
                 assert_true(narrow[(y * WIDTH + x) * 3 + c] == (float)value);
             }
@@ -63,7 +62,7 @@ static void test_augment(void **state)
         lefts[choice.left]++;
         flips += choice.flip;
         assert_int_equal(labels[i], set.labels[order[i]]);
-        check_picture(&set, order[i], choice, wide + i * PIXELS, narrow + i * PIXELS);
+        check_image(&set, order[i], choice, wide + i * PIXELS, narrow + i * PIXELS);
     }
     for (int i = 0; i < 9; i++) { /* 33 each on average, 5.4 the standard deviation */
         assert_in_range(tops[i], 10, 60);
@@ -75,10 +74,10 @@ static void test_augment(void **state)
     assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT64, wide, labels), 0);
     assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT32, narrow, labels), 0);
     for (int i = 0; i < 5; i++)
-        check_picture(&set, order[i], whole, wide + i * PIXELS, narrow + i * PIXELS);
+        check_image(&set, order[i], whole, wide + i * PIXELS, narrow + i * PIXELS);
     order[1] = 20;
     assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT32, narrow, labels), ERROR_DATA);
-    assert_contains(error_message(), "picture 20");
+    assert_contains(error_message(), "image 20");
     image_set_close(&set);
 }
 
@@ -121,7 +120,7 @@ static void choose_rank(loader_options *options, int32_t rank, int32_t ranks)
     options->plan = make_plan(changed);
 }
 
-/* All pictures and labels of `epochs` epochs in global order, put together from the ranks' shares. */
+/* All images and labels of `epochs` epochs in global order, put together from the ranks' shares. */
 static void gather(loader_options options, int32_t size, int epochs, float *pixels, int32_t *labels)
 {
     const int32_t images = options.set->images;
@@ -171,13 +170,13 @@ static void test_ranks(void **state)
     }
     gather(evaluation(&set, 10), 1, 1, one, labels_one);
     assert_memory_equal(labels_one, set.labels, IMAGES * sizeof *labels_one);
-    gather(evaluation(&set, 10), 4, 1, many, labels_many); /* the last batch, of 3, leaves rank 3 without a picture */
+    gather(evaluation(&set, 10), 4, 1, many, labels_many); /* the last batch, of 3, leaves rank 3 without an image */
     assert_memory_equal(one, many, IMAGES * PIXELS * sizeof *one);
     assert_memory_equal(labels_one, labels_many, IMAGES * sizeof *labels_one);
     image_set_close(&set);
 }
 
-/* Pictures carry their index in the first pixels, so that they can be told apart. */
+/* Images carry their index in the first pixels, so that they can be told apart. */
 static void test_once_each(void **state)
 {
     (void)state;
@@ -257,8 +256,8 @@ static void test_seek(void **state)
     image_set_close(&set);
 }
 
-/* What a picture's choice and bytes come to, by the definition and augment_table. */
-static void check_made(const image_set *set, const uint8_t *picture, const int32_t *choice, const float *expected)
+/* What an image's choice and bytes come to, by the definition and augment_table. */
+static void check_made(const image_set *set, const uint8_t *image, const int32_t *choice, const float *expected)
 {
     static float table[256][3];
     augment_table(set, REAL_FLOAT32, table);
@@ -268,12 +267,12 @@ static void check_made(const image_set *set, const uint8_t *picture, const int32
                 int row = y + choice[1] - AUGMENT_PADDING,
                     column = (choice[3] ? WIDTH - 1 - x : x) + choice[2] - AUGMENT_PADDING;
                 bool inside = row >= 0 && row < HEIGHT && column >= 0 && column < WIDTH;
-                float value = table[inside ? picture[(row * WIDTH + column) * 3 + c] : 0][c];
+                float value = table[inside ? image[(row * WIDTH + column) * 3 + c] : 0][c];
                 assert_memory_equal(&value, &expected[(y * WIDTH + x) * 3 + c], sizeof value);
             }
 }
 
-/* The share of the batch, made from what it holds, is that of the loader of real pictures. */
+/* The share of the batch, made from what it holds, is that of the loader of real images. */
 static void check_batch(const image_set *set, const loader_batch *batch, loader_content content,
                         const loader_batch *real)
 {
@@ -401,7 +400,7 @@ static void test_thread_error(void **state)
     for (int again = 0; again < 2; again++) {
         error_set(ERROR_USAGE, "something else");
         assert_int_equal(loader_next(l, &batch), ERROR_DATA);
-        assert_contains(error_message(), "picture 25 has label 10");
+        assert_contains(error_message(), "image 25 has label 10");
     }
     assert_int_equal(loader_seek(l, 0, 1), 0);
     assert_int_equal(loader_next(l, &batch), 0);
@@ -411,7 +410,7 @@ static void test_thread_error(void **state)
     assert_int_equal(loader_open(&l, &options), 0);
     assert_int_equal(loader_seek(l, 0, 2), 0);
     assert_int_equal(loader_next(l, &batch), ERROR_DATA);
-    assert_contains(error_message(), "picture 25 has label 10");
+    assert_contains(error_message(), "image 25 has label 10");
     loader_close(&l);
     image_set_close(&set);
 }

@@ -11,36 +11,36 @@
 enum { PLANE = 1024, RECORD_100 = 2 + 3 * PLANE, RECORD_10 = 1 + 3 * PLANE };
 
 /* Any byte that depends on all of its coordinates. */
-static uint8_t pattern(int picture, int channel, int y, int x)
+static uint8_t pattern(int image, int channel, int y, int x)
 {
-    return (uint8_t)(picture * 31 + channel * 101 + y * 7 + x * 3);
+    return (uint8_t)(image * 31 + channel * 101 + y * 7 + x * 3);
 }
 
-static void fill_record(uint8_t *record, int label_bytes, int label, int picture)
+static void fill_record(uint8_t *record, int label_bytes, int label, int image)
 {
     record[0] = 17; /* the coarse label, where there is one */
     record[label_bytes - 1] = (uint8_t)label;
     for (int i = 0; i < 3 * PLANE; i++)
-        record[label_bytes + i] = pattern(picture, i / PLANE, i % PLANE / 32, i % 32);
+        record[label_bytes + i] = pattern(image, i / PLANE, i % PLANE / 32, i % 32);
 }
 
-static void write_cifar100(scratch *s, const char *name, int pictures, size_t cut, int bad_record)
+static void write_cifar100(scratch *s, const char *name, int images, size_t cut, int bad_record)
 {
-    uint8_t *bytes = malloc((size_t)pictures * RECORD_100);
+    uint8_t *bytes = malloc((size_t)images * RECORD_100);
     assert_non_null(bytes);
-    for (int i = 0; i < pictures; i++)
+    for (int i = 0; i < images; i++)
         fill_record(bytes + i * RECORD_100, 2, i == bad_record ? 100 : 99 - i, i);
-    scratch_write(s, name, bytes, (size_t)pictures * RECORD_100 - cut);
+    scratch_write(s, name, bytes, (size_t)images * RECORD_100 - cut);
     free(bytes);
 }
 
-static void check_pixels(const image_set *set, int picture, int first)
+static void check_pixels(const image_set *set, int image, int first)
 {
-    const uint8_t *pixels = set->pixels + (size_t)picture * image_bytes(set);
+    const uint8_t *pixels = set->pixels + (size_t)image * image_bytes(set);
     for (int y = 0; y < 32; y++)
         for (int x = 0; x < 32; x++)
             for (int c = 0; c < 3; c++)
-                assert_int_equal(pixels[(y * 32 + x) * 3 + c], pattern(first + picture, c, y, x));
+                assert_int_equal(pixels[(y * 32 + x) * 3 + c], pattern(first + image, c, y, x));
 }
 
 static int open_cifar(image_set *set, const char *name, const char *folder, data_split split, int32_t limit)
@@ -221,7 +221,7 @@ static void test_synth_files(void **state)
     assert_int_equal(set.images, 43);
     for (int i = 0; i < 43; i++)
         assert_int_equal(set.labels[i], i % 10);
-    uint8_t planar[SYNTH_PICTURE_BYTES];
+    uint8_t planar[SYNTH_IMAGE_BYTES];
     synth_draw(5, 0, 42, planar);
     for (int i = 0; i < PLANE; i++)
         assert_int_equal(planar[2 * PLANE + i], set.pixels[42 * image_bytes(&set) + (size_t)i * 3 + 2]);
@@ -249,11 +249,11 @@ static void test_synth_files(void **state)
     assert_contains(error_message(), "/dev/null/folder");
 }
 
-/* Pictures differ by index, part and seed, and no channel's mean gives the class away. */
-static void test_synth_pictures(void **state)
+/* Images differ by index, part and seed, and no channel's mean gives the class away. */
+static void test_synth_images(void **state)
 {
     (void)state;
-    uint8_t a[SYNTH_PICTURE_BYTES], b[SYNTH_PICTURE_BYTES];
+    uint8_t a[SYNTH_IMAGE_BYTES], b[SYNTH_IMAGE_BYTES];
     synth_draw(1, 0, 7, a);
     synth_draw(1, 1, 7, b);
     assert_memory_not_equal(a, b, sizeof a);
@@ -267,7 +267,7 @@ static void test_synth_pictures(void **state)
         double sum[3] = {0};
         for (uint32_t i = 0; i < EACH; i++) {
             synth_draw(1, 0, i * SYNTH_CLASSES + label, a);
-            for (int j = 0; j < SYNTH_PICTURE_BYTES; j++)
+            for (int j = 0; j < SYNTH_IMAGE_BYTES; j++)
                 sum[j / PLANE] += a[j];
         }
         for (int c = 0; c < 3; c++) /* the mean's own standard error is about 4 */
@@ -315,7 +315,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(test_bad_files, scratch_setup, scratch_teardown),
         cmocka_unit_test(test_synthetic),
         cmocka_unit_test_setup_teardown(test_synth_files, scratch_setup, scratch_teardown),
-        cmocka_unit_test(test_synth_pictures),
+        cmocka_unit_test(test_synth_images),
         cmocka_unit_test(test_real_cifar100),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

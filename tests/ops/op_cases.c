@@ -146,9 +146,9 @@ const layer_case layer_cases[] = {
     {LAYER_CROSS_ENTROPY, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SCALED},
     {LAYER_KD_LOSS, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SCALED},
     {LAYER_FEATURE_LOSS, 7, 0, 0, 100, 0, 0, 0, 0, 0, 0, SCALED},
-    {LAYER_PICTURES, 3, 5, 7, 3, 4, 0, 0, 2, 0, 0, 0},
-    {LAYER_PICTURES, 5, 8, 6, 8, 3, 0, 0, 4, 0, 0, 0},
-    {LAYER_PICTURES, 1, 1, 3, 5, 1, 0, 0, 0, 0, 0, 0},
+    {LAYER_IMAGES, 3, 5, 7, 3, 4, 0, 0, 2, 0, 0, 0},
+    {LAYER_IMAGES, 5, 8, 6, 8, 3, 0, 0, 4, 0, 0, 0},
+    {LAYER_IMAGES, 1, 1, 3, 5, 1, 0, 0, 0, 0, 0, 0},
     {LAYER_LOSS_SCALE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0},
     {LAYER_LOSS_SCALE, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, CLIPPED},
     {LAYER_METRIC, 0, 0, 0, 17, 2, 0, 0, 0, 0, 0, 0},
@@ -470,7 +470,7 @@ static int ema_requests(const layer_case *row, dtype real, kernel_request *r)
     return 1;
 }
 
-static int pictures_requests(const layer_case *row, dtype real, kernel_request *r)
+static int images_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     op_attr attr = {.pad = row->pad, .channels = row->c};
     dtype wide = parameter_type(real);
@@ -478,7 +478,7 @@ static int pictures_requests(const layer_case *row, dtype real, kernel_request *
     tensor_desc choice = desc(LAYOUT_NHWC, DTYPE_I32, row->n, 1, 1, 4), table = desc(LAYOUT_NHWC, wide, 1, 256, 1, 3);
     tensor_desc three = desc(LAYOUT_NHWC, real, row->n, row->h, row->w, 3), y = three;
     y.dim[3] = row->c;
-    request_init(&r[0], OP_PICTURES, &attr, 3, (tensor_desc[]){set, choice, table}, 1, &y);
+    request_init(&r[0], OP_IMAGES, &attr, 3, (tensor_desc[]){set, choice, table}, 1, &y);
     request_init(&r[1], OP_PAD_CHANNELS, &attr, 1, &three, 1, &y);
     tensor_desc exact = with_type(y, wide);
     request_init(&r[2], OP_CONVERT, &attr, 1, &exact, 1, &y);
@@ -536,8 +536,8 @@ int layer_requests(const layer_case *row, dtype real, kernel_request requests[LA
     case LAYER_KD_LOSS:
     case LAYER_FEATURE_LOSS:
         return loss_requests(row, real, requests);
-    case LAYER_PICTURES:
-        return pictures_requests(row, real, requests);
+    case LAYER_IMAGES:
+        return images_requests(row, real, requests);
     case LAYER_LOSS_SCALE:
         return loss_scale_requests(row, real, requests);
     case LAYER_METRIC:

@@ -31,7 +31,7 @@ typedef enum {
     LAYER_CLIP,          /* sum_squares, sum_squares added to another, clip_factor, count_not_finite */
     LAYER_SGD,           /* sgd_update */
     LAYER_EMA,           /* ema_update */
-    LAYER_PICTURES,      /* pictures: of `o` pictures `n` with `c` channels; pad_channels, convert there and back */
+    LAYER_IMAGES,        /* images: of `o` images `n` with `c` channels; pad_channels, convert there and back */
     LAYER_LOSS_SCALE,    /* loss_scale */
     LAYER_METRIC         /* scale, metric_add */
 } layer_kind;

@@ -196,7 +196,7 @@ static void round_inputs(test_tensor in[NODE_MAX_IN], const kernel_request *r)
             in[i].real[k] = rounded(in[i].real[k], in[i].desc.dtype);
 }
 
-/* How many values element `k` of an integer input may have, from 0 on: bytes, classes, choices of pictures or in
+/* How many values element `k` of an integer input may have, from 0 on: bytes, classes, choices of images or in
  * windows. */
 static int32_t integers(const kernel_request *r, int index, int64_t k)
 {
@@ -205,7 +205,7 @@ static int32_t integers(const kernel_request *r, int index, int64_t k)
         return r->node.attr.kernel * r->node.attr.kernel;
     if (r->in[index].dtype == DTYPE_U8)
         return 256;
-    return r->node.op == OP_PICTURES ? choices[k % 4] : r->in[0].dim[3];
+    return r->node.op == OP_IMAGES ? choices[k % 4] : r->in[0].dim[3];
 }
 
 void op_inputs_init(test_tensor in[NODE_MAX_IN], const kernel_request *r, uint64_t seed)

@@ -241,7 +241,7 @@ static bool backward(layer *l)
     case LAYER_CLIP:
     case LAYER_SGD:
     case LAYER_EMA:
-    case LAYER_PICTURES:
+    case LAYER_IMAGES:
     case LAYER_LOSS_SCALE:
     case LAYER_METRIC:
         return false;

@@ -174,7 +174,7 @@ static void losses_match_hand_values(void **state)
 {
     kernel_request r[LAYER_MAX_OPS];
     double loss, p[2], q[2];
-    /* Logits (0, log 3): probabilities 1/4, 3/4. Two pictures, attr.count 4. */
+    /* Logits (0, log 3): probabilities 1/4, 3/4. Two images, attr.count 4. */
     const layer_case ce = {.kind = LAYER_CROSS_ENTROPY, .n = 2, .c = 2};
     const double logits[4] = {0, log(3.0), 1000, 1000 + log(3.0)};
     const int32_t target[2] = {0, 1};
@@ -193,7 +193,7 @@ static void losses_match_hand_values(void **state)
     assert_close(grad, (double[]){0.2 * (0.25 - 0.95), 0.2 * (0.75 - 0.05), 0.2 * (0.25 - 0.05), 0.2 * (0.75 - 0.95)},
                  4, "cross_entropy_grad");
 
-    /* T = 4: student 1/4, 3/4, teacher 1/2, 1/2, each raised by 1e-7. One picture, attr.count 2. */
+    /* T = 4: student 1/4, 3/4, teacher 1/2, 1/2, each raised by 1e-7. One image, attr.count 2. */
     const layer_case kd = {.kind = LAYER_KD_LOSS, .n = 1, .c = 2};
     const double student[2] = {4000, 4000 + 4 * log(3.0)}, teacher[2] = {-7, -7};
     layer_requests(&kd, DTYPE_F64, r);
@@ -208,7 +208,7 @@ static void losses_match_hand_values(void **state)
     assert_close(&loss, (double[]){13}, 1, "feature_loss");
 }
 
-static void top_k_counts_ties_and_nan_against_the_picture(void **state)
+static void top_k_counts_ties_and_nan_against_the_image(void **state)
 {
     kernel_request r[LAYER_MAX_OPS];
     const layer_case row = {.kind = LAYER_CROSS_ENTROPY, .n = 8, .c = 6},
@@ -522,7 +522,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(layers_match_direct_loops),
         cmocka_unit_test(losses_match_hand_values),
-        cmocka_unit_test(top_k_counts_ties_and_nan_against_the_picture),
+        cmocka_unit_test(top_k_counts_ties_and_nan_against_the_image),
         cmocka_unit_test(a_class_out_of_range_is_an_error),
         cmocka_unit_test(batch_norm_matches_hand_values),
         cmocka_unit_test(linear_bn_is_a_layer_and_its_normalisation),

@@ -71,7 +71,7 @@ class Damage(ProgramTest):
             file.write(bytes([10]))
         self.refuse_on_1_and_2_ranks(folder, f"{folder}/data_batch_3.bin", "record 11", "label 10", "0 to 9")
 
-    def test_too_few_pictures_for_the_ranks(self):
+    def test_too_few_images_for_the_ranks(self):
         self.refuse(self.data, "last batch of 1", "2 ranks", ranks=2, **{"data.train_images": 41})
 
     def test_unwritable_output(self):

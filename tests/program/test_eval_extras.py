@@ -11,7 +11,7 @@ import numpy
 from program import ProgramTest, enough_under_sanitizers, events, reseal, settings
 from test_training import HEADS, tables
 
-PICTURES = 60  # of the test set; picture i has class i % 10
+IMAGES = 60  # of the test set; image i has class i % 10
 
 
 def softmax(logits):
@@ -62,15 +62,15 @@ class Predictions(EvalTest):
         index, label, predicted, correct, probability = table[:, :5].T
         logits = table[:, 5:]
         label = label.astype(int)
-        self.assertEqual(list(index), list(range(PICTURES)))
-        self.assertEqual(list(label), [i % 10 for i in range(PICTURES)])
+        self.assertEqual(list(index), list(range(IMAGES)))
+        self.assertEqual(list(label), [i % 10 for i in range(IMAGES)])
         self.assertEqual(list(predicted), list(logits.argmax(axis=1)))
         self.assertEqual(list(correct), list(ahead(logits, label) == 0))
         numpy.testing.assert_allclose(probability, softmax(logits).max(axis=1), rtol=1e-6)
         teacher = tables(result.out)[0]["teacher"]
         self.assertEqual(teacher[0], f"{100 * correct.mean():.2f}")
         self.assertEqual(teacher[1], f"{100 * (ahead(logits, label) < 5).mean():.1f}")
-        loss = -numpy.log(softmax(logits)[numpy.arange(PICTURES), label]).mean()
+        loss = -numpy.log(softmax(logits)[numpy.arange(IMAGES), label]).mean()
         self.assertAlmostEqual(float(teacher[2]), loss, delta=1e-4)
         self.assertGreater(len(set(predicted)), 1)
 
@@ -105,7 +105,7 @@ class Predictions(EvalTest):
             classes = file.read().split("\n")
         self.assertEqual(rows, [(str(k), str((label == k).sum()), f"{100 * (behind[label == k] < 1).mean():.2f}",
                                  f"{100 * (behind[label == k] < 5).mean():.2f}", classes[k]) for k in range(10)])
-        # A class without pictures has no row.
+        # A class without images has no row.
         result = self.evaluate("--per-class", **{"data.test_images": 4})
         self.assertEqual(len(re.findall(r"^ +\d+ +1 +[\d.]+% +[\d.]+%  \S", result.out, re.MULTILINE)), 4)
 
@@ -139,8 +139,8 @@ class Flip(EvalTest):
         shutil.copytree(cls.data, cls.mirrored)
         path = os.path.join(cls.mirrored, "test_batch.bin")
         records = numpy.fromfile(path, dtype=numpy.uint8).reshape(-1, 1 + 3072)
-        pictures = records[:, 1:].reshape(-1, 3, 32, 32)
-        records[:, 1:] = pictures[:, :, :, ::-1].reshape(-1, 3072)
+        images = records[:, 1:].reshape(-1, 3, 32, 32)
+        records[:, 1:] = images[:, :, :, ::-1].reshape(-1, 3072)
         records.tofile(path)
 
     def test_teacher(self):
@@ -156,7 +156,7 @@ class Flip(EvalTest):
             self.assertEqual(both[:, 3].tolist(), (ahead(probabilities, label) == 0).tolist())
             numpy.testing.assert_allclose(both[:, 4], probabilities.max(axis=1), rtol=1e-4)
             teacher = tables(result.out)[0]["teacher"]
-            loss = -numpy.log(probabilities[numpy.arange(PICTURES), label]).mean()
+            loss = -numpy.log(probabilities[numpy.arange(IMAGES), label]).mean()
             self.assertEqual(teacher[:2], [f"{100 * (ahead(probabilities, label) < 1).mean():.2f}",
                                            f"{100 * (ahead(probabilities, label) < 5).mean():.1f}"])
             self.assertAlmostEqual(float(teacher[2]), loss, delta=2e-4)
@@ -224,7 +224,7 @@ class Data(EvalTest):
     changes = {"data.test_images": 40}
 
     def count(self, **changes):
-        return int(re.search(r"^(\d+) test pictures$", self.evaluate(**changes).out, re.MULTILINE)[1])
+        return int(re.search(r"^(\d+) test images$", self.evaluate(**changes).out, re.MULTILINE)[1])
 
     def test_which(self):
         self.assertEqual(self.count(), 40)
@@ -237,7 +237,7 @@ class Data(EvalTest):
         with open(path, "w", encoding="utf-8") as file:
             file.write("[model]\nnetwork = cifarresnet18\n[data]\ntest_images = 11\n")
         result = self.evaluate("--config", path)
-        self.assertIn("\n11 test pictures\n", result.out)
+        self.assertIn("\n11 test images\n", result.out)
 
     def test_classes(self):
         for ranks in (1, 2):

@@ -323,12 +323,12 @@ class Targets(ProgramTest):
         result = self.run_code(2, "eval", "--checkpoint", self.checkpoint, "--predictions", hard)
         self.refused(result, hard)
         self.assertEqual(read(self.checkpoint), before)
-        pictures = os.path.join(self.data, "test_batch.bin")
-        before = read(pictures)
-        for arguments in (["eval", "--checkpoint", self.checkpoint, "--predictions", pictures],
-                          [*self.training_arguments("graph", SHORT), "--dump-graph", pictures]):
-            self.refused(self.run_code(2, *arguments), pictures, "data set")
-        self.assertEqual(read(pictures), before)
+        images = os.path.join(self.data, "test_batch.bin")
+        before = read(images)
+        for arguments in (["eval", "--checkpoint", self.checkpoint, "--predictions", images],
+                          [*self.training_arguments("graph", SHORT), "--dump-graph", images]):
+            self.refused(self.run_code(2, *arguments), images, "data set")
+        self.assertEqual(read(images), before)
 
 
 load_tests = enough_under_sanitizers("Folder.test_one_run_at_a_time", "Folder.test_overwrite",

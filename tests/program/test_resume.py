@@ -64,7 +64,7 @@ class Bitwise(ProgramTest):
                     "train.label_smoothing": 0.1}, 2, (STEPS + 5,))
 
     def test_stopped_twice_between_lines_of_the_log(self):
-        # The order of the sums over the pictures differs then: equal to rounding instead of to the last bit.
+        # The order of the sums over the images differs then: equal to rounding instead of to the last bit.
         changes = {**STRAIGHT, "log.every": 4}
         self.train("straight", changes)
         for stop in (3, STEPS + 2):

@@ -158,10 +158,10 @@ class Stops(Signalled):
             self.expect_stopped("run", result, signal.SIGUSR1)
 
     def test_hangup_of_other_commands(self):
-        process = subprocess.Popen([*TAKES_HANGUP, TESKD, "data", "synth", "--out", self.path("pictures"),
+        process = subprocess.Popen([*TAKES_HANGUP, TESKD, "data", "synth", "--out", self.path("images"),
                                     "--train-images", "2000000"], start_new_session=True, env=environment())
         self.addCleanup(stop, process)
-        wait_for(lambda: os.path.exists(self.path("pictures")))
+        wait_for(lambda: os.path.exists(self.path("images")))
         process.send_signal(signal.SIGHUP)
         self.assertEqual(process.wait(30), -signal.SIGHUP)
 

@@ -1,4 +1,4 @@
-"""What a training does: independent of ranks and threads, every picture counted, every loss reported, and it learns."""
+"""What a training does: independent of ranks and threads, every image counted, every loss reported, and it learns."""
 
 import math
 import re
@@ -9,7 +9,7 @@ from program import ProgramTest, enough_under_sanitizers, events, relative_l2, s
 HEADS = ("teacher", "student3", "student2", "student1")
 LOSS_GROUPS = {"cross_entropy": 4, "kd": 3, "feature": 3, "top1": 4, "top5": 4}
 
-# Two epochs of 24, 24 and 18 pictures: the last batch divides among 2 ranks, but not among 4.
+# Two epochs of 24, 24 and 18 images: the last batch divides among 2 ranks, but not among 4.
 UNEVEN = {"train.batch": 24, "data.train_images": 66, "run.sync_bn": "yes"}
 
 
@@ -82,7 +82,7 @@ class Ranks(ProgramTest):
 
     def test_batch_must_divide(self):
         result = self.train("run", {"train.batch": 21}, ranks=2, code=2)
-        self.refused(result, "train.batch: 21 pictures do not divide among 2 ranks")
+        self.refused(result, "train.batch: 21 images do not divide among 2 ranks")
 
     def test_repeats_bit_for_bit(self):
         for ranks in (1, 2):
@@ -169,8 +169,8 @@ class Metrics(ProgramTest):
             mine = steps[4 * number:4 * number + 4]
             for group in LOSS_GROUPS:
                 for head, value in enumerate(epoch["train_" + group]):
-                    pictures = [20, 20, 20, 10]
-                    mean = sum(n * step["train_" + group][head] for n, step in zip(pictures, mine)) / 70
+                    images = [20, 20, 20, 10]
+                    mean = sum(n * step["train_" + group][head] for n, step in zip(images, mine)) / 70
                     self.assertAlmostEqual(value, mean, delta=1e-9 * (1 + mean))
 
     def test_epoch_table(self):
@@ -220,13 +220,13 @@ class Plain(ProgramTest):
 
 
 class Evaluation(ProgramTest):
-    """Each test picture is counted once, whatever the ranks and the batch."""
+    """Each test image is counted once, whatever the ranks and the batch."""
 
     def evaluate(self, *options, ranks=1, **changes):
         values = {"data.kind": "cifar10", "data.path": self.data, "run.threads": 1, **changes}
         result = self.run_code(0, "eval", "--checkpoint", self.path("run", "last.h5"), *options, *settings(values),
                                ranks=ranks)
-        return int(re.search(r"^(\d+) test pictures$", result.out, re.MULTILINE)[1]), tables(result.out)[0]
+        return int(re.search(r"^(\d+) test images$", result.out, re.MULTILINE)[1]), tables(result.out)[0]
 
     def test_counts_and_accuracy(self):
         self.train("run", {"train.epochs": 1})
@@ -243,7 +243,7 @@ class Evaluation(ProgramTest):
             count, table = self.evaluate("--teacher-only", ranks=ranks, **{"eval.batch": 25})
             self.assertEqual((count, list(table)), (60, ["teacher"]))
             self.assertEqual(table["teacher"][:2], expected["teacher"])
-        # Fewer pictures than ranks: one of them has nothing to do.
+        # Fewer images than ranks: one of them has nothing to do.
         one, three = (self.evaluate(ranks=ranks, **{"data.test_images": 2}) for ranks in (1, 3))
         self.assertEqual(three, one)
         self.assertEqual(three[0], 2)
@@ -253,7 +253,7 @@ class Evaluation(ProgramTest):
         epoch = events(self.path("run"), "epoch")[0]
         for device in ("cpu", "reference"):
             result = self.run_code(0, "eval", "--checkpoint", self.path("run", "last.h5"), "--device", device)
-            self.assertIn("40 test pictures", result.out)
+            self.assertIn("40 test images", result.out)
             self.assertEqual(tables(result.out)[0]["student2"][0], f"{100 * epoch['test_top1'][2]:.2f}")
 
     def test_refusals(self):

@@ -6,7 +6,7 @@ import numpy
 
 from program import ProgramTest, enough_under_sanitizers, events, relative_l2
 
-# In float64, so that nothing hides in rounding; the batches divide, so that parts and ranks have the same pictures.
+# In float64, so that nothing hides in rounding; the batches divide, so that parts and ranks have the same images.
 EXACT = {"run.device": "reference", "train.epochs": 2, "data.train_images": 120, "train.batch": 60}
 
 
@@ -17,7 +17,7 @@ class Accumulation(ProgramTest):
                 if name.startswith(("weights/", "momentum/")) and "running_" not in name}
 
     def test_parts_are_ranks(self):
-        # Three parts on one rank and three ranks with a part each normalise the same pictures together.
+        # Three parts on one rank and three ranks with a part each normalise the same images together.
         extra = {**EXACT, "train.clip_norm": 0.5, "train.label_smoothing": 0.1}
         self.train("parts", {**extra, "train.accumulate": 3})
         self.train("ranks", extra, ranks=3)
@@ -30,7 +30,7 @@ class Accumulation(ProgramTest):
             self.assertAlmostEqual(a["loss"], b["loss"], delta=1e-9)
 
     def test_incomplete_last_batch(self):
-        # 100 pictures in batches of 60 and parts of 20: a last batch of two parts. With 110, its third part has 10.
+        # 100 images in batches of 60 and parts of 20: a last batch of two parts. With 110, its third part has 10.
         for images, steps in ((100, 4), (110, 4), (130, 6)):
             name = str(images)
             self.train(name, {**EXACT, "data.train_images": images, "train.accumulate": 3})

@@ -131,7 +131,7 @@ class Refusals(ProgramTest):
             ({"model.blocks": "1,2"}, ["model.blocks: 2 numbers"]),
             ({"model.students": "3,3"}, ["model.students: 3 is given twice"]),
             ({"model.students": "3,0"}, ["model.students: 0 (none) stands alone"]),
-            ({"train.batch": 7, "train.accumulate": 2}, ["train.batch: 7 pictures do not divide among 1 rank in"]),
+            ({"train.batch": 7, "train.accumulate": 2}, ["train.batch: 7 images do not divide among 1 rank in"]),
             ({"eval.ema": "yes"}, ["eval.ema", "train.ema_decay"]),
             ({"run.reduction": "nccl"}, ["run.reduction", "run.device = cpu"]),
             ({"data.path": ""}, ["data.path: empty"]),
@@ -139,7 +139,7 @@ class Refusals(ProgramTest):
             with self.subTest(changes=changes):
                 self.refuse(["train", *settings({**nowhere, **changes})], *words)
         self.refuse(["bench", "--set", "model.network=resnext50", "--set", "model.width=8"], "model.width = 8")
-        self.refuse(["train", *settings({**nowhere, "train.batch": 7})], "train.batch: 7 pictures", "2 ranks", ranks=2)
+        self.refuse(["train", *settings({**nowhere, "train.batch": 7})], "train.batch: 7 images", "2 ranks", ranks=2)
 
     def test_unknown_network(self):
         known = re.findall(r"^  (\S+)$", run("info").out.split("networks:\n")[1], re.MULTILINE)
@@ -155,7 +155,7 @@ class Refusals(ProgramTest):
             (self.set("train.epochs=0"), "out of bounds"),
             (self.set("train.min_lr=1"), "train.min_lr"),
             (["train", "--dry-run", "--set", "model.network=alexnet"], "alexnet"),
-            (["train", "--dry-run", "--set", "train.batch=31"], "train.batch: 31 pictures do not divide among 2 ranks"),
+            (["train", "--dry-run", "--set", "train.batch=31"], "train.batch: 31 images do not divide among 2 ranks"),
             (["eval"], "--checkpoint"),
         ]:
             with self.subTest(arguments=arguments):
@@ -223,7 +223,7 @@ class DryRun(ProgramTest):
     def test_published_network(self):
         out = self.run_code(0, "train", "--dry-run", cwd=self.folder).out
         self.assertEqual(os.listdir(self.folder), [], "a dry run leaves nothing behind")
-        total = re.search(r"backbone ([\d.]+) M weights, ([\d.]+) GMAC a picture; students ([\d.]+) M", out)
+        total = re.search(r"backbone ([\d.]+) M weights, ([\d.]+) GMAC an image; students ([\d.]+) M", out)
         self.assertIsNotNone(total, out)
         backbone, macs, students = map(float, total.groups())
         self.assertAlmostEqual(backbone, 11.22, delta=0.005)
@@ -242,12 +242,12 @@ class DryRun(ProgramTest):
         parts = ("inputs", "parameters", "gradients", "states", "activations", "workspace")
         self.assertAlmostEqual(float(memory["total"]), sum(float(memory[part]) for part in parts), delta=0.5)
         self.assertAlmostEqual(float(memory["parameters"]), 4e6 * (backbone + students) / 2**20, delta=1)
-        self.assertIn("391 steps an epoch of 128 pictures (50000 training pictures), 200 epochs", out)
+        self.assertIn("391 steps an epoch of 128 images (50000 training images), 200 epochs", out)
 
-    def test_counts_the_pictures_where_there_are_data(self):
+    def test_counts_the_images_where_there_are_data(self):
         changes = {"data.kind": "cifar10", "data.path": self.data, "train.batch": 30, "model.network": "cifarresnet8"}
         out = self.run_code(0, "train", "--dry-run", *settings(changes), ranks=2).out
-        self.assertIn("7 steps an epoch of 30 pictures (200 training pictures)", out)
+        self.assertIn("7 steps an epoch of 30 images (200 training images)", out)
         self.assertIn("2 ranks", out)
 
     def test_plain_has_no_students(self):

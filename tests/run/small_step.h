@@ -1,4 +1,4 @@
-/* A training step small enough to be differentiated numerically: generated weights and pictures, any backend.
+/* A training step small enough to be differentiated numerically: generated weights and images, any backend.
  * Failures end the running test. */
 #ifndef TESKD_TESTS_RUN_SMALL_STEP_H
 #define TESKD_TESTS_RUN_SMALL_STEP_H
@@ -15,12 +15,12 @@ typedef struct {
     unsigned rewrites;
     sgd_options sgd;
     size_t bucket_bytes;
-    comm *ranks; /* NULL: alone; else this rank takes its share of the pictures, batch normalisation is synchronised */
+    comm *ranks; /* NULL: alone; else this rank takes its share of the images, batch normalisation is synchronised */
 } small_settings;
 
 typedef struct {
     step_options options;
-    int first, batch; /* this rank's pictures of the SMALL_BATCH */
+    int first, batch; /* this rank's images of the SMALL_BATCH */
     backend *device;
     comm *own_ranks; /* NULL when the settings brought one */
     store tensors;
@@ -45,7 +45,7 @@ void small_step_run(small_step *s, program *p, double lr);
 double *small_step_value(const small_step *s, const program *p, const char *name, size_t *count);
 double *small_step_tensor(const small_step *s, const char *name);
 
-/* The class of picture n. */
+/* The class of image n. */
 int32_t small_target(int n);
 
 /* Is this the name of a student's parameter? */

@@ -269,7 +269,7 @@ static void each_rewrite_alone(void **state)
     check_gradient(&(small_settings){.teskd = true, .rewrites = REWRITE_BIAS}, false);
 }
 
-static void padded_pictures(void **state)
+static void padded_images(void **state)
 {
     (void)state;
     check_gradient(&(small_settings){.padded_channels = 8}, true);
@@ -291,7 +291,7 @@ int main(void)
         cmocka_unit_test(teskd_without_rewrites),
         cmocka_unit_test(teskd_with_rewrites),
         cmocka_unit_test(each_rewrite_alone),
-        cmocka_unit_test(padded_pictures),
+        cmocka_unit_test(padded_images),
         cmocka_unit_test(detached_teacher),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

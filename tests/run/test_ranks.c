@@ -1,5 +1,5 @@
 /* The joint loss is defined on the global batch: any number of ranks must get the gradients, the weights and the
- * running statistics of one rank with all the pictures. Started under mpirun; each rank computes both. */
+ * running statistics of one rank with all the images. Started under mpirun; each rank computes both. */
 #include "base/error.h"
 #include "small_step.h"
 

@@ -1,4 +1,4 @@
-/* One training step as a whole: rewrites on against off, the padded pictures, the update against its formula, buckets,
+/* One training step as a whole: rewrites on against off, the padded images, the update against its formula, buckets,
  * shared arenas. */
 #include "small_step.h"
 
@@ -65,7 +65,7 @@ static void cpu_agrees_with_the_reference(void **state)
     }
 }
 
-static void padded_pictures_change_nothing(void **state)
+static void padded_images_change_nothing(void **state)
 {
     (void)state;
     const struct {
@@ -243,7 +243,7 @@ int main(void)
         cmocka_unit_test(rewrites_change_nothing),
         cmocka_unit_test(rewrites_change_nothing_on_the_cpu),
         cmocka_unit_test(cpu_agrees_with_the_reference),
-        cmocka_unit_test(padded_pictures_change_nothing),
+        cmocka_unit_test(padded_images_change_nothing),
         cmocka_unit_test(update_follows_the_formula),
         cmocka_unit_test(buckets_cover_the_gradients),
         cmocka_unit_test(nothing_is_read_before_it_is_written),

@@ -1,4 +1,4 @@
-"""Writes a reference file for every network, narrow and on small pictures: make_references.py FOLDER [NETWORK ...]
+"""Writes a reference file for every network, narrow and on small images: make_references.py FOLDER [NETWORK ...]
 
 For `teskd reference`, on any device. launch/bundle.sh takes such a folder along (--references), so that all networks can
 be checked on a machine with a GPU, in every precision.
@@ -14,7 +14,7 @@ from teskd_torch import NETWORKS
 def options_of(name):
     """Narrow: ResNeXt's 32 groups want 32 channels inside the first block.
 
-    Not so narrow, with so few pictures or such long steps that rounding grows from layer to layer and step to step.
+    Not so narrow, with so few images or such long steps that rounding grows from layer to layer and step to step.
     """
     backbone = NETWORKS[name]
     size = 96 if backbone.imagenet else 32

@@ -19,7 +19,7 @@ class Backbone:
     blocks: tuple  # of the four stages; for vgg: convolutions
     bottleneck: bool = False
     width: int = 64  # of the first stage
-    imagenet: bool = False  # a 7x7 stem with a max-pool, for large pictures
+    imagenet: bool = False  # a 7x7 stem with a max-pool, for large images
     patch: int = 2  # kernel of student3's head; the next ones have twice and four times that
 
 

@@ -26,7 +26,8 @@ int backend_cuda_open(backend **out, const cuda_options *options);
  * backends. */
 const char *cuda_gpu_id(const backend *device);
 
-/* Of a CUDA backend: NVIDIA's libraries (kernels/cuda/libraries.h), and the stream of its launches, a cudaStream_t. */
+/* Of a CUDA backend: NVIDIA's libraries (kernels/cuda/library/libraries.h), and the stream of its launches, a
+ * cudaStream_t. */
 const struct cuda_libraries *cuda_backend_libraries(const backend *device);
 struct CUstream_st *cuda_backend_stream(const backend *device);
 

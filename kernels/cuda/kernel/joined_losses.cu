@@ -1,5 +1,5 @@
 /* One launch for all losses of a step, their gradients and the counts of right answers. The last block of a loss to be
- * done adds up its pictures, in the order of a launch of its own: results are bit for bit those of separate launches.
+ * done adds up its images, in the order of a launch of its own: results are bit for bit those of separate launches.
  * Owns the table of the nodes on the device. Invariant: between launches every counter in it is zero. One thread. */
 #include "losses.cuh"
 
@@ -7,13 +7,13 @@
 
 struct joined_loss {
     loss_entry node;
-    unsigned finished; /* pictures */
+    unsigned finished; /* images */
 };
 
 struct joined_losses {
     backend *owner;
     joined_loss *table; /* device memory; behind it lie the values of all losses */
-    int n, pictures;    /* pictures: of the node that has most */
+    int n, images;      /* images: of the node that has most */
     uint8_t type;
 };
 
@@ -22,7 +22,7 @@ struct joined_losses {
 __device__ static inline bool is_last(joined_loss &loss)
 {
     __shared__ bool last;
-    const unsigned most = (unsigned)loss.node.pictures - 1;
+    const unsigned most = (unsigned)loss.node.images - 1;
     if (threadIdx.x == 0) {
         __threadfence();
         last = atomicInc(&loss.finished, most) == most;
@@ -32,15 +32,15 @@ __device__ static inline bool is_last(joined_loss &loss)
     return last;
 }
 
-/* Block (picture, node). */
+/* Block (image, node). */
 template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) joined_losses_kernel(joined_loss *table)
 {
     joined_loss &loss = table[blockIdx.y];
-    if ((int)blockIdx.x >= loss.node.pictures)
+    if ((int)blockIdx.x >= loss.node.images)
         return;
-    do_picture<T>(loss.node, (int)blockIdx.x);
+    do_image<T>(loss.node, (int)blockIdx.x);
     if (loss.node.lists > 0 && is_last(loss))
-        sum_pictures(loss.node);
+        sum_images(loss.node);
 }
 
 static int launch_losses(const cuda_backend *self, const kernel *k, const kernel_args *)
@@ -48,7 +48,7 @@ static int launch_losses(const cuda_backend *self, const kernel *k, const kernel
     const joined_losses *p = (const joined_losses *)k->plan;
     return with_type(p->type, [&](auto t) {
         using T = typename decltype(t)::type;
-        return launch(joined_losses_kernel<T>, dim3((unsigned)p->pictures, (unsigned)p->n), dim3(LOSS_THREADS), 0,
+        return launch(joined_losses_kernel<T>, dim3((unsigned)p->images, (unsigned)p->n), dim3(LOSS_THREADS), 0,
                       self->stream, p->table);
     });
 }
@@ -70,7 +70,7 @@ static void fill_table(joined_losses *p, joined_loss *table, double *values, ker
         *e = loss_entry_of(kernels[i], &args[i]);
         e->values = values;
         values += loss_value_count(*e);
-        p->pictures = e->pictures > p->pictures ? e->pictures : p->pictures;
+        p->images = e->images > p->images ? e->images : p->images;
     }
 }
 

@@ -1,15 +1,15 @@
 /* Losses, their gradients and the counts of right answers, a node a launch; a loss needs a second one that adds up the
- * pictures in a fixed order. joined_losses.cu does many nodes at once. */
+ * images in a fixed order. joined_losses.cu does many nodes at once. */
 #include "losses.cuh"
 
 template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) loss_kernel(loss_entry e)
 {
-    do_picture<T>(e, (int)blockIdx.x);
+    do_image<T>(e, (int)blockIdx.x);
 }
 
 static __global__ void __launch_bounds__(LOSS_THREADS) loss_sums_kernel(loss_entry e)
 {
-    sum_pictures(e);
+    sum_images(e);
 }
 
 /* How many lists of values an op adds up. */
@@ -56,7 +56,7 @@ loss_entry loss_entry_of(const kernel *k, const kernel_args *args)
     loss_entry e = {};
     e.op = node.op;
     e.columns = x->dim[3];
-    e.pictures = (int)tensor_rows(x);
+    e.images = (int)tensor_rows(x);
     e.lists = lists_of(node.op);
     e.first = args->in[0];
     if (has_target(node.op))
@@ -93,7 +93,7 @@ int cuda_loss(const cuda_backend *self, const kernel *k, const kernel_args *args
         e.values = (double *)cuda_workspace_at(args, k->offset[0]);
     TRY(with_type(k->request.in[0].dtype, [&](auto t) {
         using T = typename decltype(t)::type;
-        return launch(loss_kernel<T>, dim3((unsigned)e.pictures), dim3(LOSS_THREADS), 0, self->stream, e);
+        return launch(loss_kernel<T>, dim3((unsigned)e.images), dim3(LOSS_THREADS), 0, self->stream, e);
     }));
     return e.lists ? launch(loss_sums_kernel, dim3(1), dim3(LOSS_THREADS), 0, self->stream, e) : 0;
 }

@@ -1,5 +1,5 @@
-/* Losses, their gradients and the counts of right answers, a picture at a time: what one launch for one op and one for
- * many share, so that both give the same bits. A block a picture, in double. A class out of range makes its loss and
+/* Losses, their gradients and the counts of right answers, an image at a time: what one launch for one op and one for
+ * many share, so that both give the same bits. A block an image, in double. A class out of range makes its loss and
  * gradient NaN and its answer wrong: a kernel cannot refuse. Loops over exp and log stay rolled: a thread has
  * few columns, and several copies cost more than they save. */
 #ifndef TESKD_KERNELS_CUDA_LOSSES_CUH
@@ -9,12 +9,12 @@
 
 static constexpr int LOSS_THREADS = 128;
 
-/* A node: rows of `columns` logits or features, a row a picture. Thread 0 of a loss writes values[picture],
- * of top_k also values[pictures + picture]; *sums (and sums[1]) is then `scale` times what the pictures add up to. */
+/* A node: rows of `columns` logits or features, a row an image. Thread 0 of a loss writes values[image],
+ * of top_k also values[images + image]; *sums (and sums[1]) is then `scale` times what the images add up to. */
 struct loss_entry {
     unsigned op;
-    int columns, pictures, lists; /* lists: of values to be added up; 0 for a gradient */
-    const void *first, *second;   /* logits, or student and teacher */
+    int columns, images, lists; /* lists: of values to be added up; 0 for a gradient */
+    const void *first, *second; /* logits, or student and teacher */
     const int32_t *target;
     const float *scaling; /* the loss scale; may be NULL */
     void *grad, *second_grad;
@@ -27,14 +27,14 @@ loss_entry loss_entry_of(const kernel *k, const kernel_args *args);
 
 static inline size_t loss_value_count(const loss_entry &e)
 {
-    return (size_t)e.lists * (size_t)e.pictures;
+    return (size_t)e.lists * (size_t)e.images;
 }
 
 static constexpr double kd_floor = 1e-7; /* the loss adds it to the teacher's probabilities */
 
-template <typename T> __device__ static inline const T *row_of(const void *rows, const loss_entry &e, int picture)
+template <typename T> __device__ static inline const T *row_of(const void *rows, const loss_entry &e, int image)
 {
-    return (const T *)rows + (int64_t)picture * e.columns;
+    return (const T *)rows + (int64_t)image * e.columns;
 }
 
 /* log of sum exp(z/T), shifted by the largest z so that nothing overflows. For all threads of the block. */
@@ -63,25 +63,25 @@ __device__ static inline double scaled_weight(const loss_entry &e)
     return e.scaling ? e.weight * (double)*e.scaling : e.weight;
 }
 
-template <typename T> __device__ static inline void cross_entropy(const loss_entry &e, int picture)
+template <typename T> __device__ static inline void cross_entropy(const loss_entry &e, int image)
 {
-    const T *z = row_of<T>(e.first, e, picture);
-    const int right = e.target[picture];
+    const T *z = row_of<T>(e.first, e, image);
+    const int right = e.target[image];
     double partition = log_partition(z, e.columns, 1), sum = 0;
     for (int j = (int)threadIdx.x; j < e.columns && e.smoothing > 0; j += LOSS_THREADS)
         sum += (double)to_float(z[j]);
     sum = block_sum(sum);
     if (threadIdx.x == 0) {
         double own = is_class(right, e.columns) ? (double)to_float(z[right]) : (double)NAN;
-        e.values[picture] = partition - (1 - e.smoothing) * own - e.smoothing / e.columns * sum;
+        e.values[image] = partition - (1 - e.smoothing) * own - e.smoothing / e.columns * sum;
     }
 }
 
-template <typename T> __device__ static inline void cross_entropy_grad(const loss_entry &e, int picture)
+template <typename T> __device__ static inline void cross_entropy_grad(const loss_entry &e, int image)
 {
-    const T *z = row_of<T>(e.first, e, picture);
-    T *grad = (T *)e.grad + (int64_t)picture * e.columns;
-    const int right = e.target[picture];
+    const T *z = row_of<T>(e.first, e, image);
+    T *grad = (T *)e.grad + (int64_t)image * e.columns;
+    const int right = e.target[image];
     const double partition = log_partition(z, e.columns, 1), everywhere = e.smoothing / e.columns;
     const double scale = is_class(right, e.columns) ? scaled_weight(e) : (double)NAN;
 #pragma unroll 1
@@ -91,9 +91,9 @@ template <typename T> __device__ static inline void cross_entropy_grad(const los
     }
 }
 
-template <typename T> __device__ static inline void kd_loss(const loss_entry &e, int picture)
+template <typename T> __device__ static inline void kd_loss(const loss_entry &e, int image)
 {
-    const T *student = row_of<T>(e.first, e, picture), *teacher = row_of<T>(e.second, e, picture);
+    const T *student = row_of<T>(e.first, e, image), *teacher = row_of<T>(e.second, e, image);
     const double of_student = log_partition(student, e.columns, e.temperature);
     const double of_teacher = log_partition(teacher, e.columns, e.temperature);
     double sum = 0;
@@ -104,16 +104,16 @@ template <typename T> __device__ static inline void kd_loss(const loss_entry &e,
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0)
-        e.values[picture] = sum;
+        e.values[image] = sum;
 }
 
 /* With p and s the softmaxes of student and teacher and q = s + floor, sum q (log q - log p) has the gradients
  * d/dz_student = (p * sum q - q)/T and, with a = log q - log p + 1, d/dz_teacher = s (a - sum s a)/T. */
-template <typename T> __device__ static inline void kd_loss_grad(const loss_entry &e, int picture)
+template <typename T> __device__ static inline void kd_loss_grad(const loss_entry &e, int image)
 {
-    const T *student = row_of<T>(e.first, e, picture), *teacher = row_of<T>(e.second, e, picture);
+    const T *student = row_of<T>(e.first, e, image), *teacher = row_of<T>(e.second, e, image);
     T *dstudent = (T *)e.grad, *dteacher = (T *)e.second_grad;
-    const int64_t first = (int64_t)picture * e.columns;
+    const int64_t first = (int64_t)image * e.columns;
     const double scale = scaled_weight(e);
     const double of_student = log_partition(student, e.columns, e.temperature);
     const double of_teacher = log_partition(teacher, e.columns, e.temperature);
@@ -138,9 +138,9 @@ template <typename T> __device__ static inline void kd_loss_grad(const loss_entr
     }
 }
 
-template <typename T> __device__ static inline void feature_loss(const loss_entry &e, int picture)
+template <typename T> __device__ static inline void feature_loss(const loss_entry &e, int image)
 {
-    const T *student = row_of<T>(e.first, e, picture), *teacher = row_of<T>(e.second, e, picture);
+    const T *student = row_of<T>(e.first, e, image), *teacher = row_of<T>(e.second, e, image);
     double sum = 0;
     for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS) {
         double difference = (double)to_float(student[j]) - (double)to_float(teacher[j]);
@@ -148,24 +148,24 @@ template <typename T> __device__ static inline void feature_loss(const loss_entr
     }
     sum = block_sum(sum);
     if (threadIdx.x == 0)
-        e.values[picture] = sum;
+        e.values[image] = sum;
 }
 
-template <typename T> __device__ static inline void feature_loss_grad(const loss_entry &e, int picture)
+template <typename T> __device__ static inline void feature_loss_grad(const loss_entry &e, int image)
 {
-    const T *student = row_of<T>(e.first, e, picture), *teacher = row_of<T>(e.second, e, picture);
-    T *grad = (T *)e.grad + (int64_t)picture * e.columns;
+    const T *student = row_of<T>(e.first, e, image), *teacher = row_of<T>(e.second, e, image);
+    T *grad = (T *)e.grad + (int64_t)image * e.columns;
     const float scale = (float)scaled_weight(e);
     for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS)
         from_float(scale * (to_float(student[j]) - to_float(teacher[j])), grad[j]);
 }
 
-/* 1 if the picture's class leads, is among the five largest. Ties count against, and a logit that is not finite as much
+/* 1 if the image's class leads, is among the five largest. Ties count against, and a logit that is not finite as much
  * as five of them. */
-template <typename T> __device__ static inline void top_k(const loss_entry &e, int picture)
+template <typename T> __device__ static inline void top_k(const loss_entry &e, int image)
 {
-    const T *z = row_of<T>(e.first, e, picture);
-    const int own = e.target[picture];
+    const T *z = row_of<T>(e.first, e, image);
+    const int own = e.target[image];
     double not_below = 0;
     for (int j = (int)threadIdx.x; j < e.columns; j += LOSS_THREADS)
         not_below += !is_class(own, e.columns) || !isfinite(to_float(z[j])) ? 5
@@ -173,18 +173,18 @@ template <typename T> __device__ static inline void top_k(const loss_entry &e, i
                                                                             : 0;
     not_below = block_sum(not_below);
     if (threadIdx.x == 0) {
-        e.values[picture] = not_below < 1;
-        e.values[e.pictures + picture] = not_below < 5;
+        e.values[image] = not_below < 1;
+        e.values[e.images + image] = not_below < 5;
     }
 }
 
-/* Adds up the values of all pictures, in an order that is always the same. For all threads of the block. */
-__device__ static inline void sum_pictures(const loss_entry &e)
+/* Adds up the values of all images, in an order that is always the same. For all threads of the block. */
+__device__ static inline void sum_images(const loss_entry &e)
 {
     for (int list = 0; list < e.lists; list++) {
-        const double *values = e.values + (int64_t)list * e.pictures;
+        const double *values = e.values + (int64_t)list * e.images;
         double total = 0;
-        for (int i = (int)threadIdx.x; i < e.pictures; i += LOSS_THREADS)
+        for (int i = (int)threadIdx.x; i < e.images; i += LOSS_THREADS)
             total += values[i];
         total = block_sum(total);
         if (threadIdx.x == 0)
@@ -192,24 +192,24 @@ __device__ static inline void sum_pictures(const loss_entry &e)
     }
 }
 
-/* What the node has to do for one picture. For all threads of the block. */
-template <typename T> __device__ static inline void do_picture(const loss_entry &e, int picture)
+/* What the node has to do for one image. For all threads of the block. */
+template <typename T> __device__ static inline void do_image(const loss_entry &e, int image)
 {
     switch (e.op) {
     case OP_CROSS_ENTROPY:
-        return cross_entropy<T>(e, picture);
+        return cross_entropy<T>(e, image);
     case OP_CROSS_ENTROPY_GRAD:
-        return cross_entropy_grad<T>(e, picture);
+        return cross_entropy_grad<T>(e, image);
     case OP_KD_LOSS:
-        return kd_loss<T>(e, picture);
+        return kd_loss<T>(e, image);
     case OP_KD_LOSS_GRAD:
-        return kd_loss_grad<T>(e, picture);
+        return kd_loss_grad<T>(e, image);
     case OP_FEATURE_LOSS:
-        return feature_loss<T>(e, picture);
+        return feature_loss<T>(e, image);
     case OP_FEATURE_LOSS_GRAD:
-        return feature_loss_grad<T>(e, picture);
+        return feature_loss_grad<T>(e, image);
     default:
-        return top_k<T>(e, picture);
+        return top_k<T>(e, image);
     }
 }
 

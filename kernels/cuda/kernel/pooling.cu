@@ -4,17 +4,17 @@
 
 /* ---- global average ---- */
 
-/* One picture a blockIdx.y, one tile of channels a blockIdx.x. */
+/* One image a blockIdx.y, one tile of channels a blockIdx.x. */
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS) average_kernel(const T *x, T *y, int area, int channels)
 {
     __shared__ float sum[THREADS * V];
     const int column = tile_column<V>();
-    const T *picture = x + (int64_t)blockIdx.y * area * channels;
+    const T *image = x + (int64_t)blockIdx.y * area * channels;
     float total[V] = {};
     for (int at = (int)threadIdx.y; at < area && column < channels; at += (int)blockDim.y) {
         float value[V];
-        load(picture + (int64_t)at * channels + column, value);
+        load(image + (int64_t)at * channels + column, value);
 #pragma unroll
         for (int v = 0; v < V; v++)
             total[v] += value[v];
@@ -40,7 +40,7 @@ __global__ void __launch_bounds__(THREADS) average_grad_kernel(const T *dy, T *d
         store(dx + ((int64_t)blockIdx.y * area + at) * channels + column, value);
 }
 
-template <typename F> static int with_picture_tiles(const tensor_desc *map, F function)
+template <typename F> static int with_image_tiles(const tensor_desc *map, F function)
 {
     return with_vectors(map->dtype, map->dim[3], [&](auto t, auto width) {
         tile_shape tile = tile_of(map->dim[3], decltype(width)::value);
@@ -51,7 +51,7 @@ template <typename F> static int with_picture_tiles(const tensor_desc *map, F fu
 int cuda_global_average_pool(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *map = &k->request.in[0];
-    return with_picture_tiles(map, [&](auto t, auto width, dim3 grid, dim3 block) {
+    return with_image_tiles(map, [&](auto t, auto width, dim3 grid, dim3 block) {
         using T = typename decltype(t)::type;
         return launch(average_kernel<T, decltype(width)::value>, grid, block, 0, self->stream, (const T *)args->in[0],
                       (T *)args->out[0], map->dim[1] * map->dim[2], map->dim[3]);
@@ -61,7 +61,7 @@ int cuda_global_average_pool(const cuda_backend *self, const kernel *k, const ke
 int cuda_global_average_pool_grad(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *map = &k->request.out[0];
-    return with_picture_tiles(map, [&](auto t, auto width, dim3 grid, dim3 block) {
+    return with_image_tiles(map, [&](auto t, auto width, dim3 grid, dim3 block) {
         using T = typename decltype(t)::type;
         return launch(average_grad_kernel<T, decltype(width)::value>, grid, block, 0, self->stream,
                       (const T *)args->in[0], (T *)args->out[0], map->dim[1] * map->dim[2], map->dim[3]);
@@ -86,7 +86,7 @@ static pool_shape shape_of(const kernel *k, const tensor_desc *map, const tensor
                       pooled->dim[2], attr->kernel, attr->stride, attr->pad};
 }
 
-/* Windows that a kernel knows when it is compiled: those of the networks for large pictures, or any. */
+/* Windows that a kernel knows when it is compiled: those of the networks for large images, or any. */
 enum window_kind { WINDOW_3_2_1, ANY_WINDOW };
 
 static bool is_known(const pool_shape &s)
@@ -167,18 +167,18 @@ __device__ static inline int nearest_on(int position, int size)
     return position < 0 ? 0 : position < size ? position : size - 1;
 }
 
-/* Takes the elements of the window whose corner is (top, left) of a channel, `picture`. A known window is loaded before
+/* Takes the elements of the window whose corner is (top, left) of a channel, `image`. A known window is loaded before
  * any of it is compared; what lies outside is read from the edge and not taken. */
 template <window_kind KIND, typename T, int V>
-__device__ static inline void take_window(const T *picture, const pool_shape &s, int top, int left, maxima<V> &m)
+__device__ static inline void take_window(const T *image, const pool_shape &s, int top, int left, maxima<V> &m)
 {
     if constexpr (KIND == WINDOW_3_2_1) {
         pack<T, V> elements[9];
 #pragma unroll
         for (int i = 0; i < 9; i++)
             elements[i] = load_raw<V>(
-                picture + (int64_t)(nearest_on(top + i / 3, s.height) * s.width + nearest_on(left + i % 3, s.width)) *
-                              s.channels);
+                image + (int64_t)(nearest_on(top + i / 3, s.height) * s.width + nearest_on(left + i % 3, s.width)) *
+                            s.channels);
 #pragma unroll
         for (int i = 0; i < 9; i++)
             m.take(elements[i], i, is_on(top + i / 3, s.height) && is_on(left + i % 3, s.width));
@@ -186,7 +186,7 @@ __device__ static inline void take_window(const T *picture, const pool_shape &s,
         for (int kh = 0; kh < s.size; kh++)
             for (int kw = 0; kw < s.size; kw++)
                 if (is_on(top + kh, s.height) && is_on(left + kw, s.width))
-                    m.take(load_raw<V>(picture + ((int64_t)(top + kh) * s.width + left + kw) * s.channels),
+                    m.take(load_raw<V>(image + ((int64_t)(top + kh) * s.width + left + kw) * s.channels),
                            kh * s.size + kw, true);
 }
 
@@ -200,11 +200,11 @@ __global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shap
     if (channel >= s.channels)
         return;
     const int top = line % s.pooled_height * s.stride - s.pad;
-    const T *picture = x + (int64_t)(line / s.pooled_height) * s.height * s.width * s.channels + channel;
+    const T *image = x + (int64_t)(line / s.pooled_height) * s.height * s.width * s.channels + channel;
     for (int i = (int)threadIdx.y; i < s.pooled_width; i += (int)blockDim.y) {
         const int left = i * s.stride - s.pad;
         maxima<V> m((top < 0 ? -top * s.size : 0) + (left < 0 ? -left : 0));
-        take_window<KIND>(picture, s, top, left, m);
+        take_window<KIND>(image, s, top, left, m);
         const int64_t at = ((int64_t)line * s.pooled_width + i) * s.channels + channel;
         m.write(y ? y + at : NULL, chosen ? chosen + at : NULL);
     }
@@ -279,10 +279,10 @@ __global__ void __launch_bounds__(THREADS)
     const int line = (int)blockIdx.x, row = line % s.height, channel = line_channel<V>();
     if (channel >= s.channels)
         return;
-    const int64_t picture = (int64_t)(line / s.height) * s.pooled_height * s.pooled_width * s.channels + channel;
+    const int64_t image = (int64_t)(line / s.height) * s.pooled_height * s.pooled_width * s.channels + channel;
     for (int x = (int)threadIdx.y; x < s.width; x += (int)blockDim.y) {
         float sum[V] = {};
-        add_windows<KIND>(dy + picture, chosen + picture, s, row + s.pad, x + s.pad, sum);
+        add_windows<KIND>(dy + image, chosen + image, s, row + s.pad, x + s.pad, sum);
         store(dx + ((int64_t)line * s.width + x) * s.channels + channel, sum);
     }
 }

@@ -10,9 +10,8 @@ __global__ void __launch_bounds__(THREADS) upsample_kernel(const T *x, T *y, int
 {
     const int groups = channels / V, line = (int)blockIdx.x;
     const bilinear_source v = source_of(line % (2 * height), height);
-    const T *picture = x + (int64_t)(line / (2 * height)) * height * width * channels;
-    const T *upper = picture + (int64_t)v.first * width * channels,
-            *lower = picture + (int64_t)v.second * width * channels;
+    const T *image = x + (int64_t)(line / (2 * height)) * height * width * channels;
+    const T *upper = image + (int64_t)v.first * width * channels, *lower = image + (int64_t)v.second * width * channels;
     for (int i = (int)threadIdx.x; i < 2 * width * groups; i += THREADS) {
         const bilinear_source h = source_of(i / groups, width);
         const int column = i % groups * V;
@@ -46,14 +45,14 @@ __global__ void __launch_bounds__(THREADS, 4)
     upsample_grad_kernel(const T *dy, T *dx, int height, int width, int channels)
 {
     const int groups = channels / V, line = (int)blockIdx.x, y = line % height;
-    const T *picture = dy + (int64_t)(line / height) * 4 * height * width * channels;
+    const T *image = dy + (int64_t)(line / height) * 4 * height * width * channels;
     const bilinear_readers v = readers_of(y, height);
     for (int i = (int)threadIdx.x; i < width * groups; i += THREADS) {
         const int x = i / groups, column = i % groups * V;
         const bilinear_readers h = readers_of(x, width);
         float sum[V] = {};
         for (int ly = v.first; ly <= v.last; ly++) {
-            const T *from = picture + ((int64_t)ly * 2 * width + h.first) * channels + column;
+            const T *from = image + ((int64_t)ly * 2 * width + h.first) * channels + column;
             const float of_line = weight_for(ly, y, height);
             for (int lx = h.first; lx <= h.last; lx++, from += channels) {
                 const float weight = of_line * weight_for(lx, x, width);
@@ -87,7 +86,7 @@ __global__ void __launch_bounds__(THREADS) patch_kernel(const T *from, T *to, in
 {
     const int groups = channels / V, line = (int)blockIdx.x;
     const int64_t map = (int64_t)line * width * channels;
-    /* lines of all pictures can be counted through: `size` divides the height */
+    /* lines of all images can be counted through: `size` divides the height */
     const int64_t patches = (int64_t)(line / size) * size * width * channels + (int64_t)(line % size) * size * channels;
     for (int i = (int)threadIdx.x; i < width * groups; i += THREADS) {
         const int x = i / groups, column = i % groups * V;

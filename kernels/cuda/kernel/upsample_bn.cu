@@ -22,17 +22,17 @@ __device__ static inline float between(float a, float b, float weight)
 
 /* A column of the large map on its way down: normalised values at its place in the two small rows around it. */
 template <typename T, int V> struct large_column {
-    const T *left, *right; /* in row 0 of the small picture */
+    const T *left, *right; /* in row 0 of the small image */
     int64_t row_elements;
     float weight;
     pack<T, V> next_left, next_right;
     float upper[V] = {}, lower[V] = {};
 
-    __device__ large_column(const T *z, const small_map &m, int picture, int x, int column)
+    __device__ large_column(const T *z, const small_map &m, int image, int x, int column)
     {
         const bilinear_source h = source_of(x, m.width);
         row_elements = (int64_t)m.width * m.channels;
-        left = z + picture * m.height * row_elements + (int64_t)h.first * m.channels + column;
+        left = z + image * m.height * row_elements + (int64_t)h.first * m.channels + column;
         right = left + (h.second - h.first) * m.channels;
         weight = h.weight;
     }
@@ -145,8 +145,8 @@ __global__ void __launch_bounds__(THREADS, 3)
         fill_rows(place.first, place.end, m.height, of_row);
         if (column >= m.channels || x >= 2 * m.width)
             continue;
-        large_column<T, V> large(z, m, place.picture, x, column);
-        T *to = u + (int64_t)place.picture * 2 * m.height * u_row + (int64_t)x * u_stride + column;
+        large_column<T, V> large(z, m, place.image, x, column);
+        T *to = u + (int64_t)place.image * 2 * m.height * u_row + (int64_t)x * u_stride + column;
         write_column(large, m, place, of_row, table, least, to + first_after(place.first, m.height) * u_row, u_row);
     }
 }
@@ -348,12 +348,12 @@ __device__ static inline void gather_strip(const gather_arguments<T> &a, const s
     const int x = writes ? at.first + y : at.first, large_x = reads ? at.large + y : at.large;
     const int begin = place.first > 0 ? place.first - 1 : 0; /* `first` also gets from the large rows above it */
     const int64_t small_row = (int64_t)m.width * m.channels, dy_row = (int64_t)2 * m.width * a.dy_stride;
-    int64_t small_at = (place.picture * m.height + place.first) * small_row + (int64_t)x * m.channels + column;
+    int64_t small_at = (place.image * m.height + place.first) * small_row + (int64_t)x * m.channels + column;
     const small_column small(m, at, x);
-    large_column<T, V> large(a.z, m, place.picture, large_x, column);
+    large_column<T, V> large(a.z, m, place.image, large_x, column);
     gradient_column<T, V, RELU> gradient;
     gradient.dy_row = dy_row;
-    gradient.dy = a.dy + ((int64_t)place.picture * 2 * m.height + first_after(begin, m.height)) * dy_row +
+    gradient.dy = a.dy + ((int64_t)place.image * 2 * m.height + first_after(begin, m.height)) * dy_row +
                   (int64_t)large_x * a.dy_stride + column;
     fill_rows(begin, place.end, m.height, t.of_row);
     if (reads) {

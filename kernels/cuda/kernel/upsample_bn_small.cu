@@ -30,17 +30,17 @@ __device__ static inline product_row product_at(int i, int size)
 
 /* A column of the small map on its way down: UᵀU along the columns, of the row above, the row itself and that below. */
 template <typename T, int V> struct product_column {
-    const T *place; /* in row 0 of the picture */
+    const T *place; /* in row 0 of the image */
     int64_t row_elements;
     int to_left, to_right, height;
     product_row across;
     pack<T, V> left, self, right; /* of the row that comes next */
     float above[V] = {}, here[V] = {}, below[V] = {};
 
-    __device__ product_column(const T *z, const small_map &m, int picture, int x, int column)
+    __device__ product_column(const T *z, const small_map &m, int image, int x, int column)
     {
         row_elements = (int64_t)m.width * m.channels;
-        place = z + picture * m.height * row_elements + (int64_t)x * m.channels + column;
+        place = z + image * m.height * row_elements + (int64_t)x * m.channels + column;
         to_left = x > 0 ? -m.channels : 0;
         to_right = x + 1 < m.width ? m.channels : 0;
         height = m.height;
@@ -110,7 +110,7 @@ __global__ void __launch_bounds__(THREADS, 2)
         fill_products(place, m, of_row);
         if (column >= m.channels || x >= m.width)
             continue;
-        product_column<T, V> small(z, m, place.picture, x, column);
+        product_column<T, V> small(z, m, place.image, x, column);
         float run[2][V] = {};
         small.begin(place.first);
         for (int row = place.first; row < place.end; row++) {
@@ -176,7 +176,7 @@ __global__ void __launch_bounds__(THREADS, 2)
         fill_products(place, m, of_row);
         if (column >= m.channels || x >= m.width)
             continue;
-        product_column<T, V> small(z, m, place.picture, x, column);
+        product_column<T, V> small(z, m, place.image, x, column);
         small.begin(place.first);
         for (int row = place.first; row < place.end; row++) {
             const product_row down = of_row[row - place.first];

@@ -13,7 +13,7 @@ enum {
 };
 
 struct small_map {
-    int pictures, height, width, channels;
+    int images, height, width, channels;
 };
 
 static inline small_map small_map_of(const kernel *k)
@@ -22,9 +22,9 @@ static inline small_map small_map_of(const kernel *k)
     return small_map{z.dim[0], z.dim[1], z.dim[2], z.dim[3]};
 }
 
-/* Rows [first, end) of a picture of the small map, and the block's share of its columns. */
+/* Rows [first, end) of an image of the small map, and the block's share of its columns. */
 struct strip {
-    int picture, first, end, segment;
+    int image, first, end, segment;
 };
 
 __device__ static inline int strips_of(const small_map &m)
@@ -46,7 +46,7 @@ struct strip_grid {
 
 static inline strip_grid strips_over(const small_map &m, tile_shape tile, int64_t segments)
 {
-    return strip_grid{tile, (int)segments, (int)(m.pictures * divide_up(m.height, STRIP) * segments)};
+    return strip_grid{tile, (int)segments, (int)(m.images * divide_up(m.height, STRIP) * segments)};
 }
 
 static inline dim3 grid_of(const strip_grid &g, int64_t most)

@@ -5,38 +5,38 @@
 #include "base/error.h"
 #include "reference.h"
 
-/* One place of the chosen crop: bytes of the picture, or zeros outside it. */
-static void pixel_at(const tensor_desc *set, const uint8_t *picture, int32_t row, int32_t column, uint8_t pixel[3])
+/* One place of the chosen crop: bytes of the image, or zeros outside it. */
+static void pixel_at(const tensor_desc *set, const uint8_t *image, int32_t row, int32_t column, uint8_t pixel[3])
 {
     bool inside = row >= 0 && row < set->dim[1] && column >= 0 && column < set->dim[2];
     for (int c = 0; c < 3; c++)
-        pixel[c] = inside ? picture[((int64_t)row * set->dim[2] + column) * 3 + c] : 0;
+        pixel[c] = inside ? image[((int64_t)row * set->dim[2] + column) * 3 + c] : 0;
 }
 
-static void make_picture(const kernel_request *request, const kernel_args *args, const int32_t choice[4], double *y)
+static void make_image(const kernel_request *request, const kernel_args *args, const int32_t choice[4], double *y)
 {
     const tensor_desc *set = &request->in[0], *out = &request->out[0];
     const double *table = args->in[2];
-    const uint8_t *picture = (const uint8_t *)args->in[0] + (int64_t)choice[0] * set->dim[1] * set->dim[2] * 3;
+    const uint8_t *image = (const uint8_t *)args->in[0] + (int64_t)choice[0] * set->dim[1] * set->dim[2] * 3;
     int32_t pad = request->node.attr.pad, width = set->dim[2], channels = out->dim[3];
     for (int32_t i = 0; i < set->dim[1]; i++)
         for (int32_t j = 0; j < width; j++, y += channels) {
             uint8_t pixel[3];
-            pixel_at(set, picture, i + choice[1] - pad, (choice[3] ? width - 1 - j : j) + choice[2] - pad, pixel);
+            pixel_at(set, image, i + choice[1] - pad, (choice[3] ? width - 1 - j : j) + choice[2] - pad, pixel);
             for (int32_t c = 0; c < channels; c++)
                 y[c] = c < 3 ? table[pixel[c] * 3 + c] : 0;
         }
 }
 
-int reference_pictures(const reference *self, const kernel_request *request, const kernel_args *args)
+int reference_images(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
     const int32_t *choice = args->in[1];
     int64_t elements = tensor_count(&request->out[0]) / request->out[0].dim[0];
     for (int32_t n = 0; n < request->out[0].dim[0]; n++, choice += 4) {
         CHECK(choice[0] >= 0 && choice[0] < request->in[0].dim[0], ERROR_DATA,
-              "picture %d of the batch is number %d of %d", n, choice[0], request->in[0].dim[0]);
-        make_picture(request, args, choice, (double *)args->out[0] + n * elements);
+              "image %d of the batch is number %d of %d", n, choice[0], request->in[0].dim[0]);
+        make_image(request, args, choice, (double *)args->out[0] + n * elements);
     }
     return 0;
 }

@@ -1,36 +1,36 @@
 /* From bytes to the network's input, and what changes the width or the type of elements. */
 #include "vector.cuh"
 
-enum { PICTURE_CHANNELS = 3, CHOICE_NUMBERS = 4 };
+enum { IMAGE_CHANNELS = 3, CHOICE_NUMBERS = 4 };
 
-struct picture_shape {
-    int pictures, height, width, pad, channels;
+struct image_shape {
+    int images, height, width, pad, channels;
 };
 
-/* The normalised channels of one place of a picture; a picture that is not in the set is NaN. */
+/* The normalised channels of one place of an image; an image that is not in the set is NaN. */
 __device__ static inline void read_pixel(const uint8_t *set, const int32_t *choice, const float *table,
-                                         const picture_shape &s, int i, int j, float (&value)[PICTURE_CHANNELS])
+                                         const image_shape &s, int i, int j, float (&value)[IMAGE_CHANNELS])
 {
     const int row = i + choice[1] - s.pad, column = (choice[3] ? s.width - 1 - j : j) + choice[2] - s.pad;
-    const bool exists = choice[0] >= 0 && choice[0] < s.pictures;
+    const bool exists = choice[0] >= 0 && choice[0] < s.images;
     const bool inside = exists && row >= 0 && row < s.height && column >= 0 && column < s.width;
-    const int64_t at = (((int64_t)choice[0] * s.height + row) * s.width + column) * PICTURE_CHANNELS;
+    const int64_t at = (((int64_t)choice[0] * s.height + row) * s.width + column) * IMAGE_CHANNELS;
 #pragma unroll
-    for (int c = 0; c < PICTURE_CHANNELS; c++) {
+    for (int c = 0; c < IMAGE_CHANNELS; c++) {
         const int byte = inside ? set[at + c] : 0;
-        value[c] = exists ? table[byte * PICTURE_CHANNELS + c] : NAN;
+        value[c] = exists ? table[byte * IMAGE_CHANNELS + c] : NAN;
     }
 }
 
-/* A thread a place of a picture, which are those of blockIdx.y; V channels, or as many as there are where V is 1. */
+/* A thread a place of an image, which are those of blockIdx.y; V channels, or as many as there are where V is 1. */
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS)
-    pictures_kernel(const uint8_t *set, const int32_t *choice, const float *table, T *y, picture_shape s, int batch)
+    images_kernel(const uint8_t *set, const int32_t *choice, const float *table, T *y, image_shape s, int batch)
 {
     const int plane = s.height * s.width, place = (int)flat_index(), i = place / s.width, j = place - i * s.width;
     for (int n = (int)blockIdx.y; n < batch && place < plane; n += (int)gridDim.y) {
         const int64_t p = (int64_t)n * plane + place;
-        float value[PICTURE_CHANNELS];
+        float value[IMAGE_CHANNELS];
         read_pixel(set, choice + n * CHOICE_NUMBERS, table, s, i, j, value);
         if constexpr (V > 1) {
             float padded[V] = {value[0], value[1], value[2]};
@@ -43,24 +43,24 @@ __global__ void __launch_bounds__(THREADS)
 }
 
 template <typename T, int V>
-static int launch_pictures(const cuda_backend *self, const kernel *k, const kernel_args *args)
+static int launch_images(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *set = &k->request.in[0], *y = &k->request.out[0];
-    picture_shape s = {set->dim[0], set->dim[1], set->dim[2], k->request.node.attr.pad, y->dim[3]};
+    image_shape s = {set->dim[0], set->dim[1], set->dim[2], k->request.node.attr.pad, y->dim[3]};
     const int batch = y->dim[0];
     const dim3 grid((unsigned)divide_up((int64_t)s.height * s.width, THREADS),
                     (unsigned)(batch < MOST_GRID_ROWS ? batch : MOST_GRID_ROWS));
-    return launch(pictures_kernel<T, V>, grid, dim3(THREADS), 0, self->stream, (const uint8_t *)args->in[0],
+    return launch(images_kernel<T, V>, grid, dim3(THREADS), 0, self->stream, (const uint8_t *)args->in[0],
                   (const int32_t *)args->in[1], (const float *)args->in[2], (T *)args->out[0], s, batch);
 }
 
-int cuda_pictures(const cuda_backend *self, const kernel *k, const kernel_args *args)
+int cuda_images(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     constexpr int WIDE = 8; /* what convolutions like */
     return with_type(k->request.out[0].dtype, [&](auto t) {
         using T = typename decltype(t)::type;
-        return k->request.out[0].dim[3] == WIDE ? launch_pictures<T, WIDE>(self, k, args)
-                                                : launch_pictures<T, 1>(self, k, args);
+        return k->request.out[0].dim[3] == WIDE ? launch_images<T, WIDE>(self, k, args)
+                                                : launch_images<T, 1>(self, k, args);
     });
 }
 

@@ -1,4 +1,4 @@
-/* Op pictures against the loader's own way of making a batch: the same bytes, hence the same numbers. */
+/* Op images against the loader's own way of making a batch: the same bytes, hence the same numbers. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -33,11 +33,11 @@ static void make_choices(const augment_key *key, const int32_t *order, int32_t c
     }
 }
 
-static void run_pictures(backend *b, const image_set *set, int32_t choice[BATCH][4], double table[256][CHANNELS],
-                         double *y)
+static void run_images(backend *b, const image_set *set, int32_t choice[BATCH][4], double table[256][CHANNELS],
+                       double *y)
 {
     kernel_request r = {
-        .node = {.op = OP_PICTURES, .n_in = 3, .n_out = 1, .attr = {.pad = AUGMENT_PADDING, .channels = CHANNELS}},
+        .node = {.op = OP_IMAGES, .n_in = 3, .n_out = 1, .attr = {.pad = AUGMENT_PADDING, .channels = CHANNELS}},
         .label = "test"};
     kernel *k = NULL;
     size_t bytes = 0;
@@ -64,7 +64,7 @@ static void check(const augment_key *key)
     assert_int_equal(augment_batch(&set, key, order, 0, BATCH, REAL_FLOAT64, expected, labels), 0);
     fill_table(&set, table);
     make_choices(key, order, choice);
-    run_pictures(b, &set, choice, table, got);
+    run_images(b, &set, choice, table, got);
     assert_memory_equal(got, expected, sizeof expected);
     image_set_close(&set);
     b->ops->close(b);
