@@ -1,7 +1,7 @@
 /* Ends an NCCL communicator without hanging the process.
  *
  * ncclCommAbort and ncclCommDestroy block: they wait for NCCL's own threads, for the GPU, for other ranks of the host
- * and for recorded graphs. So they run on a thread of their own, for which nobody waits longer than wanted. What has
+ * and for captured graphs. So they run on a thread of their own, for which nobody waits longer than wanted. What has
  * not ended by then is left to the end of the process. */
 #ifndef TESKD_DIST_NCCL_ENDING_H
 #define TESKD_DIST_NCCL_ENDING_H

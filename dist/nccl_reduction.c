@@ -160,7 +160,7 @@ static int start(reduction *base, void *data, size_t count, comm_dtype type)
     return code < 0 ? fail(self, code) : 0;
 }
 
-/* With nothing started there is nothing to wait for; inside a recording a wait for what came before it would be
+/* With nothing started there is nothing to wait for; inside a capture a wait for what came before it would be
  * refused.
  */
 static int finish(reduction *base)
@@ -467,7 +467,7 @@ static void close_reduction(reduction *base)
     error_restore(&kept);
 }
 
-static const reduction_ops nccl_ops = {.recordable = true,
+static const reduction_ops nccl_ops = {.capturable = true,
                                        .start = start,
                                        .finish = finish,
                                        .sum = sum_now,

@@ -28,7 +28,7 @@ typedef struct {
  * After a failure NCCL is aborted at once, in the background, so that its kernels leave the GPU; every later call
  * returns the same error. What waits for the GPU without a limit (freeing its memory, say) should not be called then:
  * NCCL may be unable to end. `close` waits a few seconds for it and leaves behind what has not ended by then.
- * Recordings that hold sums must be released before an orderly close: NCCL waits for them.
+ * Captures that hold sums must be released before an orderly close: NCCL waits for them.
  *
  * `alloc` gives memory where all ranks are on one host and NCCL (2.27 or newer) lets each GPU reach it on every other
  * one. Where a rank is refused, none gets any, and sums go on without. */

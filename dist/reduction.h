@@ -12,8 +12,8 @@ typedef struct reduction reduction;
 typedef struct {
     const char *name; /* "MPI", "MPI through host memory", "NCCL 2.28.9" */
 
-    /* start, finish and sum may be recorded together with launches (kernels/backend.h). */
-    bool recordable;
+    /* start, finish and sum may be captured together with launches (kernels/backend.h). */
+    bool capturable;
 
     /* Starts the sum, in place, of `count` elements at `data`, as the launches so far leave them. */
     int (*start)(reduction *self, void *data, size_t count, comm_dtype type);
@@ -33,7 +33,7 @@ typedef struct {
 
     /* Optional. Memory of the device that sums are quicker in, aligned as the device's own; one piece at a time. Every
      * rank calls it, for as many bytes, with no sum under way. `*memory` is NULL, on all ranks, where there is none:
-     * the device's own does. `free` waits for what is under way; before `close`, and after the release of recordings
+     * the device's own does. `free` waits for what is under way; before `close`, and after the release of captures
      * that sum in the memory. */
     int (*alloc)(reduction *self, size_t bytes, void **memory);
     void (*free)(reduction *self, void *memory);

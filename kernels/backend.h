@@ -11,7 +11,7 @@
 
 typedef struct backend backend;
 typedef struct kernel kernel;
-typedef struct recording recording; /* launches kept to be run again */
+typedef struct captured_step captured_step; /* launches kept to be run again */
 
 /* A node with the shapes of its values; shapes of absent values are zero. */
 typedef struct {
@@ -86,11 +86,11 @@ typedef struct {
     int (*synchronize)(backend *self);
 
     /* Optional. What is launched (and reduced, see dist/reduction.h) between begin and end is kept and not run; replay
-     * runs it. After a failure inside, end still has to be called: it returns the error and no recording. */
-    int (*record_begin)(backend *self);
-    int (*record_end)(backend *self, recording **out);
-    int (*replay)(backend *self, recording *r);
-    void (*release_recording)(backend *self, recording *r);
+     * runs it. After a failure inside, end still has to be called: it returns the error and no capture. */
+    int (*capture_begin)(backend *self);
+    int (*capture_end)(backend *self, captured_step **out);
+    int (*replay)(backend *self, captured_step *r);
+    void (*release_captured)(backend *self, captured_step *r);
 
     /* Optional. Notes the time at which the launches so far are done, under a number from 0 on; `mark_times` waits and
      * gives the seconds between the first `n` marks (n - 1 of them). */

@@ -37,7 +37,7 @@ ops_tuned_fp16         400  the same in float16, plans chosen by time, convoluti
 ops_tuned_bf16         400  the same in bfloat16
 reference              600  reference files in each precision
 rewrites               300  errors with and without the exact rewrites
-capture                300  recorded steps against launched ones, bit for bit
+capture                300  captured steps against launched ones, bit for bit
 repeat                 300  two runs, bit for bit
 resume                 300  stopped and resumed runs, bit for bit
 nccl                   180  sums by NCCL over one rank

@@ -145,30 +145,30 @@ static int run_launches(const runtime *r, const program *p, stopwatch *watch)
     return p->updates ? average_statistics(r) : 0;
 }
 
-/* Libraries may load code or measure in a first run, which cannot be recorded: the second one is. */
-static bool is_time_to_record(const runtime *r, const program *p)
+/* Libraries may load code or measure in a first run, which cannot be captured: the second one is. */
+static bool is_time_to_capture(const runtime *r, const program *p)
 {
-    return r->options.capture && p->has_run && r->options.device->ops->record_begin &&
-           (!r->options.sums || r->options.sums->ops->recordable);
+    return r->options.capture && p->has_run && r->options.device->ops->capture_begin &&
+           (!r->options.sums || r->options.sums->ops->capturable);
 }
 
-static int record(const runtime *r, program *p)
+static int capture(const runtime *r, program *p)
 {
     backend *device = r->options.device;
-    TRY(device->ops->record_begin(device));
+    TRY(device->ops->capture_begin(device));
     int status = run_launches(r, p, NULL);
-    int ended = device->ops->record_end(device, &p->recorded); /* in any case, and its reason is the earlier one */
+    int ended = device->ops->capture_end(device, &p->captured); /* in any case, and its reason is the earlier one */
     status = ended < 0 ? ended : status;
-    return status < 0 ? error_prefix(status, "recording the step (run.capture = no does without)") : 0;
+    return status < 0 ? error_prefix(status, "capturing the step (run.capture = no does without)") : 0;
 }
 
 int program_run(runtime *r, program *p)
 {
     backend *device = r->options.device;
-    if (!p->recorded && is_time_to_record(r, p))
-        TRY(record(r, p));
-    if (p->recorded) {
-        TRY(device->ops->replay(device, p->recorded));
+    if (!p->captured && is_time_to_capture(r, p))
+        TRY(capture(r, p));
+    if (p->captured) {
+        TRY(device->ops->replay(device, p->captured));
         return r->options.sums ? r->options.sums->ops->progress(r->options.sums) : 0;
     }
     p->has_run = true;

@@ -19,8 +19,8 @@ static void release_kernel(backend *device, kernel *k)
 
 static void program_free(program *p, backend *device)
 {
-    if (p->recorded)
-        device->ops->release_recording(device, p->recorded);
+    if (p->captured)
+        device->ops->release_captured(device, p->captured);
     for (uint32_t i = 0; i < p->n_launches; i++)
         if (p->launches[i].n_nodes > 1)
             release_kernel(device, p->launches[i].kernel);

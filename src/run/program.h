@@ -50,7 +50,7 @@ typedef struct {
     int n_inputs;
     bool updates; /* the weights; the running statistics of the ranks then come together */
     bool has_run;
-    recording *recorded; /* NULL: none */
+    captured_step *captured; /* NULL: none */
 } program;
 
 typedef struct {
@@ -61,7 +61,7 @@ typedef struct {
     size_t bucket_bytes;
     dtype sums_dtype;        /* one of 16 bits: gradients travel in it; any other: as they are */
     bool average_statistics; /* each rank's running statistics saw its own images only: all go on from the mean */
-    bool capture;            /* record a program when it runs the second time, where the device can */
+    bool capture;            /* capture a program when it runs the second time, where the device can */
 } runtime_options;
 
 enum { PROGRAMS_MAX = 8 };
@@ -106,7 +106,7 @@ int program_read(const program *p, const runtime *r, const char *name, double *v
  * only comm_abort and the end. */
 int program_run(runtime *r, program *p);
 
-/* The same, unrecorded, waiting for the end; adds the seconds of each launch to `launch_seconds`. */
+/* The same, uncaptured, waiting for the end; adds the seconds of each launch to `launch_seconds`. */
 int program_run_timed(runtime *r, program *p, double *launch_seconds);
 
 /* Waits until everything launched is done, watching the peers. */

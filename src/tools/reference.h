@@ -9,7 +9,7 @@
 
 typedef struct {
     unsigned rewrites; /* graph/rewrite.h */
-    bool capture;      /* record the step and replay it, where the device can */
+    bool capture;      /* capture the step and replay it, where the device can */
 } compare_options;
 
 /* Builds the file's network, generates its weights and input, runs its steps and prints one line a quantity with

@@ -15,7 +15,7 @@
 namespace
 {
 
-/* A piece of recorded work, or a wait for the work before `up_to` of another stream. */
+/* A piece of captured work, or a wait for the work before `up_to` of another stream. */
 struct captured_work {
     cudaStream_t on;
     emulated_work work;
@@ -36,7 +36,7 @@ struct capture {
     std::map<cudaStream_t, captured_stream> streams;
 };
 
-/* When an event was recorded: in a stream's work, or in a capture. */
+/* When an event was captured: in a stream's work, or in a capture. */
 struct moment {
     cudaStream_t on;
     bool done = false;

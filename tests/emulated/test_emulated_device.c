@@ -1,4 +1,4 @@
-/* The CUDA backend's memory, copies, launches, recordings and marks on the emulated device, and what is said when
+/* The CUDA backend's memory, copies, launches, captures and marks on the emulated device, and what is said when
  * something fails. */
 #include <setjmp.h>
 #include <signal.h>
@@ -133,7 +133,7 @@ static void the_host_is_kept_out(void **state)
     device->ops->free(device, memory);
 }
 
-/* ---- launches and recordings ---- */
+/* ---- launches and captures ---- */
 
 /* A sum of two vectors, and a product of two matrices: one of the backend's own kernels and one of a library. */
 typedef struct {
@@ -218,19 +218,19 @@ static void launches_are_done_in_order(void **state)
     close_problem(device, &p);
 }
 
-static void a_recording_is_replayed(void **state)
+static void a_captured_step_is_replayed(void **state)
 {
     backend *device = *state;
-    recording *r = NULL;
+    captured_step *r = NULL;
     problem p;
     open_problem(device, &p);
     ok(device->ops->zero(device, p.result, COUNT * sizeof(float)));
-    ok(device->ops->record_begin(device));
+    ok(device->ops->capture_begin(device));
     launch(device, &p);
     ok(device->ops->copy(device, p.a, p.result, COUNT * sizeof(float)));
     ok(device->ops->zero(device, p.sum, COUNT * sizeof(float)));
-    p.add_args.out[0] = NULL; /* the recording keeps what it was given */
-    ok(device->ops->record_end(device, &r));
+    p.add_args.out[0] = NULL; /* the capture keeps what it was given */
+    ok(device->ops->capture_end(device, &r));
     assert_non_null(r);
     ok(device->ops->synchronize(device));
     expect_counting(device, p.a, COUNT, 0); /* nothing has run */
@@ -239,7 +239,7 @@ static void a_recording_is_replayed(void **state)
         ok(device->ops->replay(device, r));
         expect_counting(device, p.a, COUNT, 10 * (float)i);
     }
-    device->ops->release_recording(device, r);
+    device->ops->release_captured(device, r);
     close_problem(device, &p);
 }
 
@@ -276,7 +276,7 @@ static int uses_an_upload(backend *device, problem *p)
     return pinned ? 0 : ERROR_KERNEL;
 }
 
-static void what_cannot_be_recorded(void **state)
+static void what_cannot_be_captured(void **state)
 {
     static const struct {
         forbidden *call;
@@ -289,24 +289,24 @@ static void what_cannot_be_recorded(void **state)
     problem p;
     open_problem(device, &p);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        recording *r = NULL;
-        ok(device->ops->record_begin(device));
+        captured_step *r = NULL;
+        ok(device->ops->capture_begin(device));
         launch(device, &p);
         assert_int_equal(cases[i].call(device, &p), ERROR_KERNEL);
-        says(device->ops->record_end(device, &r), ERROR_KERNEL, cases[i].words);
+        says(device->ops->capture_end(device, &r), ERROR_KERNEL, cases[i].words);
         assert_null(r);
         ok(device->ops->synchronize(device)); /* the device goes on */
     }
-    recording *r = NULL;
-    ok(device->ops->record_begin(device));
-    says(writes(device, &p), ERROR_KERNEL, "a write cannot be recorded");
-    ok(device->ops->record_end(device, &r));
-    device->ops->release_recording(device, r);
+    captured_step *r = NULL;
+    ok(device->ops->capture_begin(device));
+    says(writes(device, &p), ERROR_KERNEL, "a write cannot be captured");
+    ok(device->ops->capture_end(device, &r));
+    device->ops->release_captured(device, r);
     ok(writes(device, &p));
     close_problem(device, &p);
 }
 
-static void every_failure_of_a_recording(void **state)
+static void every_failure_of_a_capture(void **state)
 {
     backend *device = *state;
     problem p;
@@ -314,16 +314,16 @@ static void every_failure_of_a_recording(void **state)
     open_problem(device, &p);
     ok(device->ops->synchronize(device));
     do {
-        recording *r = NULL;
+        captured_step *r = NULL;
         emulated_fail(++failures + 1, cudaErrorInvalidResourceHandle);
         error_set(ERROR_KERNEL, "something else before");
-        code = device->ops->record_begin(device);
+        code = device->ops->capture_begin(device);
         if (code == 0) {
             device->ops->launch(device, p.add, &p.add_args);
-            code = device->ops->record_end(device, &r);
+            code = device->ops->capture_end(device, &r);
             assert_true((code == 0) == (r != NULL));
             assert_null(strstr(error_message(), "something else"));
-            device->ops->release_recording(device, r);
+            device->ops->release_captured(device, r);
         }
         bool came = !emulated_failure_pending();
         emulated_fail(0, cudaSuccess);
@@ -451,9 +451,9 @@ int main(void)
         ON_DEVICE(out_of_memory),
         ON_DEVICE(the_host_is_kept_out),
         ON_DEVICE(launches_are_done_in_order),
-        ON_DEVICE(a_recording_is_replayed),
-        ON_DEVICE(what_cannot_be_recorded),
-        ON_DEVICE(every_failure_of_a_recording),
+        ON_DEVICE(a_captured_step_is_replayed),
+        ON_DEVICE(what_cannot_be_captured),
+        ON_DEVICE(every_failure_of_a_capture),
         ON_DEVICE(marks),
         ON_DEVICE(launches_have_names),
         ON_DEVICE(late_errors_say_so),

@@ -1,5 +1,5 @@
 /* Whole training steps of a small network on the emulated CUDA device against the reference file: rewrites on and off,
- * recorded and not, in each precision. */
+ * captured and not, in each precision. */
 #include "base/error.h"
 #include "emulated_backend.h"
 #include "tools/reference.h"
@@ -33,8 +33,8 @@ static void step_without_rewrites(void **state)
     check(DTYPE_F32, (compare_options){.capture = false});
 }
 
-/* The first step of a program runs as it is, the second is recorded, the third replayed. */
-static void recorded_step(void **state)
+/* The first step of a program runs as it is, the second is captured, the third replayed. */
+static void captured_step_of_a_program(void **state)
 {
     (void)state;
     check(DTYPE_F32, (compare_options){.rewrites = REWRITE_ALL, .capture = true});
@@ -57,8 +57,8 @@ static void step_in_bfloat16(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(step_with_all_rewrites), cmocka_unit_test(step_without_rewrites),
-        cmocka_unit_test(recorded_step),          cmocka_unit_test(step_in_float16),
+        cmocka_unit_test(step_with_all_rewrites),     cmocka_unit_test(step_without_rewrites),
+        cmocka_unit_test(captured_step_of_a_program), cmocka_unit_test(step_in_float16),
         cmocka_unit_test(step_in_bfloat16),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -44,7 +44,7 @@ static cudaStream_t stream_of(backend *device)
     return ((cuda_backend *)device)->stream;
 }
 
-/* The stream does its work at once, not into a recording that was left open. */
+/* The stream does its work at once, not into a capture that was left open. */
 static void expect_usable(backend *device)
 {
     const work_state w = {.stream = stream_of(device)};
@@ -62,7 +62,7 @@ static void works(void **state)
     work_state w = {.stream = stream_of(device)};
     float time = cuda_time_work(&((cuda_backend *)device)->timer, work, &w, INFINITY);
     assert_true(isfinite(time) && time >= 0);
-    assert_true(w.calls >= 3 && done > w.calls); /* twice, then recorded; and replayed more often than that */
+    assert_true(w.calls >= 3 && done > w.calls); /* twice, then captured; and replayed more often than that */
     assert_true(cuda_work_works(w.stream, work, &w));
     expect_usable(device);
 }
@@ -79,8 +79,8 @@ static void fails(void **state)
     }
 }
 
-/* What cannot be in a recorded step has no time, though it runs. */
-static void cannot_be_recorded(void **state)
+/* What cannot be in a captured step has no time, though it runs. */
+static void cannot_be_captured(void **state)
 {
     backend *device = *state;
     work_state w = {.stream = stream_of(device), .waits = true};
@@ -127,7 +127,7 @@ static void memory(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {ON_DEVICE(works), ON_DEVICE(fails), ON_DEVICE(cannot_be_recorded),
+    const struct CMUnitTest tests[] = {ON_DEVICE(works), ON_DEVICE(fails), ON_DEVICE(cannot_be_captured),
                                        ON_DEVICE(every_failure), ON_DEVICE(memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

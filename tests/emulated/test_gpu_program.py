@@ -1,4 +1,4 @@
-"""The whole program on the emulated GPU: trainings that agree with the CPU's, whatever is recorded and however late the
+"""The whole program on the emulated GPU: trainings that agree with the CPU's, whatever is captured and however late the
 GPU does its work."""
 
 import os
@@ -12,7 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "program"))
 
 from program import ProgramTest, enough_under_sanitizers, events, relative_l2  # noqa: E402
 
-# Two epochs of three steps: the first runs as it is, the second is recorded, the others are replayed.
+# Two epochs of three steps: the first runs as it is, the second is captured, the others are replayed.
 FEW = {"model.student_width": 16, "data.train_images": 30, "data.test_images": 20, "train.batch": 10, "train.lr": 5e-4}
 GPU = {**FEW, "run.device": "cuda", "run.precision": "fp32", "run.deterministic": "yes"}
 LATE = {"EMULATED_DEFER": "1"}
@@ -50,10 +50,10 @@ class Training(ProgramTest):
     def test_bfloat16(self):
         self.check("bf16", 2e-3, 5e-2)
 
-    def test_recording_changes_nothing(self):
+    def test_capture_changes_nothing(self):
         for precision in ("fp32", "fp16"):
             expected = self.weights(f"plain_{precision}", {**GPU, "run.precision": precision, "run.capture": "no"})
-            for name, capture, environment in (("recorded", "yes", {}), ("late", "no", LATE), ("both", "yes", LATE)):
+            for name, capture, environment in (("captured", "yes", {}), ("late", "no", LATE), ("both", "yes", LATE)):
                 got = self.weights(f"{name}_{precision}", {**GPU, "run.precision": precision, "run.capture": capture},
                                    replays=capture == "yes", **environment)
                 self.assertEqual(got.tobytes(), expected.tobytes(), name)

@@ -4,7 +4,7 @@
     reference  each reference file in each precision: every line within its bound
     rewrites   the errors with the exact rewrites are at most 1.5 times those without any, and without each of them
     repeat     two runs in deterministic mode leave the same bits
-    capture    a run that replays recorded steps leaves the same bits as one that launches every kernel
+    capture    a run that replays captured steps leaves the same bits as one that launches every kernel
     resume     a stopped and resumed run leaves the same bits as an uninterrupted one
     nccl       sums by NCCL over one rank change no bit
     ranks      two ranks on one device take the steps of one rank, the same in every run

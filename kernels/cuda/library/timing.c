@@ -34,8 +34,8 @@ static float time_once(const stopwatch *w, timed_work *work, const void *what)
     return works && cudaEventElapsedTime(&time, w->begin, w->end) == cudaSuccess ? time : INFINITY;
 }
 
-/* NULL where it cannot be recorded: then it cannot be in a step either. */
-static cudaGraphExec_t record(cudaStream_t stream, timed_work *work, const void *what, int runs)
+/* NULL where it cannot be captured: then it cannot be in a step either. */
+static cudaGraphExec_t capture(cudaStream_t stream, timed_work *work, const void *what, int runs)
 {
     cudaGraph_t graph = NULL;
     cudaGraphExec_t ready = NULL;
@@ -57,37 +57,37 @@ static cudaGraphExec_t record(cudaStream_t stream, timed_work *work, const void 
 typedef struct {
     cudaGraphExec_t graph;
     cudaStream_t stream;
-} recorded_work;
+} captured_work;
 
 static int replay(const void *what)
 {
-    const recorded_work *r = what;
+    const captured_work *r = what;
     return cudaGraphLaunch(r->graph, r->stream) == cudaSuccess ? 0 : -1;
 }
 
-static void warm_up(const stopwatch *w, const recorded_work *recorded)
+static void warm_up(const stopwatch *w, const captured_work *captured)
 {
     float spent = 0;
     for (int i = 0; i < MOST_WARMING && spent < warming_ms; i++)
-        spent += time_once(w, replay, recorded);
+        spent += time_once(w, replay, captured);
 }
 
-static float time_recorded(cuda_timer *timer, const stopwatch *w, timed_work *work, const void *what, int runs)
+static float time_captured(cuda_timer *timer, const stopwatch *w, timed_work *work, const void *what, int runs)
 {
     float best = INFINITY;
-    const recorded_work recorded = {record(w->stream, work, what, runs), w->stream};
-    if (!recorded.graph)
+    const captured_work captured = {capture(w->stream, work, what, runs), w->stream};
+    if (!captured.graph)
         return INFINITY;
     if (!timer->is_warm)
-        warm_up(w, &recorded);
+        warm_up(w, &captured);
     timer->is_warm = true;
     for (int i = 0; i < LAUNCHES; i++)
-        best = fminf(best, time_once(w, replay, &recorded));
-    cudaGraphExecDestroy(recorded.graph);
+        best = fminf(best, time_once(w, replay, &captured));
+    cudaGraphExecDestroy(captured.graph);
     return best / (float)runs;
 }
 
-/* The first time loads the kernels, which cannot be recorded. The second says how many fill a measurement. */
+/* The first time loads the kernels, which cannot be captured. The second says how many fill a measurement. */
 static float measure(cuda_timer *timer, const stopwatch *w, timed_work *work, const void *what, float best)
 {
     float time = time_once(w, work, what);
@@ -96,7 +96,7 @@ static float measure(cuda_timer *timer, const stopwatch *w, timed_work *work, co
     if (!isfinite(time) || time > hopeless * best + measured_ms)
         return time;
     float runs = measured_ms / fmaxf(time, measured_ms / MOST_RUNS);
-    return time_recorded(timer, w, work, what, runs > 1 ? (int)runs : 1);
+    return time_captured(timer, w, work, what, runs > 1 ? (int)runs : 1);
 }
 
 float cuda_time_work(cuda_timer *timer, timed_work *work, const void *what, float best)

@@ -46,7 +46,7 @@ typedef struct {
     cudaStream_t stream, copy_stream;
     cuda_timer timer;
     int multiprocessors;
-    bool recording;
+    bool capturing;
     cuda_staging staging;
     cuda_lane lanes[UPLOAD_LANES];
     cudaEvent_t *marks;
@@ -105,10 +105,10 @@ int cuda_memory_read(backend *self, void *host, const void *device, size_t bytes
 int cuda_memory_copy(backend *self, void *to, const void *from, size_t bytes);
 int cuda_memory_zero(backend *self, void *device, size_t bytes);
 int cuda_synchronize(backend *self);
-int cuda_record_begin(backend *self);
-int cuda_record_end(backend *self, recording **out);
-int cuda_replay(backend *self, recording *r);
-void cuda_recording_release(backend *self, recording *r);
+int cuda_capture_begin(backend *self);
+int cuda_capture_end(backend *self, captured_step **out);
+int cuda_replay(backend *self, captured_step *r);
+void cuda_release_captured(backend *self, captured_step *r);
 int cuda_mark(backend *self, uint32_t number);
 int cuda_mark_times(backend *self, uint32_t n, double *seconds);
 void *cuda_pinned_alloc(backend *self, size_t bytes);

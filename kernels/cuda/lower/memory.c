@@ -53,7 +53,7 @@ static int write_small(cuda_backend *device, void *to, const void *from, size_t 
 int cuda_memory_write(backend *self, void *to, const void *from, size_t bytes)
 {
     cuda_backend *device = (cuda_backend *)self;
-    CHECK(!device->recording, ERROR_KERNEL, "a write cannot be recorded: its source may change");
+    CHECK(!device->capturing, ERROR_KERNEL, "a write cannot be captured: its source may change");
     if (bytes <= SLOT_BYTES)
         return write_small(device, to, from, bytes);
     TRY(cuda_check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, device->stream), "writing to the GPU"));

@@ -18,7 +18,7 @@ typedef int timed_work(const void *what);
 /* Does it once and waits: whether it works. The runtime's last error is as if nothing had been tried. */
 bool cuda_work_works(cudaStream_t stream, timed_work *work, const void *what);
 
-/* Milliseconds that the GPU takes for it once, replayed from a recording as in a step, so that the host's part does not
+/* Milliseconds that the GPU takes for it once, replayed from a capture as in a step, so that the host's part does not
  * count; infinite when it fails. What takes several times `best` is not measured closely. Waits. The runtime's last
  * error is as if nothing had been tried. */
 float cuda_time_work(cuda_timer *timer, timed_work *work, const void *what, float best);

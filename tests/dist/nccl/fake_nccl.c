@@ -56,7 +56,7 @@ struct ncclComm {
     atomic_bool aborted;
     shared_memory *shared;
     unsigned long long piece; /* the next one */
-    sum *sums;                /* the newest first; recordings may run them again, so all are kept */
+    sum *sums;                /* the newest first; captures may run them again, so all are kept */
     size_t n_sums;
     void *window;         /* the registered memory; NULL: none */
     int n_windows;        /* so far */

@@ -130,7 +130,7 @@ static void every_type_and_size(void **state)
 {
     (void)state;
     reduction *sums = open_sums("", 60);
-    assert_true(sums->ops->recordable);
+    assert_true(sums->ops->capturable);
     assert_memory_equal(sums->ops->name, "NCCL 2.", 7);
     for (int type = 0; type < TYPES; type++)
         for (int i = 0; i < N_COUNTS; i++) {
@@ -208,8 +208,8 @@ static void waited_for_unfinished(void **state)
     free_vector(&v);
 }
 
-/* A recording without sums, after sums: it may not wait for what was done before it. */
-static void recorded_without_sums(void **state)
+/* A capture without sums, after sums: it may not wait for what was done before it. */
+static void captured_without_sums(void **state)
 {
     (void)state;
     reduction *sums = open_sums("", 60);
@@ -228,7 +228,7 @@ static void recorded_without_sums(void **state)
     free_vector(&v);
 }
 
-static void recorded(void **state)
+static void captured(void **state)
 {
     (void)state;
     enum { SUMS = 3, RUNS = 3 };
@@ -238,7 +238,7 @@ static void recorded(void **state)
     cudaGraphExec_t replay = NULL;
     for (int i = 0; i < SUMS; i++)
         v[i] = new_vector(i == 1 ? 100003 : 3, COMM_F32, i);
-    for (int eager = 0; eager < 2; eager++) { /* before the recording, and in it */
+    for (int eager = 0; eager < 2; eager++) { /* before the capture, and in it */
         if (eager == 1)
             assert_int_equal(cudaStreamBeginCapture(compute, cudaStreamCaptureModeThreadLocal), cudaSuccess);
         for (int i = 0; i < SUMS; i++) {
@@ -534,8 +534,8 @@ int main(void)
         cmocka_unit_test(many_started),
         cmocka_unit_test(only_enqueued),
         cmocka_unit_test(waited_for_unfinished),
-        cmocka_unit_test(recorded_without_sums),
-        cmocka_unit_test(recorded),
+        cmocka_unit_test(captured_without_sums),
+        cmocka_unit_test(captured),
         cmocka_unit_test(environment),
         cmocka_unit_test(distinct_gpus),
         cmocka_unit_test(opening_never_ends),

@@ -13,7 +13,7 @@
 
 #include <cmocka.h>
 
-enum { SIDE = 16, CLASSES = 5, BATCH = 2 /* a rank's */, STEPS = 3 /* the second is recorded, the third replayed */ };
+enum { SIDE = 16, CLASSES = 5, BATCH = 2 /* a rank's */, STEPS = 3 /* the second is captured, the third replayed */ };
 
 typedef struct {
     const char *behaviour; /* of NCCL */
@@ -148,7 +148,7 @@ static void train(trainer *t)
         ok(program_run(&t->run, t->step));
     }
     ok(runtime_synchronize(&t->run));
-    assert_non_null(t->step->recorded);
+    assert_non_null(t->step->captured);
 }
 
 static double *weights(const trainer *t, size_t *count)
