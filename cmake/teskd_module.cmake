@@ -1,6 +1,6 @@
 # teskd_module(NAME PREFIX p [HEADERS h...] [PRIVATE_HEADERS h...] [SOURCES s...] [LINK l...] [PRIVATE_LINK l...])
 #
-# One static library a folder. Its HEADERS are reachable as "PREFIX/name.h", and only by the targets that link it: the
+# One static library per folder. Its HEADERS are reachable as "PREFIX/name.h", and only by the targets that link it: the
 # include folder is a folder of links in the build tree, so that a forbidden include does not compile. PRIVATE_HEADERS
 # are reachable the same way by the module alone.
 

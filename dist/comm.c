@@ -44,7 +44,7 @@ int comm_expected_rank(void)
 
 /* What says how many processes were started together. SLURM_NTASKS does not: a batch script, which no step started, has
  * it too. */
-int comm_refuse_lonely(const comm *c)
+int comm_refuse_single(const comm *c)
 {
     static const struct {
         const char *variable, *launcher, *advice;

@@ -80,7 +80,7 @@ int comm_expected_rank(void);
 
 /* ERROR_USAGE, with how to launch, where this is the only rank though a launcher started several processes: each would
  * do the whole work, and write over the others' files. */
-int comm_refuse_lonely(const comm *c);
+int comm_refuse_single(const comm *c);
 
 /* A communicator of one rank, always. */
 int comm_open_self(comm **out);

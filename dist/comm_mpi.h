@@ -15,7 +15,7 @@ typedef struct {
      * whenever the first is done, so it has its own, where its order is that of the sums. */
     MPI_Comm calls, second;
     control *channel;
-    rank_place *place;                  /* one a rank */
+    rank_place *place;                  /* one per rank */
     started_sum *first_sum, *idle_sums; /* under way, oldest first; free for reuse */
     bool blames_other;                  /* opening failed here because of another rank, which may know more */
     char library[MPI_MAX_LIBRARY_VERSION_STRING];

@@ -314,7 +314,7 @@ int comm_mpi_barrier(comm *c)
 int comm_mpi_all_gather(comm *c, const void *data, size_t bytes, void *all)
 {
     comm_mpi *m = (comm_mpi *)c;
-    CHECK(bytes <= INT_MAX, ERROR_SHAPE, "all_gather of %zu bytes a rank: at most %d fit one call", bytes, INT_MAX);
+    CHECK(bytes <= INT_MAX, ERROR_SHAPE, "all_gather of %zu bytes per rank: at most %d fit one call", bytes, INT_MAX);
     MPI_Request request;
     int code = MPI_Iallgather(data, (int)bytes, MPI_BYTE, all, (int)bytes, MPI_BYTE, m->calls, &request);
     return finish(m, "MPI_Iallgather", code, &request);

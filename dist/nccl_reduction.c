@@ -47,7 +47,7 @@ typedef struct {
 
 /* An error of NCCL or of the GPU is often only the trace of a peer's death, which the control channel can put a name
  * to, or met by all ranks at once: then the lowest one tells the others, which wait a little longer. */
-static int blame_peer(const nccl_reduction *self)
+static int attribute_failure(const nccl_reduction *self)
 {
     enum { LATEST = 30 };
     int rank = comm_describe(self->ranks)->rank;
@@ -63,7 +63,7 @@ static int check_cuda(const nccl_reduction *self, cudaError_t status, const char
 {
     if (status == cudaSuccess)
         return 0;
-    TRY(blame_peer(self));
+    TRY(attribute_failure(self));
     return error_set(ERROR_KERNEL, "%s: %s", what, cudaGetErrorString(status));
 }
 
@@ -72,7 +72,7 @@ static int check_nccl(const nccl_reduction *self, ncclResult_t result, const cha
 {
     if (result == ncclSuccess || result == ncclInProgress)
         return 0;
-    TRY(blame_peer(self));
+    TRY(attribute_failure(self));
     const char *detail = self->nccl->ncclGetLastError(self->communicator);
     bool more = detail && *detail;
     return error_set(ERROR_COMM, "%s: %s: %s%s%s (NCCL_DEBUG=INFO in the environment shows more)", what, self->name,
@@ -184,7 +184,7 @@ static int sum_now(reduction *base, void *data, size_t count, comm_dtype type)
     return finish(base);
 }
 
-static int look_around(const nccl_reduction *self)
+static int poll_peers(const nccl_reduction *self)
 {
     TRY(comm_progress(self->ranks));
     return check_nccl(self, communicator_state(self), "sums over the ranks");
@@ -194,7 +194,7 @@ static int progress(reduction *base)
 {
     nccl_reduction *self = (nccl_reduction *)base;
     TRY(check_works(self));
-    int code = look_around(self);
+    int code = poll_peers(self);
     return code < 0 ? fail(self, code) : 0;
 }
 
@@ -218,7 +218,7 @@ static int await_streams(const nccl_reduction *self)
     for (int polls = 0;; clock_pause(&polls)) {
         TRY(check_cuda(self, query(self->compute, &idle[0]), what));
         TRY(check_cuda(self, query(self->sums, &idle[1]), what));
-        TRY(look_around(self)); /* in any case: an aborted sum ends, too */
+        TRY(poll_peers(self)); /* in any case: an aborted sum ends, too */
         if (idle[0] && idle[1])
             return 0;
         CHECK(clock_seconds() < limit, ERROR_COMM,

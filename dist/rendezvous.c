@@ -3,7 +3,7 @@
  *
  * A rank connects and greets, rank 0 greets back, and the rank greets once more: rank 0 counts only who has heard the
  * answer, for one that gave up waiting for it comes again. Nobody waits for one connection: rank 0 listens to all
- * newcomers together, and a rank tries all addresses of rank 0 together, since a stranger at either end may say
+ * candidates together, and a rank tries all addresses of rank 0 together, since a stranger at either end may say
  * nothing, or too little. */
 #include "rendezvous.h"
 
@@ -24,7 +24,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { OPEN_SECONDS = 30, NEWCOMERS = 256, TRIES = RENDEZVOUS_ADDRESSES + 1, RETRY_MS = 100 };
+enum { OPEN_SECONDS = 30, CANDIDATES = 256, TRIES = RENDEZVOUS_ADDRESSES + 1, RETRY_MS = 100 };
 
 typedef struct {
     uint8_t token[RENDEZVOUS_TOKEN_BYTES];
@@ -37,7 +37,7 @@ typedef struct {
     int rank; /* rank 0's: who greeted; 0 before */
     size_t have;
     greeting inbox;
-} newcomer;
+} candidate;
 
 static void list_addresses(rendezvous_invite *invite)
 {
@@ -84,16 +84,16 @@ static bool send_greeting(int fd, const rendezvous_invite *invite, int rank)
     return send(fd, &hello, sizeof hello, MSG_NOSIGNAL) == (ssize_t)sizeof hello;
 }
 
-static void turn_away(newcomer *n)
+static void turn_away(candidate *n)
 {
     if (n->fd >= 0)
         close(n->fd);
-    *n = (newcomer){.fd = -1};
+    *n = (candidate){.fd = -1};
 }
 
 /* Takes what has arrived. The rank of a whole greeting with the right token; -1 while it is not whole; -2 for anything
  * else, with errno set. */
-static int receive_greeting(newcomer *n, const rendezvous_invite *invite)
+static int receive_greeting(candidate *n, const rendezvous_invite *invite)
 {
     ssize_t got = recv(n->fd, (char *)&n->inbox + n->have, sizeof n->inbox - n->have, 0);
     if (got < 0 && (errno == EAGAIN || errno == EINTR))
@@ -144,8 +144,8 @@ typedef struct {
     const rendezvous_invite *invite;
     int listener, size, joined; /* joined: ranks, with rank 0 */
     int *fd;
-    newcomer newcomers[NEWCOMERS]; /* the oldest first */
-    struct pollfd polled[NEWCOMERS + 1];
+    candidate candidates[CANDIDATES]; /* the oldest first */
+    struct pollfd polled[CANDIDATES + 1];
 } reception;
 
 /* Where there are too many, the one that has been there longest goes: a rank would have been done, or comes again. */
@@ -153,20 +153,20 @@ static void let_in(reception *r)
 {
     int one = accept4(r->listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK), free_place = 0;
     bool no_file = one < 0 && (errno == EMFILE || errno == ENFILE);
-    while (free_place < NEWCOMERS && r->newcomers[free_place].fd >= 0)
+    while (free_place < CANDIDATES && r->candidates[free_place].fd >= 0)
         free_place++;
-    if (free_place == NEWCOMERS || (no_file && free_place > 0)) {
-        turn_away(&r->newcomers[0]);
-        memmove(&r->newcomers[0], &r->newcomers[1], sizeof r->newcomers - sizeof r->newcomers[0]);
-        r->newcomers[NEWCOMERS - 1].fd = -1;
+    if (free_place == CANDIDATES || (no_file && free_place > 0)) {
+        turn_away(&r->candidates[0]);
+        memmove(&r->candidates[0], &r->candidates[1], sizeof r->candidates - sizeof r->candidates[0]);
+        r->candidates[CANDIDATES - 1].fd = -1;
         free_place--;
     }
     if (one >= 0)
-        r->newcomers[free_place] = (newcomer){.fd = one};
+        r->candidates[free_place] = (candidate){.fd = one};
 }
 
 /* A rank that comes twice gave up on an earlier connection: its newest counts. */
-static void join(reception *r, newcomer *n)
+static void join(reception *r, candidate *n)
 {
     if (r->fd[n->rank] >= 0)
         close(r->fd[n->rank]);
@@ -177,7 +177,7 @@ static void join(reception *r, newcomer *n)
     n->fd = -1;
 }
 
-static void listen_to(reception *r, newcomer *n)
+static void listen_to(reception *r, candidate *n)
 {
     int rank = receive_greeting(n, r->invite);
     if (rank == -1)
@@ -195,23 +195,23 @@ static void listen_to(reception *r, newcomer *n)
 static void close_gaps(reception *r)
 {
     int kept = 0;
-    for (int i = 0; i < NEWCOMERS; i++)
-        if (r->newcomers[i].fd >= 0)
-            r->newcomers[kept++] = r->newcomers[i];
-    while (kept < NEWCOMERS)
-        r->newcomers[kept++] = (newcomer){.fd = -1};
+    for (int i = 0; i < CANDIDATES; i++)
+        if (r->candidates[i].fd >= 0)
+            r->candidates[kept++] = r->candidates[i];
+    while (kept < CANDIDATES)
+        r->candidates[kept++] = (candidate){.fd = -1};
 }
 
 static void receive(reception *r, int timeout_ms)
 {
     r->polled[0] = (struct pollfd){.fd = r->listener, .events = POLLIN};
-    for (int i = 0; i < NEWCOMERS; i++)
-        r->polled[i + 1] = (struct pollfd){.fd = r->newcomers[i].fd, .events = POLLIN};
-    if (poll(r->polled, NEWCOMERS + 1, timeout_ms) <= 0)
+    for (int i = 0; i < CANDIDATES; i++)
+        r->polled[i + 1] = (struct pollfd){.fd = r->candidates[i].fd, .events = POLLIN};
+    if (poll(r->polled, CANDIDATES + 1, timeout_ms) <= 0)
         return;
-    for (int i = 0; i < NEWCOMERS; i++)
+    for (int i = 0; i < CANDIDATES; i++)
         if (r->polled[i + 1].revents)
-            listen_to(r, &r->newcomers[i]);
+            listen_to(r, &r->candidates[i]);
     close_gaps(r);
     if (r->polled[0].revents)
         let_in(r);
@@ -220,8 +220,8 @@ static void receive(reception *r, int timeout_ms)
 int rendezvous_accept(int listener, const rendezvous_invite *invite, const rank_place *place, int size, int *fd)
 {
     reception r = {.invite = invite, .listener = listener, .size = size, .joined = 1, .fd = fd};
-    for (int i = 0; i < NEWCOMERS; i++)
-        r.newcomers[i].fd = -1;
+    for (int i = 0; i < CANDIDATES; i++)
+        r.candidates[i].fd = -1;
     for (int rank = 0; rank < size; rank++)
         fd[rank] = -1;
     double deadline = clock_seconds() + OPEN_SECONDS, left = OPEN_SECONDS;
@@ -229,14 +229,14 @@ int rendezvous_accept(int listener, const rendezvous_invite *invite, const rank_
         receive(&r, 1 + (int)(left * 1000.0));
         left = deadline - clock_seconds();
     }
-    for (int i = 0; i < NEWCOMERS; i++)
-        turn_away(&r.newcomers[i]);
+    for (int i = 0; i < CANDIDATES; i++)
+        turn_away(&r.candidates[i]);
     return r.joined < size ? missing_ranks(place, size, fd) : 0;
 }
 
 /* One address of rank 0's. */
 typedef struct {
-    newcomer line; /* whose other end may be rank 0 */
+    candidate line; /* whose other end may be rank 0 */
     struct sockaddr_in to;
     bool greeted; /* connected, and said so */
     double again; /* where there is no connection: when to make the next */

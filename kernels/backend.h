@@ -64,7 +64,7 @@ typedef struct {
     /* Optional. One kernel for `n` nodes that follow one another, launched with the args NULL: of the same op; or of
      * any for which op_is_loss holds, and then none writes memory that another reads or writes. `*out` stays NULL where
      * they are better launched one by one. */
-    int (*join)(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
+    int (*batch_launches)(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
 
     /* 256-byte aligned memory (64 on the CPU); contents undefined. NULL when there is not enough. */
     void *(*alloc)(backend *self, size_t bytes);
@@ -92,10 +92,10 @@ typedef struct {
     int (*replay)(backend *self, captured_step *r);
     void (*release_captured)(backend *self, captured_step *r);
 
-    /* Optional. Notes the time at which the launches so far are done, under a number from 0 on; `mark_times` waits and
-     * gives the seconds between the first `n` marks (n - 1 of them). */
-    int (*mark)(backend *self, uint32_t number);
-    int (*mark_times)(backend *self, uint32_t n, double *seconds);
+    /* Optional. Notes the time at which the launches so far are done, under a number from 0 on; `elapsed` waits and
+     * gives the seconds between the first `n` timestamps (n - 1 of them). */
+    int (*timestamp)(backend *self, uint32_t number);
+    int (*elapsed)(backend *self, uint32_t n, double *seconds);
 
     /* Optional: copies that run beside the launches, in numbered lanes. `upload` starts when the launches before the
      * lane's last upload_release are done; launches after upload_use see the copied bytes; after upload_done
@@ -130,10 +130,10 @@ static inline void *kernel_in_out(const kernel_args *args, int index)
 /* The oracle: every op in plain C in float64. `threads` >= 1 is what its BLAS may use. */
 int backend_reference_open(backend **out, int threads);
 
-/* Which of its builds the CPU backend's own loops use. */
+/* Which of its builds the CPU backend's native loops use. */
 typedef enum { CPU_ISA_AUTO, CPU_ISA_BASELINE, CPU_ISA_AVX2, CPU_ISA_AVX512 } cpu_isa;
 
-/* oneDNN and own loops, float32. `threads` >= 1. An ISA that this processor lacks is refused. */
+/* oneDNN and native loops, float32. `threads` >= 1. An ISA that this processor lacks is refused. */
 int backend_cpu_open(backend **out, int threads, cpu_isa isa);
 
 #endif

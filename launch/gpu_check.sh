@@ -49,7 +49,7 @@ bench_cifarresnet18_host  120  the same, its images coming from the host
 torch_resnet18         540  the first against PyTorch, eager and compiled
 torch_cifarresnet18    540  the second against PyTorch
 memcheck               420  compute-sanitizer memcheck of two steps
-racecheck              420  compute-sanitizer racecheck of the own kernels, alone and in two steps
+racecheck              420  compute-sanitizer racecheck of the native kernels, alone and in two steps
 cifar                    0  training on --data, as long as the budget allows
 '
 
@@ -269,7 +269,7 @@ if tested:
     words.append(f"teacher {100 * tested[-1]['test_top1'][0]:.2f} %, best {100 * best:.2f} %")
 if sys.argv[2] == "75":
     words.append("to be continued")
-print(", ".join(words))
+print(", ".batch_launches(words))
 PYTHON
 }
 

@@ -40,13 +40,13 @@ static void normal_table_fill(normal_table *table, const image_set *set)
 }
 
 /* One row of bytes, taken forwards or backwards. */
-static void normalise_row(const normal_table *table, real_type real, const uint8_t *row, int32_t width, bool flip,
+static void normalise_row(const normal_table *table, dtype real, const uint8_t *row, int32_t width, bool flip,
                           void *out)
 {
     for (int32_t x = 0; x < width; x++) {
         const uint8_t *from = row + (size_t)(flip ? width - 1 - x : x) * CHANNELS;
         for (int c = 0; c < CHANNELS; c++) {
-            if (real == REAL_FLOAT64)
+            if (real == DTYPE_F64)
                 ((double *)out)[x * CHANNELS + c] = table->wide[from[c]][c];
             else
                 ((float *)out)[x * CHANNELS + c] = table->narrow[from[c]][c];
@@ -68,7 +68,7 @@ static void crop_row(const image_set *set, const uint8_t *image, augment_choice 
 }
 
 static void make_image(const image_set *set, const normal_table *table, const augment_choice *choice,
-                       const uint8_t *image, real_type real, uint8_t *scratch, char *out)
+                       const uint8_t *image, dtype real, uint8_t *scratch, char *out)
 {
     const size_t row_values = (size_t)set->width * CHANNELS;
     for (int32_t y = 0; y < set->height; y++) {
@@ -78,19 +78,19 @@ static void make_image(const image_set *set, const normal_table *table, const au
             row = scratch;
         }
         normalise_row(table, real, row, set->width, choice && choice->flip, out);
-        out += row_values * real_bytes(real);
+        out += row_values * dtype_bytes(real);
     }
 }
 
 void augment_normalise(const image_set *set, const uint8_t *pixels, int32_t height, int32_t width, bool flip,
-                       real_type real, void *out)
+                       dtype real, void *out)
 {
     normal_table table;
     const size_t row_values = (size_t)width * CHANNELS;
     normal_table_fill(&table, set);
     for (int32_t y = 0; y < height; y++)
         normalise_row(&table, real, pixels + (size_t)y * row_values, width, flip,
-                      (char *)out + (size_t)y * row_values * real_bytes(real));
+                      (char *)out + (size_t)y * row_values * dtype_bytes(real));
 }
 
 static int check_image(const image_set *set, int32_t index)
@@ -102,7 +102,7 @@ static int check_image(const image_set *set, int32_t index)
 }
 
 int augment_batch(const image_set *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
-                  real_type real, void *pixels, int32_t *labels)
+                  dtype real, void *pixels, int32_t *labels)
 {
     normal_table table;
     normal_table_fill(&table, set);
@@ -117,7 +117,7 @@ int augment_batch(const image_set *set, const augment_key *key, const int32_t *o
         if (key)
             choice = augment_choose(*key, position + k);
         make_image(set, &table, key ? &choice : NULL, set->pixels + (size_t)index * one_image_bytes, real, scratch,
-                   (char *)pixels + (size_t)k * one_image_bytes * real_bytes(real));
+                   (char *)pixels + (size_t)k * one_image_bytes * dtype_bytes(real));
         labels[k] = set->labels[index];
     }
     return 0;
@@ -138,11 +138,11 @@ int augment_choices(const image_set *set, const augment_key *key, const int32_t 
     return 0;
 }
 
-void augment_table(const image_set *set, real_type real, void *table)
+void augment_table(const image_set *set, dtype real, void *table)
 {
     normal_table both;
     normal_table_fill(&both, set);
-    if (real == REAL_FLOAT64)
+    if (real == DTYPE_F64)
         memcpy(table, both.wide, sizeof both.wide);
     else
         memcpy(table, both.narrow, sizeof both.narrow);

@@ -2,7 +2,7 @@
 #ifndef TESKD_IO_DATA_AUGMENT_H
 #define TESKD_IO_DATA_AUGMENT_H
 
-#include "base/real.h"
+#include "base/dtype.h"
 #include "io/data/source.h"
 
 #include <stdbool.h>
@@ -32,7 +32,7 @@ augment_choice augment_choose(augment_key key, int32_t position);
  * `key` NULL: the whole image as it is. Output is normalised, (byte / 255 - mean) / std, as `real` in NHWC of the
  * set's size, and int32 labels. ERROR_DATA for an index outside the set or a label outside its classes. */
 int augment_batch(const image_set *set, const augment_key *key, const int32_t *order, int32_t position, int32_t count,
-                  real_type real, void *pixels, int32_t *labels);
+                  dtype real, void *pixels, int32_t *labels);
 
 /* The same without making the images: how each is to be made, [count][AUGMENT_CHOICE]. Without a key that is top and
  * left AUGMENT_PADDING, flip 0: the whole image. */
@@ -41,9 +41,9 @@ int augment_choices(const image_set *set, const augment_key *key, const int32_t 
 
 /* Normalises an image of the set's kind and any size, [height][width][3], turned left to right with `flip`. */
 void augment_normalise(const image_set *set, const uint8_t *pixels, int32_t height, int32_t width, bool flip,
-                       real_type real, void *out);
+                       dtype real, void *out);
 
 /* The normalised value of every byte in each channel, [256][3] of `real`: what augment_batch writes. */
-void augment_table(const image_set *set, real_type real, void *table);
+void augment_table(const image_set *set, dtype real, void *table);
 
 #endif

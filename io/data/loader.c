@@ -64,7 +64,7 @@ static size_t slot_image_bytes(const loader_options *o)
 {
     switch (o->content) {
     case LOADER_REAL:
-        return batch_image_bytes(o) * real_bytes(o->real);
+        return batch_image_bytes(o) * dtype_bytes(o->real);
     case LOADER_BYTES:
         return batch_image_bytes(o);
     default:

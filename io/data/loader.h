@@ -6,7 +6,7 @@
 #ifndef TESKD_IO_DATA_LOADER_H
 #define TESKD_IO_DATA_LOADER_H
 
-#include "base/real.h"
+#include "base/dtype.h"
 #include "io/data/batch_plan.h"
 #include "io/data/source.h"
 
@@ -37,7 +37,7 @@ typedef struct {
     bool shuffle; /* a new permutation each epoch; off: the set's own order */
     bool augment; /* random crop and flip */
     loader_content content;
-    real_type real;       /* LOADER_REAL: of the images */
+    dtype real;           /* LOADER_REAL: of the images */
     loader_memory memory; /* all NULL: the loader's own */
 } loader_options;
 

@@ -58,7 +58,7 @@ static int write_file(const char *folder, const char *name, content c)
 int synth_write(const char *folder, int32_t train_images, int32_t test_images, uint64_t seed)
 {
     CHECK(train_images >= TRAIN_FILES && test_images >= 1, ERROR_SETTINGS,
-          "%d training and %d test images: expected at least %d (one a file) and 1", train_images, test_images,
+          "%d training and %d test images: expected at least %d (one per file) and 1", train_images, test_images,
           TRAIN_FILES);
     TRY(make_folders(folder));
     uint32_t first = 0, all = (uint32_t)train_images;

@@ -1,5 +1,5 @@
 /* Owns an ONNX model while it is put together. Invariant: everything that the messages point to is a block of this
- * file's list, so that one walk frees it all. One thread a file. */
+ * file's list, so that one walk frees it all. One thread per file. */
 #include "io/file/onnx_file.h"
 #include "base/atomic_file.h"
 #include "base/error.h"

@@ -2,7 +2,7 @@
  *
  * Written through protobuf-c after the official schema (onnx.proto of Debian's libonnx-dev); opset 13, IR version 8,
  * float32. Calls are chained without checks: the first failure is kept and comes back from onnx_commit, every later
- * call does nothing. All texts are UTF-8 and are copied. One thread a file.
+ * call does nothing. All texts are UTF-8 and are copied. One thread per file.
  */
 #ifndef TESKD_IO_FILE_ONNX_FILE_H
 #define TESKD_IO_FILE_ONNX_FILE_H

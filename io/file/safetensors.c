@@ -1,5 +1,5 @@
 /* Owns the reading of safetensors files, which come from anywhere. Invariant: nothing of the header is used before it
- * has been checked against the file's size. One thread a file. */
+ * has been checked against the file's size. One thread per file. */
 #include "io/file/safetensors.h"
 #include "base/error.h"
 #include "io/file/file_kind.h"

@@ -70,14 +70,14 @@ const char *h5_name(const tensor_file *file, char name[H5_NAME])
     return name;
 }
 
-hid_t h5_file_type(real_type type)
+hid_t h5_file_type(dtype type)
 {
-    return type == REAL_FLOAT64 ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
+    return type == DTYPE_F64 ? H5T_IEEE_F64LE : H5T_IEEE_F32LE;
 }
 
-hid_t h5_memory_type(real_type type)
+hid_t h5_memory_type(dtype type)
 {
-    return type == REAL_FLOAT64 ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT;
+    return type == DTYPE_F64 ? H5T_NATIVE_DOUBLE : H5T_NATIVE_FLOAT;
 }
 
 size_t tensor_elements(int32_t rank, const int64_t *shape)

@@ -11,7 +11,7 @@
 #ifndef TESKD_IO_FILE_TENSOR_FILE_H
 #define TESKD_IO_FILE_TENSOR_FILE_H
 
-#include "base/real.h"
+#include "base/dtype.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -23,7 +23,7 @@ typedef struct tensor_file tensor_file;
 
 typedef struct {
     char *name; /* without a leading slash */
-    real_type type;
+    dtype type;
     int32_t rank;
     int64_t shape[TENSOR_FILE_MAX_RANK];
 } tensor_info;
@@ -33,7 +33,7 @@ typedef struct {
 int tensor_file_create(tensor_file **file, const char *path);
 
 /* Adds a tensor of `rank` 0 to 4 dimensions, each at least 1. A name can be used once. */
-int tensor_file_write(tensor_file *file, const char *name, real_type type, int32_t rank, const int64_t *shape,
+int tensor_file_write(tensor_file *file, const char *name, dtype type, int32_t rank, const int64_t *shape,
                       const void *data);
 
 int tensor_file_set_int(tensor_file *file, const char *key, int64_t value);
@@ -58,8 +58,7 @@ const tensor_info *tensor_file_find(const tensor_file *file, const char *name);
 
 /* Reads a tensor of exactly this shape (else ERROR_SHAPE) and verifies its checksum; converts when it is stored as the
  * other real type. `data` holds garbage after an error. */
-int tensor_file_read(tensor_file *file, const char *name, real_type type, int32_t rank, const int64_t *shape,
-                     void *data);
+int tensor_file_read(tensor_file *file, const char *name, dtype type, int32_t rank, const int64_t *shape, void *data);
 
 /* Whether it has an attribute of that name. */
 bool tensor_file_has(const tensor_file *file, const char *key);

@@ -44,8 +44,8 @@ enum { H5_NAME = 64 };
 const char *h5_name(const tensor_file *file, char name[H5_NAME]);
 
 /* File type (little-endian) and memory type of a real type. */
-hid_t h5_file_type(real_type type);
-hid_t h5_memory_type(real_type type);
+hid_t h5_file_type(dtype type);
+hid_t h5_memory_type(dtype type);
 
 /* The block before the HDF5 file. seal_make fills it for the `rest` of the file at `path`. seal_read reads a whole
  * file, block and rest, and refuses one that is not sealed or not whole; the caller frees `*bytes`. */

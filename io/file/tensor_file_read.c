@@ -67,7 +67,7 @@ static int describe(const tensor_file *f, hid_t dataset, tensor_info *info)
     CHECK((single || twice) && rank <= TENSOR_FILE_MAX_RANK, ERROR_FILE,
           "%s: '%s' is not a float32 or float64 tensor of at most %d dimensions", f->path, info->name,
           TENSOR_FILE_MAX_RANK);
-    info->type = twice ? REAL_FLOAT64 : REAL_FLOAT32;
+    info->type = twice ? DTYPE_F64 : DTYPE_F32;
     info->rank = rank;
     for (int i = 0; i < rank; i++)
         info->shape[i] = (int64_t)dims[i];
@@ -219,7 +219,7 @@ static int read_verified(tensor_file *f, const tensor_info *info, void *data)
 {
     const hdf5_expected number = {.class = H5T_INTEGER, .bytes = sizeof(uint64_t), .count = 1};
     const hdf5_expected values = {.class = H5T_FLOAT,
-                                  .bytes = real_bytes(info->type),
+                                  .bytes = dtype_bytes(info->type),
                                   .count = (int64_t)tensor_elements(info->rank, info->shape)};
     uint64_t stored = 0;
     hid_t dataset = H5Dopen2(f->h5, info->name, H5P_DEFAULT), attribute = H5I_INVALID_HID;
@@ -234,24 +234,23 @@ static int read_verified(tensor_file *f, const tensor_info *info, void *data)
     if (dataset >= 0)
         H5Dclose(dataset);
     TRY(status);
-    uint64_t found = XXH3_64bits(data, tensor_elements(info->rank, info->shape) * real_bytes(info->type));
+    uint64_t found = XXH3_64bits(data, tensor_elements(info->rank, info->shape) * dtype_bytes(info->type));
     CHECK(found == stored, ERROR_FILE, "%s: tensor '%s' is damaged: its checksum is %016llx, expected %016llx", f->path,
           info->name, (unsigned long long)found, (unsigned long long)stored);
     return 0;
 }
 
-static void convert(const void *from, real_type from_type, void *to, size_t elements)
+static void convert(const void *from, dtype from_type, void *to, size_t elements)
 {
     for (size_t i = 0; i < elements; i++) {
-        if (from_type == REAL_FLOAT64)
+        if (from_type == DTYPE_F64)
             ((float *)to)[i] = (float)((const double *)from)[i];
         else
             ((double *)to)[i] = ((const float *)from)[i];
     }
 }
 
-int tensor_file_read(tensor_file *file, const char *name, real_type type, int32_t rank, const int64_t *shape,
-                     void *data)
+int tensor_file_read(tensor_file *file, const char *name, dtype type, int32_t rank, const int64_t *shape, void *data)
 {
     const tensor_info *info = tensor_file_find(file, name);
     CHECK(info, ERROR_FILE, "%s: has no tensor '%s'", file->path, name);
@@ -260,7 +259,7 @@ int tensor_file_read(tensor_file *file, const char *name, real_type type, int32_
     CHECK(same, ERROR_SHAPE, "%s: tensor '%s' has shape %s, expected %s", file->path, name,
           shape_text(info->rank, info->shape, found), shape_text(rank, shape, expected));
     size_t elements = tensor_elements(rank, shape);
-    void *stored = type == info->type ? data : malloc(elements * real_bytes(info->type));
+    void *stored = type == info->type ? data : malloc(elements * dtype_bytes(info->type));
     CHECK(stored, ERROR_MEMORY, "%s: no memory to read tensor '%s'", file->path, name);
     h5_silence silence = h5_silence_begin();
     int status = read_verified(file, info, stored);

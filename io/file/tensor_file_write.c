@@ -120,7 +120,7 @@ static int put_tensor(tensor_file *f, const tensor_info *info, const void *data,
     if (dataset < 0 || H5Dwrite(dataset, h5_memory_type(info->type), H5S_ALL, H5S_ALL, H5P_DEFAULT, data) < 0)
         status = h5_error(f->path, "write tensor '%s'", info->name);
     if (status == 0) {
-        uint64_t checksum = XXH3_64bits(data, tensor_elements(info->rank, info->shape) * real_bytes(info->type));
+        uint64_t checksum = XXH3_64bits(data, tensor_elements(info->rank, info->shape) * dtype_bytes(info->type));
         status = put_attribute(f, dataset, TENSOR_FILE_CHECKSUM, H5T_STD_U64LE, H5T_NATIVE_UINT64, &checksum);
     }
     if (dataset >= 0)
@@ -191,7 +191,7 @@ static int check_tensor(const tensor_file *file, const char *name, int32_t rank,
     return 0;
 }
 
-int tensor_file_write(tensor_file *file, const char *name, real_type type, int32_t rank, const int64_t *shape,
+int tensor_file_write(tensor_file *file, const char *name, dtype type, int32_t rank, const int64_t *shape,
                       const void *data)
 {
     int status = check_tensor(file, name, rank, shape);

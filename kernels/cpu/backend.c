@@ -278,7 +278,7 @@ int backend_cpu_open(backend **out, int threads, cpu_isa isa)
     }
     const dnnl_version_t *version = dnnl_version();
     snprintf(self->description, sizeof self->description,
-             "cpu: float32, oneDNN %d.%d.%d (%s), own loops %s, %d thread%s", version->major, version->minor,
+             "cpu: float32, oneDNN %d.%d.%d (%s), native loops %s, %d thread%s", version->major, version->minor,
              version->patch, onednn_isa_name(), loops->name, threads, threads == 1 ? "" : "s");
     *out = &self->base;
     return 0;

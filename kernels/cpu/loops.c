@@ -1,4 +1,4 @@
-/* The own loops, compiled once for each instruction set; LOOPS_TABLE and LOOPS_NAME come from the build.
+/* The native loops, compiled once for each instruction set; LOOPS_TABLE and LOOPS_NAME come from the build.
  *
  * Memory is the limit of almost all of them: each tensor is touched once, in order, and a value that is
  * needed twice waits in a small buffer in the first-level cache. Sums run in float32 over SUM_ROWS rows

@@ -1,4 +1,4 @@
-/* The backend's own loops: one table for each instruction set, made from the same source.
+/* The backend's native loops: one table for each instruction set, made from the same source.
  *
  * Every function is serial and works on the rows it is given; the callers split rows over threads.
  * Matrices are rows x channels, row-major, float32. `stream` writes past the cache: then rows are

@@ -57,7 +57,7 @@ int cross_entropy_launch(const cpu_backend *self, const kernel *k, const kernel_
 static double scaled_weight(const kernel *k, const kernel_args *args)
 {
     const float *scaling = args->in[2];
-    return k->request.node.attr.weight * (scaling ? (double)scaling[0] : 1);
+    return k->request.node.attr.weight * (scaling ? (double)scaling[SCALING_SCALE] : 1);
 }
 
 int cross_entropy_grad_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)

@@ -94,27 +94,24 @@ int ema_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     return 0;
 }
 
-static const float smallest_scale = 1, largest_scale = 0x1p24F, good_steps_to_grow = 2000;
-
-/* scaling: the scale, good steps since it changed, steps skipped. */
 int loss_scale_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     (void)self;
     float *scaling = kernel_in_out(args, 1);
     double *factor = args->out[0], max_norm = k->request.node.attr.max_norm;
-    double norm = sqrt(*(const double *)args->in[0]) / (double)scaling[0];
+    double norm = sqrt(*(const double *)args->in[0]) / (double)scaling[SCALING_SCALE];
     if (!isfinite(norm)) {
         *factor = NAN;
-        scaling[0] = fmaxf(scaling[0] / 2, smallest_scale);
-        scaling[1] = 0;
-        scaling[2]++;
+        scaling[SCALING_SCALE] = fmaxf(scaling[SCALING_SCALE] / 2, SCALE_LEAST);
+        scaling[SCALING_GOOD_STEPS] = 0;
+        scaling[SCALING_SKIPPED]++;
         return 0;
     }
-    *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / (double)scaling[0];
-    scaling[1]++;
-    if (scaling[1] == good_steps_to_grow) {
-        scaling[0] = fminf(2 * scaling[0], largest_scale);
-        scaling[1] = 0;
+    *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / (double)scaling[SCALING_SCALE];
+    scaling[SCALING_GOOD_STEPS]++;
+    if (scaling[SCALING_GOOD_STEPS] == SCALE_GROWTH_STEPS) {
+        scaling[SCALING_SCALE] = fminf(2 * scaling[SCALING_SCALE], SCALE_MOST);
+        scaling[SCALING_GOOD_STEPS] = 0;
     }
     return 0;
 }

@@ -1,4 +1,4 @@
-/* Losses, their gradients, and the counts of right answers. Logits are rows of `classes` values, one an image.
+/* Losses, their gradients, and the counts of right answers. Logits are rows of `classes` values, one per image.
  * Losses are sums over the local batch over attr.count, the images of the global batch. Nothing is kept. */
 #include <math.h>
 
@@ -56,7 +56,7 @@ int reference_cross_entropy(const reference *self, const kernel_request *request
 static double scaled_weight(const kernel_request *request, const kernel_args *args)
 {
     const double *scaling = args->in[2];
-    return request->node.attr.weight * (scaling ? scaling[0] : 1);
+    return request->node.attr.weight * (scaling ? scaling[SCALING_SCALE] : 1);
 }
 
 int reference_cross_entropy_grad(const reference *self, const kernel_request *request, const kernel_args *args)

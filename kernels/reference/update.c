@@ -34,26 +34,23 @@ int reference_clip_factor(const reference *self, const kernel_request *request, 
     return 0;
 }
 
-static const double smallest_scale = 1, largest_scale = 0x1p24, good_steps_to_grow = 2000;
-
-/* scaling: the scale, good steps since it changed, steps skipped. */
 int reference_loss_scale(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     (void)self;
     double *scaling = kernel_in_out(args, 1), *factor = args->out[0];
-    double norm = sqrt(*(const double *)args->in[0]) / scaling[0], max_norm = request->node.attr.max_norm;
+    double norm = sqrt(*(const double *)args->in[0]) / scaling[SCALING_SCALE], max_norm = request->node.attr.max_norm;
     if (!isfinite(norm)) {
         *factor = NAN;
-        scaling[0] = fmax(scaling[0] / 2, smallest_scale);
-        scaling[1] = 0;
-        scaling[2]++;
+        scaling[SCALING_SCALE] = fmax(scaling[SCALING_SCALE] / 2, SCALE_LEAST);
+        scaling[SCALING_GOOD_STEPS] = 0;
+        scaling[SCALING_SKIPPED]++;
         return 0;
     }
-    *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / scaling[0];
-    scaling[1]++;
-    if (scaling[1] == good_steps_to_grow) {
-        scaling[0] = fmin(2 * scaling[0], largest_scale);
-        scaling[1] = 0;
+    *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / scaling[SCALING_SCALE];
+    scaling[SCALING_GOOD_STEPS]++;
+    if (scaling[SCALING_GOOD_STEPS] == SCALE_GROWTH_STEPS) {
+        scaling[SCALING_SCALE] = fmin(2 * scaling[SCALING_SCALE], SCALE_MOST);
+        scaling[SCALING_GOOD_STEPS] = 0;
     }
     return 0;
 }

@@ -58,7 +58,7 @@ static int run(const options *o, logger *log, comm *ranks)
     if (o->print_config)
         return print_settings(o, ranks);
     if (!o->dry_run)
-        TRY(comm_refuse_lonely(ranks));
+        TRY(comm_refuse_single(ranks));
     if (!o->dry_run)
         TRY(output_folder_open(&output, &wanted));
     bool needs_data = !o->dry_run || o->config.data.path[0];

@@ -149,7 +149,7 @@ int export_read(const network_export *d, value_id tensor, float **values, int64_
     *values = malloc((size_t)tensor_count(&value->desc) * sizeof **values);
     CHECK(*values, ERROR_MEMORY, "no memory to read %s", value->name);
     snprintf(path, sizeof path, "%s%s", d->prefix, value->name);
-    int status = tensor_file_read(d->checkpoint, path, REAL_FLOAT32, own_rank, own_shape, *values);
+    int status = tensor_file_read(d->checkpoint, path, DTYPE_F32, own_rank, own_shape, *values);
     if (status == 0)
         status = export_check_finite(d, value->name, *values, tensor_count(&value->desc));
     if (status < 0) {

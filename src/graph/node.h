@@ -6,6 +6,8 @@
 #ifndef TESKD_GRAPH_NODE_H
 #define TESKD_GRAPH_NODE_H
 
+#include "base/dtype.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -13,8 +15,6 @@
 typedef uint32_t value_id;
 enum { VALUE_NONE = 0 }; /* also an absent optional input or an output nobody wants */
 enum { NODE_MAX_IN = 10, NODE_MAX_OUT = 4, GRAPH_NAME_BYTES = 64 };
-
-typedef enum { DTYPE_F32, DTYPE_F64, DTYPE_I32, DTYPE_F16, DTYPE_BF16, DTYPE_U8 } dtype;
 
 /* How dim[] reads, and the shape the tensor has in files.
  * NHWC: batch, height, width, channels (activations). OHWI: convolution weight, in files
@@ -52,7 +52,7 @@ typedef struct {
     bool decay;                          /* sgd_update: weight decay applies to this parameter */
     bool nesterov;                       /* sgd_update */
     bool detach_teacher;                 /* kd_loss: no gradient into the teacher (read by its gradient rule) */
-    double count;         /* elements a channel in the (global) BN batch, or images in the global batch */
+    double count;         /* elements per channel in the (global) BN batch, or images in the global batch */
     double eps, momentum; /* BN epsilon; momentum of BN, of SGD, of an average */
     double weight;        /* factor of this loss in the joint loss; of scale and metric_add */
     double temperature;   /* knowledge distillation */
@@ -74,11 +74,6 @@ typedef struct {
 static inline int64_t tensor_count(const tensor_desc *t)
 {
     return (int64_t)t->dim[0] * t->dim[1] * t->dim[2] * t->dim[3];
-}
-
-static inline size_t dtype_bytes(uint8_t type)
-{
-    return type == DTYPE_F64 ? 8 : type == DTYPE_F16 || type == DTYPE_BF16 ? 2 : type == DTYPE_U8 ? 1 : 4;
 }
 
 static inline size_t tensor_bytes(const tensor_desc *t)
@@ -107,6 +102,11 @@ static inline int64_t tensor_row(const tensor_desc *t, int64_t place)
     int64_t patch = line / size * (t->dim[2] / size) + x / size;
     return (patch * size + line % size) * size + x % size;
 }
+
+/* The state of op loss_scale: what each of its numbers is, and the bounds and the pace of the scale. */
+#define LOSS_SCALE_STATE "loss_scale"
+enum { SCALING_SCALE, SCALING_GOOD_STEPS, SCALING_SKIPPED, SCALING_UNUSED, SCALING_NUMBERS };
+enum { SCALE_LEAST = 1, SCALE_MOST = 1 << 24, SCALE_GROWTH_STEPS = 2000 };
 
 /* What passes and devices ask of an op; a row of ops.def names those it has. */
 enum {

@@ -27,7 +27,7 @@ static value_id companion_state(graph *g, const char *prefix, value_id of)
  * there is neither. */
 static value_id gradient_factor(graph *g, double clip_norm, uint32_t n_values)
 {
-    value_id sum = VALUE_NONE, scaling = graph_find(g, "loss_scale");
+    value_id sum = VALUE_NONE, scaling = graph_find(g, LOSS_SCALE_STATE);
     if (clip_norm <= 0 && scaling == VALUE_NONE)
         return VALUE_NONE;
     graph_scope(g, "gradients");

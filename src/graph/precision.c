@@ -90,7 +90,7 @@ void graph_precision(graph *g, const precision_options *options)
         return;
     }
     if (options->loss_scaling)
-        l.scaling = graph_state(g, "loss_scale", LAYOUT_C, (const int32_t[]){1, 1, 1, 4});
+        l.scaling = graph_state(g, LOSS_SCALE_STATE, LAYOUT_C, (const int32_t[]){1, 1, 1, SCALING_NUMBERS});
     graph_rebuild(g, lower_node, &l);
     free(l.converted);
 }

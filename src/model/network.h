@@ -24,8 +24,8 @@ typedef enum {
 
 typedef enum { BLOCK_BASIC, BLOCK_BOTTLENECK } block_kind;
 
-/* One row a network. Of the residual families stage i has width * 2^i channels before expansion and halves the map (the
- * first does not); of VGG stage i has width * {2, 4, 8, 8} channels and ends in a max-pool that halves. */
+/* One row per network. Of the residual families stage i has width * 2^i channels before expansion and halves the map
+ * (the first does not); of VGG stage i has width * {2, 4, 8, 8} channels and ends in a max-pool that halves. */
 typedef struct {
     const char *name;
     network_family family;
@@ -111,7 +111,7 @@ typedef struct {
     value_id logits[HEADS], features[HEADS];
     value_id cross_entropy[HEADS], top_k[HEADS];
     value_id kd[STUDENTS], feature[STUDENTS];
-    parameter_init *inits; /* one a parameter; freed by model_free */
+    parameter_init *inits; /* one per parameter; freed by model_free */
     uint32_t n_inits;
 } model;
 

@@ -6,9 +6,9 @@
 
 #include <stdlib.h>
 
-/* Where the time of a launch goes: taken by the host's clock, or by marks on the device. NULL: nowhere. */
+/* Where the time of a launch goes: taken by the host's clock, or by timestamps on the device. NULL: nowhere. */
 typedef struct {
-    double *seconds; /* one a launch, added to */
+    double *seconds; /* one per launch, added to */
     double begin;
 } stopwatch;
 
@@ -29,10 +29,11 @@ static comm_dtype comm_type(uint8_t type)
 static int reduce_value(const runtime *r, const program *p, const program_launch *launch)
 {
     const tensor_desc *desc = graph_desc(&p->step, p->step.nodes[launch->first_node].in[0]);
-    reduction *sums = r->options.sums;
-    if (!sums)
+    reduction *reducer = r->options.reducer;
+    if (!reducer)
         return 0;
-    return sums->ops->sum(sums, kernel_in_out(&launch->args, 0), (size_t)tensor_count(desc), comm_type(desc->dtype));
+    return reducer->ops->sum(reducer, kernel_in_out(&launch->args, 0), (size_t)tensor_count(desc),
+                             comm_type(desc->dtype));
 }
 
 static void *bucket_memory(const runtime *r, const gradient_bucket *bucket)
@@ -44,21 +45,21 @@ static int start_bucket(const runtime *r, const gradient_bucket *bucket)
 {
     backend *device = r->options.device;
     uint8_t real = (uint8_t)device->ops->real;
-    reduction *sums = r->options.sums;
+    reduction *reducer = r->options.reducer;
     void *gradients = bucket_memory(r, bucket);
     size_t count = bucket->bytes / dtype_bytes(real);
     if (!bucket->narrowed)
-        return sums->ops->start(sums, gradients, count, comm_type(real));
+        return reducer->ops->start(reducer, gradients, count, comm_type(real));
     const kernel_args args = {.in = {gradients}, .out = {bucket->narrowed}};
     TRY(device->ops->launch(device, bucket->narrow, &args));
-    return sums->ops->start(sums, bucket->narrowed, count, comm_type((uint8_t)r->options.sums_dtype));
+    return reducer->ops->start(reducer, bucket->narrowed, count, comm_type((uint8_t)r->options.reduction_dtype));
 }
 
 /* Launches from here on see the sums of the first `n` buckets. */
 static int finish_buckets(const runtime *r, const program *p, uint32_t n)
 {
     backend *device = r->options.device;
-    TRY(r->options.sums->ops->finish(r->options.sums));
+    TRY(r->options.reducer->ops->finish(r->options.reducer));
     for (uint32_t i = 0; i < n; i++) {
         const gradient_bucket *bucket = &p->buckets[i];
         const kernel_args args = {.in = {bucket->narrowed}, .out = {bucket_memory(r, bucket)}};
@@ -77,7 +78,7 @@ static int run_launch(const runtime *r, const program *p, const program_launch *
     int status = device->ops->launch(device, launch->kernel, launch->n_nodes > 1 ? NULL : &launch->args);
     if (status < 0)
         return error_prefix(status, "%s of %s", op_name((op_id)node->op), node->label);
-    return r->options.sums ? r->options.sums->ops->progress(r->options.sums) : 0;
+    return r->options.reducer ? r->options.reducer->ops->progress(r->options.reducer) : 0;
 }
 
 static bool reads_gradient(const graph *g, const graph_node *node)
@@ -93,19 +94,19 @@ static int average_statistics(const runtime *r)
     const store *s = r->options.tensors;
     backend *device = r->options.device;
     uint8_t type = (uint8_t)device->ops->real;
-    if (!r->statistics_mean || !r->options.sums)
+    if (!r->statistics_mean || !r->options.reducer)
         return 0;
-    TRY(r->options.sums->ops->start(r->options.sums, s->statistics, s->statistics_bytes / dtype_bytes(type),
-                                    comm_type(type)));
-    TRY(r->options.sums->ops->finish(r->options.sums));
+    TRY(r->options.reducer->ops->start(r->options.reducer, s->statistics, s->statistics_bytes / dtype_bytes(type),
+                                       comm_type(type)));
+    TRY(r->options.reducer->ops->finish(r->options.reducer));
     return device->ops->launch(device, r->statistics_mean, &r->statistics_args);
 }
 
 static int stopwatch_begin(const runtime *r, stopwatch *watch)
 {
     backend *device = r->options.device;
-    if (watch && device->ops->mark)
-        return device->ops->mark(device, 0);
+    if (watch && device->ops->timestamp)
+        return device->ops->timestamp(device, 0);
     if (watch)
         watch->begin = clock_seconds();
     return 0;
@@ -114,8 +115,8 @@ static int stopwatch_begin(const runtime *r, stopwatch *watch)
 static int stopwatch_note(const runtime *r, stopwatch *watch, uint32_t index)
 {
     backend *device = r->options.device;
-    if (watch && device->ops->mark)
-        return device->ops->mark(device, index + 1);
+    if (watch && device->ops->timestamp)
+        return device->ops->timestamp(device, index + 1);
     if (watch) {
         double now = clock_seconds();
         watch->seconds[index] += now - watch->begin;
@@ -126,7 +127,7 @@ static int stopwatch_note(const runtime *r, stopwatch *watch, uint32_t index)
 
 static int run_launches(const runtime *r, const program *p, stopwatch *watch)
 {
-    uint32_t n_buckets = r->options.sums ? p->n_buckets : 0, started = 0;
+    uint32_t n_buckets = r->options.reducer ? p->n_buckets : 0, started = 0;
     bool finished = false;
     TRY(stopwatch_begin(r, watch));
     for (uint32_t i = 0; i < p->n_launches; i++) {
@@ -149,7 +150,7 @@ static int run_launches(const runtime *r, const program *p, stopwatch *watch)
 static bool is_time_to_capture(const runtime *r, const program *p)
 {
     return r->options.capture && p->has_run && r->options.device->ops->capture_begin &&
-           (!r->options.sums || r->options.sums->ops->capturable);
+           (!r->options.reducer || r->options.reducer->ops->capturable);
 }
 
 static int capture(const runtime *r, program *p)
@@ -169,18 +170,18 @@ int program_run(runtime *r, program *p)
         TRY(capture(r, p));
     if (p->captured) {
         TRY(device->ops->replay(device, p->captured));
-        return r->options.sums ? r->options.sums->ops->progress(r->options.sums) : 0;
+        return r->options.reducer ? r->options.reducer->ops->progress(r->options.reducer) : 0;
     }
     p->has_run = true;
     return run_launches(r, p, NULL);
 }
 
-static int add_marked_times(const runtime *r, const program *p, double *launch_seconds)
+static int add_elapsed(const runtime *r, const program *p, double *launch_seconds)
 {
     backend *device = r->options.device;
     double *seconds = malloc((p->n_launches + 1) * sizeof *seconds);
     CHECK(seconds, ERROR_MEMORY, "no memory for the times of %u launches", p->n_launches);
-    int status = device->ops->mark_times(device, p->n_launches + 1, seconds);
+    int status = device->ops->elapsed(device, p->n_launches + 1, seconds);
     for (uint32_t i = 0; status == 0 && i < p->n_launches; i++)
         launch_seconds[i] += seconds[i];
     free(seconds);
@@ -193,13 +194,14 @@ int program_run_timed(runtime *r, program *p, double *launch_seconds)
     TRY(run_launches(r, p, &watch));
     p->has_run = true;
     TRY(runtime_synchronize(r));
-    return r->options.device->ops->mark ? add_marked_times(r, p, launch_seconds) : 0;
+    return r->options.device->ops->timestamp ? add_elapsed(r, p, launch_seconds) : 0;
 }
 
 int runtime_synchronize(const runtime *r)
 {
     backend *device = r->options.device;
-    return r->options.sums ? r->options.sums->ops->synchronize(r->options.sums) : device->ops->synchronize(device);
+    return r->options.reducer ? r->options.reducer->ops->synchronize(r->options.reducer)
+                              : device->ops->synchronize(device);
 }
 
 int runtime_await(const runtime *r, runtime_poll *poll, void *context)
@@ -207,14 +209,14 @@ int runtime_await(const runtime *r, runtime_poll *poll, void *context)
     enum { SPINS = 1000, POLL_NS = 50000 };
     static const double patient_seconds = 10; /* then there is nothing to lose by a wait for everything */
     const double limit = clock_seconds() + patient_seconds;
-    reduction *sums = r->options.sums;
+    reduction *reducer = r->options.reducer;
     for (int polls = 0;; polls++) {
         bool done = false;
         TRY(poll(context, &done));
         if (done)
             return 0;
-        if (sums)
-            TRY(sums->ops->progress(sums));
+        if (reducer)
+            TRY(reducer->ops->progress(reducer));
         if (clock_seconds() > limit)
             TRY(runtime_synchronize(r)); /* which has a deadline */
         if (polls > SPINS)

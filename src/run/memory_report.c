@@ -131,7 +131,7 @@ int memory_explain(const runtime *r, size_t wanted)
     }
     int64_t batch = batch_that_fits(r, p);
     if (batch > 0)
-        snprintf(fitting, sizeof fitting, "about %lld images a rank would fit (train.batch or train.accumulate)",
+        snprintf(fitting, sizeof fitting, "about %lld images per rank would fit (train.batch or train.accumulate)",
                  (long long)batch);
     return error_set(ERROR_MEMORY, "the device has no %.0f MiB left (%.0f free): %s. The largest values: %s",
                      mib(wanted), mib(free_bytes(r)), fitting, text);

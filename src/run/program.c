@@ -41,7 +41,7 @@ static void program_free(program *p, backend *device)
 static void release_memory(const runtime *r, void *memory)
 {
     if (memory && memory == r->reduction_memory)
-        r->options.sums->ops->free(r->options.sums, memory);
+        r->options.reducer->ops->free(r->options.reducer, memory);
     else if (memory)
         r->options.device->ops->free(r->options.device, memory);
 }
@@ -159,24 +159,24 @@ static int allocate(runtime *r, size_t bytes, void **memory)
 /* Gradients travel in 16 bits. */
 static bool narrows(const runtime *r)
 {
-    return r->options.sums && dtype_bytes((uint8_t)r->options.sums_dtype) == 2;
+    return r->options.reducer && dtype_bytes(r->options.reduction_dtype) == 2;
 }
 
 static size_t narrow_ratio(const runtime *r)
 {
-    return dtype_bytes((uint8_t)r->options.device->ops->real) / dtype_bytes((uint8_t)r->options.sums_dtype);
+    return dtype_bytes(r->options.device->ops->real) / dtype_bytes(r->options.reduction_dtype);
 }
 
 /* What the ranks sum lies where the reduction wants it, if it has a wish. All ranks take part: it comes before anything
  * that could fail on one of them. */
 static int allocate_for_reduction(runtime *r)
 {
-    reduction *sums = r->options.sums;
+    reduction *reducer = r->options.reducer;
     size_t bytes = r->arena_bytes[KIND_GRADIENT] / (narrows(r) ? narrow_ratio(r) : 1);
     void **memory = narrows(r) ? &r->narrowed_gradients : &r->arena[KIND_GRADIENT];
-    if (bytes == 0 || !sums || !sums->ops->alloc)
+    if (bytes == 0 || !reducer || !reducer->ops->alloc)
         return 0;
-    TRY(sums->ops->alloc(sums, bytes, memory));
+    TRY(reducer->ops->alloc(reducer, bytes, memory));
     r->reduction_memory = *memory;
     return 0;
 }
@@ -243,14 +243,14 @@ static uint32_t run_length(const program *p, uint32_t first, const kernel_args *
 }
 
 /* One launch for all `n` nodes from `first` on, where the device has such a thing. */
-static int join(const runtime *r, program *p, uint32_t first, uint32_t n, const kernel_args *args)
+static int batch_launches(const runtime *r, program *p, uint32_t first, uint32_t n, const kernel_args *args)
 {
     backend *device = r->options.device;
-    kernel *joined = NULL;
-    if (n > 1 && device->ops->join && p->kernels[first])
-        TRY(device->ops->join(device, n, &p->kernels[first], args, &joined));
-    if (joined) {
-        p->launches[p->n_launches++] = (program_launch){.kernel = joined, .first_node = first, .n_nodes = n};
+    kernel *batched = NULL;
+    if (n > 1 && device->ops->batch_launches && p->kernels[first])
+        TRY(device->ops->batch_launches(device, n, &p->kernels[first], args, &batched));
+    if (batched) {
+        p->launches[p->n_launches++] = (program_launch){.kernel = batched, .first_node = first, .n_nodes = n};
         return 0;
     }
     for (uint32_t i = 0; i < n; i++)
@@ -283,7 +283,7 @@ static int bind_program(const runtime *r, program *p)
         status = bind_node(r, p, i, &args[i]);
     for (uint32_t i = 0; i < p->step.n_nodes && status == 0;) {
         uint32_t n = run_length(p, i, args + i);
-        status = join(r, p, i, n, args + i);
+        status = batch_launches(r, p, i, n, args + i);
         i += n;
     }
     free(args);
@@ -312,10 +312,10 @@ static int narrow_buckets(runtime *r, program *p)
         TRY(allocate(r, r->arena_bytes[KIND_GRADIENT] / ratio, &r->narrowed_gradients));
     for (uint32_t i = 0; i < p->n_buckets; i++) {
         gradient_bucket *bucket = &p->buckets[i];
-        size_t count = bucket->bytes / dtype_bytes((uint8_t)device->ops->real);
+        size_t count = bucket->bytes / dtype_bytes(device->ops->real);
         bucket->narrowed = (char *)r->narrowed_gradients + bucket->offset / ratio;
-        TRY(prepare_conversion(device, count, device->ops->real, r->options.sums_dtype, &bucket->narrow));
-        TRY(prepare_conversion(device, count, r->options.sums_dtype, device->ops->real, &bucket->widen));
+        TRY(prepare_conversion(device, count, device->ops->real, r->options.reduction_dtype, &bucket->narrow));
+        TRY(prepare_conversion(device, count, r->options.reduction_dtype, device->ops->real, &bucket->widen));
     }
     return 0;
 }
@@ -326,7 +326,7 @@ static int prepare_statistics(runtime *r)
     const store *s = r->options.tensors;
     backend *device = r->options.device;
     uint8_t real = (uint8_t)device->ops->real;
-    if (!r->options.average_statistics || !r->options.sums || s->statistics_bytes == 0)
+    if (!r->options.average_statistics || !r->options.reducer || s->statistics_bytes == 0)
         return 0;
     kernel_request request = {.node = {.op = OP_SCALE, .n_in = 1, .attr = {.weight = 1.0 / r->options.ranks}},
                               .in = {{.dim = {1, 1, 1, (int32_t)(s->statistics_bytes / dtype_bytes(real))},

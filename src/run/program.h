@@ -21,7 +21,7 @@ typedef struct {
     kernel *narrow, *widen;
 } gradient_bucket;
 
-/* One launch: of a node, or of several that follow one another (backend_ops.join). */
+/* One launch: of a node, or of several that follow one another (backend_ops.batch_launches). */
 typedef struct {
     kernel *kernel; /* NULL for all_reduce */
     kernel_args args;
@@ -40,7 +40,7 @@ enum { PROGRAM_INPUTS = 8 };
 typedef struct {
     graph step; /* owned */
     memory_plan plan;
-    kernel **kernels; /* one a node; NULL for all_reduce */
+    kernel **kernels; /* one per node; NULL for all_reduce */
     size_t workspace_bytes;
     gradient_bucket *buckets;
     uint32_t n_buckets;
@@ -56,10 +56,10 @@ typedef struct {
 typedef struct {
     backend *device;
     store *tensors;
-    reduction *sums; /* NULL: one rank */
+    reduction *reducer; /* NULL: one rank */
     int ranks;
     size_t bucket_bytes;
-    dtype sums_dtype;        /* one of 16 bits: gradients travel in it; any other: as they are */
+    dtype reduction_dtype;   /* one of 16 bits: gradients travel in it; any other: as they are */
     bool average_statistics; /* each rank's running statistics saw its own images only: all go on from the mean */
     bool capture;            /* capture a program when it runs the second time, where the device can */
 } runtime_options;
@@ -75,7 +75,7 @@ typedef struct {
     void *workspace;
     size_t workspace_bytes;
     void *narrowed_gradients; /* NULL where gradients are summed as they are */
-    void *reduction_memory;   /* the one of the gradients' two that options.sums allocated; NULL: none of them */
+    void *reduction_memory;   /* the one of the gradients' two that options.reducer allocated; NULL: none of them */
     kernel *statistics_mean;  /* divides the summed statistics */
     kernel_args statistics_args;
 } runtime;

@@ -12,7 +12,7 @@ static const char *const role_prefixes[] = {[ENTRY_MODEL] = "",
                                             [ENTRY_ACCUMULATED] = "accumulated/",
                                             [ENTRY_COPY] = "copy/",
                                             [ENTRY_DATA] = "data/",
-                                            [ENTRY_SCALING] = "loss_scale",
+                                            [ENTRY_SCALING] = LOSS_SCALE_STATE,
                                             [ENTRY_SUMS] = "loss_sums"};
 
 entry_role store_role(const char *name)
@@ -249,7 +249,7 @@ int store_count_not_finite(const store *s, int64_t *count)
 {
     enum { ROW = 8 }; /* so that the rows of large networks can be counted in 32 bits */
     dtype real = s->device->ops->real;
-    tensor_desc all = {.dim = {1, 1, (int32_t)(s->saved.bytes / (ROW * dtype_bytes((uint8_t)real))), ROW},
+    tensor_desc all = {.dim = {1, 1, (int32_t)(s->saved.bytes / (ROW * dtype_bytes(real))), ROW},
                        .dtype = (uint8_t)real,
                        .layout = LAYOUT_NHWC,
                        .kind = KIND_STATE};

@@ -51,11 +51,6 @@ static void free_pinned(void *context, void *memory)
     device->ops->free_pinned(device, memory);
 }
 
-static real_type real_of(const feed *f)
-{
-    return f->e->device->ops->real == DTYPE_F64 ? REAL_FLOAT64 : REAL_FLOAT32;
-}
-
 static const batch_plan *plan_of(const feed *f)
 {
     return f->training ? &f->e->train_plan : &f->e->test_plan;
@@ -75,7 +70,7 @@ static int open_loader(feed *f)
                               .shuffle = f->training,
                               .augment = f->training && c->data.augment,
                               .content = contents[f->input.kind],
-                              .real = real_of(f)};
+                              .real = f->e->device->ops->real};
     if (uploads(f))
         options.memory = (loader_memory){alloc_pinned, free_pinned, e->device};
     return loader_open(&f->batches, &options);
@@ -111,7 +106,7 @@ static int write_set(const feed *f)
     double table[256 * IMAGE_CHANNELS]; /* or as many floats */
     if (f->input.kind == INPUT_REAL)
         return 0;
-    augment_table(f->set, real_of(f), table);
+    augment_table(f->set, f->e->device->ops->real, table);
     TRY(write_state(f, "/table", table));
     return f->input.kind == INPUT_RESIDENT ? write_state(f, "", f->set->pixels) : 0;
 }
@@ -225,7 +220,7 @@ static int write_choices(const feed *f)
 static int write_images(const feed *f)
 {
     size_t values = (size_t)f->now.place.images * input_bytes(f);
-    return program_write(f->step, &f->e->run, "input", f->now.pixels, values * real_bytes(real_of(f)));
+    return program_write(f->step, &f->e->run, "input", f->now.pixels, values * dtype_bytes(f->e->device->ops->real));
 }
 
 static int write_inputs(const feed *f)
@@ -279,7 +274,8 @@ static void mirror_row(char *row, int32_t width, size_t pixel)
 int feed_mirror(feed *f)
 {
     const model_options *o = &f->e->step.model;
-    const size_t pixel = IMAGE_CHANNELS * real_bytes(real_of(f)), row_bytes = (size_t)o->image_width * pixel;
+    const size_t pixel = IMAGE_CHANNELS * dtype_bytes(f->e->device->ops->real),
+                 row_bytes = (size_t)o->image_width * pixel;
     if (f->input.kind != INPUT_REAL) {
         for (int32_t n = 0; n < f->now.place.images; n++)
             f->choices[n * AUGMENT_CHOICE + AUGMENT_FLIP] ^= 1;

@@ -7,7 +7,7 @@
 #include <string.h>
 
 /* The first loss scale, and no steps counted. Too large a one is halved by the first steps. */
-static const float loss_scaling[4] = {65536};
+static const float loss_scaling[SCALING_NUMBERS] = {[SCALING_SCALE] = 65536};
 
 static uint64_t name_stream(const char *name)
 {

@@ -113,14 +113,14 @@ int session_open(session *e, const settings *config, logger *log, comm *ranks, u
     TRY(threads_choose(config, ranks, &e->threads));
     TRY(comm_agree(ranks, open_parts(e, parts)));
     TRY(agree_on_data(ranks, &e->train_set, &e->test_set));
-    TRY(comm_agree(ranks, reduction_open(&e->sums, config, e->device, ranks, log)));
+    TRY(comm_agree(ranks, reduction_open(&e->reducer, config, e->device, ranks, log)));
     runtime_open(&e->run, &(runtime_options){.device = e->device,
                                              .tensors = &e->tensors,
-                                             .sums = e->sums,
+                                             .reducer = e->reducer,
                                              .ranks = e->info->size,
                                              .bucket_bytes = (size_t)(config->run.bucket_mib * 0x1p20),
-                                             .sums_dtype = config->run.reduce_16bit ? e->device->ops->activation
-                                                                                    : e->device->ops->real,
+                                             .reduction_dtype = config->run.reduce_16bit ? e->device->ops->activation
+                                                                                         : e->device->ops->real,
                                              .average_statistics = !config->run.sync_bn,
                                              .capture = config->run.capture});
     return 0;
@@ -128,7 +128,7 @@ int session_open(session *e, const settings *config, logger *log, comm *ranks, u
 
 bool session_closes(const session *e, int status)
 {
-    return status == 0 || (e->info->size == 1 && !e->sums);
+    return status == 0 || (e->info->size == 1 && !e->reducer);
 }
 
 int session_end(session *e, int status)
@@ -142,8 +142,8 @@ void session_close(session *e)
 {
     if (e->run.options.device)
         runtime_close(&e->run);
-    if (e->sums)
-        e->sums->ops->close(e->sums);
+    if (e->reducer)
+        e->reducer->ops->close(e->reducer);
     if (e->tensors.device)
         store_close(&e->tensors);
     image_set_close(&e->train_set);

@@ -25,7 +25,7 @@ typedef struct {
     bool other_data; /* a resume may go on with other sets */
     bool plan_only;  /* the programs will not run: no memory is taken for weights */
     store tensors;
-    reduction *sums; /* NULL with one rank */
+    reduction *reducer; /* NULL with one rank */
     runtime run;
     program *training[MICRO_BATCH_KINDS], *evaluation[MICRO_BATCH_KINDS]; /* NULL where this rank has no image of one */
 } session;

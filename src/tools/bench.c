@@ -17,8 +17,8 @@ static const size_t copied_bytes = (size_t)64 << 20, large_copied_bytes = (size_
 typedef struct {
     session *e;
     program *p;
-    double *step_seconds;   /* one a step, sorted in the end */
-    double *launch_seconds; /* one a launch, of all timed steps together */
+    double *step_seconds;   /* one per step, sorted in the end */
+    double *launch_seconds; /* one per launch, of all timed steps together */
     int steps;
     double unreduced_seconds; /* of a step without the sums over the ranks */
     double prepare_seconds;   /* of all kernels: mostly of plans that are timed at their first use */
@@ -58,15 +58,15 @@ static int time_probe(backend *device, const probe *p, double *seconds)
     TRY(run_probe(device, p));
     for (int i = 0; i < REPEATS; i++) {
         double taken, begin = clock_seconds();
-        if (device->ops->mark)
-            TRY(device->ops->mark(device, 0));
+        if (device->ops->timestamp)
+            TRY(device->ops->timestamp(device, 0));
         TRY(run_probe(device, p));
-        if (device->ops->mark)
-            TRY(device->ops->mark(device, 1));
+        if (device->ops->timestamp)
+            TRY(device->ops->timestamp(device, 1));
         TRY(device->ops->synchronize(device));
         taken = clock_seconds() - begin;
-        if (device->ops->mark)
-            TRY(device->ops->mark_times(device, 2, &taken));
+        if (device->ops->timestamp)
+            TRY(device->ops->elapsed(device, 2, &taken));
         *seconds = fmin(*seconds, taken);
     }
     return 0;
@@ -93,7 +93,7 @@ static void put_number(void *numbers, dtype type, size_t i, double number)
 static int write_random(backend *device, char *memory, size_t bytes)
 {
     enum { BLOCK = 1 << 18 };
-    size_t block_bytes = BLOCK * dtype_bytes((uint8_t)device->ops->activation);
+    size_t block_bytes = BLOCK * dtype_bytes(device->ops->activation);
     void *block = malloc(block_bytes);
     CHECK(block, ERROR_MEMORY, "no memory for random numbers");
     for (size_t i = 0; i < BLOCK; i++)
@@ -169,17 +169,17 @@ static int time_steps(timing *t, feed *batches)
     for (int i = 0; i < WARM_UP_STEPS; i++)
         TRY(run_step(t, batches, NULL));
     TRY(runtime_synchronize(&t->e->run));
-    if (device->ops->mark)
-        TRY(device->ops->mark(device, 0));
+    if (device->ops->timestamp)
+        TRY(device->ops->timestamp(device, 0));
     for (int i = 0; i < t->steps; i++) {
         double begin = clock_seconds();
         TRY(run_step(t, batches, NULL));
-        if (device->ops->mark)
-            TRY(device->ops->mark(device, (uint32_t)i + 1));
+        if (device->ops->timestamp)
+            TRY(device->ops->timestamp(device, (uint32_t)i + 1));
         t->step_seconds[i] = clock_seconds() - begin;
     }
     TRY(runtime_synchronize(&t->e->run));
-    return device->ops->mark ? device->ops->mark_times(device, (uint32_t)t->steps + 1, t->step_seconds) : 0;
+    return device->ops->timestamp ? device->ops->elapsed(device, (uint32_t)t->steps + 1, t->step_seconds) : 0;
 }
 
 static int time_launches(timing *t, feed *batches)
@@ -192,18 +192,18 @@ static int time_launches(timing *t, feed *batches)
 /* The weights of the ranks part ways here: nothing follows but the report. */
 static int time_without_sums(timing *t, feed *batches)
 {
-    reduction *sums = t->e->run.options.sums;
-    if (!sums)
+    reduction *reducer = t->e->run.options.reducer;
+    if (!reducer)
         return 0;
     double *launch_seconds = calloc(t->p->n_launches, sizeof *launch_seconds);
     CHECK(launch_seconds, ERROR_MEMORY, "no memory for %u times", t->p->n_launches);
-    t->e->run.options.sums = NULL;
+    t->e->run.options.reducer = NULL;
     int status = 0;
     for (int i = 0; i < t->steps && status == 0; i++)
         status = run_step(t, batches, launch_seconds);
     for (uint32_t i = 0; i < t->p->n_launches; i++)
         t->unreduced_seconds += launch_seconds[i] / t->steps;
-    t->e->run.options.sums = sums;
+    t->e->run.options.reducer = reducer;
     free(launch_seconds);
     return status;
 }
@@ -314,12 +314,12 @@ static op_cost whole_step(const graph *g, const device_rates *rates)
 static void print_communication(const timing *t)
 {
     double reduced = 0;
-    if (!t->e->run.options.sums)
+    if (!t->e->run.options.reducer)
         return;
     for (uint32_t i = 0; i < t->p->n_launches; i++)
         reduced += t->launch_seconds[i] / t->steps;
     log_info(t->e->log, "  sums over the ranks (%s): %.2f ms of a step are not hidden behind the backward",
-             t->e->run.options.sums->ops->name, 1e3 * fmax(0, reduced - t->unreduced_seconds));
+             t->e->run.options.reducer->ops->name, 1e3 * fmax(0, reduced - t->unreduced_seconds));
 }
 
 static int print_result(const timing *t, const bench_options *options)

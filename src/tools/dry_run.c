@@ -96,7 +96,7 @@ int dry_run(session *e)
     TRY(describe_network(e));
     describe_memory(e);
     log_info(e->log, "work:");
-    log_info(e->log, "  %lld steps an epoch of %d images (%lld training images), %lld epochs",
+    log_info(e->log, "  %lld steps per epoch of %d images (%lld training images), %lld epochs",
              (long long)e->train_plan.steps, e->train_plan.options.batch, (long long)e->train_images,
              (long long)e->config.train.epochs);
     log_info(e->log, "  %d ranks, %d threads each", e->info->size, e->threads);

@@ -4,7 +4,7 @@
 
 #include "session/session.h"
 
-/* Prints layers with shapes, weights and multiply-adds an image; the memory plan per arena; steps an epoch, ranks and
+/* Prints layers with shapes, weights and multiply-adds per image; the memory plan per arena; steps per epoch, ranks and
  * threads. The training programs must be built. */
 int dry_run(session *e);
 

@@ -229,13 +229,11 @@ static int whole_gradient_norm(const comparison *c, double *norm)
     return 0;
 }
 
-enum { SCALING_SCALE, SCALING_SKIPPED = 2, SCALING_NUMBERS = 4 }; /* of the state loss_scale */
-
 /* What the gradients of this device are multiplied by. */
 static int loss_scale(const comparison *c, double *scale)
 {
     float state[SCALING_NUMBERS] = {[SCALING_SCALE] = 1};
-    const store_entry *entry = store_find(&c->tensors, "loss_scale");
+    const store_entry *entry = store_find(&c->tensors, LOSS_SCALE_STATE);
     if (entry)
         TRY(c->device->ops->read(c->device, state, entry->memory, sizeof state));
     *scale = (double)state[SCALING_SCALE];
@@ -399,7 +397,7 @@ static int overflows(comparison *c, const store_entry *scaling, float scale, boo
 /* The loss scale loses no small gradients, and is smaller only where the first step overflows with it. */
 static int begin(comparison *c)
 {
-    const store_entry *scaling = store_find(&c->tensors, "loss_scale");
+    const store_entry *scaling = store_find(&c->tensors, LOSS_SCALE_STATE);
     bool too_large = scaling != NULL;
     float scale = 4096;
     while (too_large && scale > 1) {

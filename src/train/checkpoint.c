@@ -18,11 +18,6 @@ static void tensor_path(const store_entry *entry, char path[2 * GRAPH_NAME_BYTES
     snprintf(path, 2 * GRAPH_NAME_BYTES, "%s%s", store_role(entry->name) == ENTRY_MODEL ? "weights/" : "", entry->name);
 }
 
-static real_type entry_type(const store_entry *entry)
-{
-    return entry->desc.dtype == DTYPE_F64 ? REAL_FLOAT64 : REAL_FLOAT32;
-}
-
 static int write_tensors(const store *tensors, tensor_file *file)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
@@ -37,7 +32,7 @@ static int write_tensors(const store *tensors, tensor_file *file)
         tensor_path(entry, path);
         int status = store_export(tensors->device, entry, values);
         if (status == 0)
-            status = tensor_file_write(file, path, entry_type(entry), rank, shape, values);
+            status = tensor_file_write(file, path, (dtype)entry->desc.dtype, rank, shape, values);
         free(values);
         TRY(status);
     }
@@ -88,7 +83,7 @@ static int write_attributes(const session *e, const progress *at, tensor_file *f
     TRY(tensor_file_set_double(file, "best_top1", at->best_top1));
     TRY(tensor_file_set_text(file, "network", e->step.model.network->name));
     TRY(tensor_file_set_text(file, "program", "teskd " TESKD_VERSION));
-    TRY(tensor_file_write(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, &at->epoch_sums));
+    TRY(tensor_file_write(file, "progress/epoch_sums", DTYPE_F64, 1, &count, &at->epoch_sums));
     TRY(write_set(file, "train_set", &e->train_set));
     TRY(write_set(file, "test_set", &e->test_set));
     char *text = settings_to_text(&e->config);
@@ -135,7 +130,7 @@ int checkpoint_save(session *e, const progress *at, const char *name, bool keep_
 
 static int check_values(const char *name, const store_entry *entry, const void *values)
 {
-    bool wide = entry_type(entry) == REAL_FLOAT64;
+    bool wide = (dtype)entry->desc.dtype == DTYPE_F64;
     for (int64_t i = 0; i < tensor_count(&entry->desc); i++)
         CHECK(isfinite(wide ? ((const double *)values)[i] : (double)((const float *)values)[i]), ERROR_DATA,
               "%s holds numbers that are not finite, as a training leaves them that has diverged", name);
@@ -148,7 +143,7 @@ static int read_tensor(backend *device, store_entry *entry, tensor_file *file, c
     int rank = store_file_shape(&entry->desc, shape);
     void *values = malloc(tensor_bytes(&entry->desc));
     CHECK(values, ERROR_MEMORY, "no memory to read %s", entry->name);
-    int status = tensor_file_read(file, path, entry_type(entry), rank, shape, values);
+    int status = tensor_file_read(file, path, (dtype)entry->desc.dtype, rank, shape, values);
     if (status == 0)
         status = check_values(path, entry, values);
     if (status == 0)
@@ -204,7 +199,7 @@ static int read_progress(tensor_file *file, progress *at)
     double sums[METRICS_COUNT];
     TRY(checkpoint_position(file, at));
     TRY(tensor_file_get_double(file, "best_top1", -1, 1, &at->best_top1));
-    TRY(tensor_file_read(file, "progress/epoch_sums", REAL_FLOAT64, 1, &count, sums));
+    TRY(tensor_file_read(file, "progress/epoch_sums", DTYPE_F64, 1, &count, sums));
     for (int i = 0; i < METRICS_COUNT; i++)
         CHECK(isfinite(sums[i]), ERROR_DATA, "progress/epoch_sums holds numbers that are not finite");
     memcpy(&at->epoch_sums, sums, sizeof sums);
@@ -243,7 +238,7 @@ static bool is_taken(const session *e, const settings *saved, const char *path)
 {
     const char *name = strncmp(path, "weights/", 8) == 0 ? path + 8 : path;
     bool dropped = strncmp(path, "ema/", 4) == 0 && e->config.train.ema_decay == 0 && saved->train.ema_decay > 0;
-    bool scaling = strcmp(path, "loss_scale") == 0; /* of a training in another precision */
+    bool scaling = strcmp(path, LOSS_SCALE_STATE) == 0; /* of a training in another precision */
     return store_find(&e->tensors, name) || dropped || scaling || strcmp(path, "progress/epoch_sums") == 0;
 }
 

@@ -24,7 +24,7 @@ struct folder_lock {
     char *path;
     int descriptor;
     char record[RECORD_BYTES]; /* a line for people, then a number that no other run has */
-    pthread_t beater;
+    pthread_t toucher;
     bool ends; /* under `mutex` */
     pthread_mutex_t mutex;
     pthread_cond_t wake;
@@ -185,7 +185,7 @@ static void *touch_on(void *argument)
     return NULL;
 }
 
-static int start_beating(folder_lock *l)
+static int start_touching(folder_lock *l)
 {
     pthread_condattr_t attributes;
     pthread_condattr_init(&attributes);
@@ -193,7 +193,7 @@ static int start_beating(folder_lock *l)
     pthread_mutex_init(&l->mutex, NULL);
     pthread_cond_init(&l->wake, &attributes);
     pthread_condattr_destroy(&attributes);
-    int failed = thread_start(&l->beater, touch_on, l);
+    int failed = thread_start(&l->toucher, touch_on, l);
     CHECK(failed == 0, ERROR_MEMORY, "%s: no thread to touch it: %s", l->path, strerror(failed));
     return 0;
 }
@@ -218,7 +218,7 @@ int folder_lock_take(folder_lock **lock, const char *folder, logger *log)
     if (status == 0)
         status = take(l, folder, log);
     if (status == 0)
-        status = start_beating(l);
+        status = start_touching(l);
     if (status < 0) {
         give_up(l);
         return status;
@@ -239,7 +239,7 @@ void folder_lock_release(folder_lock **lock)
     l->ends = true;
     pthread_cond_signal(&l->wake);
     pthread_mutex_unlock(&l->mutex);
-    pthread_join(l->beater, NULL);
+    pthread_join(l->toucher, NULL);
     if (look(l->path, record, &info) && strcmp(record, l->record) == 0)
         unlink(l->path);
     pthread_cond_destroy(&l->wake);

@@ -30,14 +30,14 @@ int metrics_reset(const store *tensors)
 
 int loss_scaling_read(loss_scaling *s, const store *tensors)
 {
-    float state[4];
-    const store_entry *entry = store_find(tensors, "loss_scale");
+    float state[SCALING_NUMBERS];
+    const store_entry *entry = store_find(tensors, LOSS_SCALE_STATE);
     *s = (loss_scaling){.on = entry != NULL};
     if (!entry)
         return 0;
     TRY(tensors->device->ops->read(tensors->device, state, entry->memory, sizeof state));
-    s->scale = (double)state[0];
-    s->skipped = (int64_t)state[2];
+    s->scale = (double)state[SCALING_SCALE];
+    s->skipped = (int64_t)state[SCALING_SKIPPED];
     return 0;
 }
 

@@ -10,7 +10,7 @@
 /* Network, method, data, device, ranks, threads, versions and memory, before the first step. */
 void report_banner(session *e);
 
-/* One line a step: rewritten on a terminal, else (and in the metrics) every log.every steps. `mean` is over the steps
+/* One line per step: rewritten on a terminal, else (and in the metrics) every log.every steps. `mean` is over the steps
  * since the last such line. */
 typedef struct {
     const progress *at;

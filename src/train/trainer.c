@@ -307,7 +307,7 @@ static int finish_epoch(trainer *t)
     return save_last(t, !evaluates);
 }
 
-static void say_where(const trainer *t)
+static void log_paths(const trainer *t)
 {
     char best[SETTING_TEXT_BYTES + 16];
     const char *dir = t->e->config.output.dir;
@@ -371,7 +371,7 @@ static int run_epochs(trainer *t)
     if (!is_finished(t))
         return end_stopped(t);
     TRY(stop_vote_count(&t->vote));
-    say_where(t);
+    log_paths(t);
     return 0;
 }
 

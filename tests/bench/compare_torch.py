@@ -1,4 +1,4 @@
-"""The training step of the paper's recipe, this program against PyTorch, in images a second.
+"""The training step of the paper's recipe, this program against PyTorch, in images per second.
 
 Forward, joint loss, backward and SGD (Nesterov momentum 0.9, weight decay 5e-4) on synthetic data: in float32 on the CPU,
 in mixed precision (autocast, with GradScaler for float16) on a GPU. All ways take turns in one run on the same device,

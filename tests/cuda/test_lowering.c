@@ -1,5 +1,5 @@
 /* linear_ops.c and convolution_ops.c on a plain device against the reference backend: with a device that adds biases
- * and sums gradients on the way, and with one that leaves both to own kernels. One thread. */
+ * and sums gradients on the way, and with one that leaves both to native kernels. One thread. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,7 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- the own kernels that the lowering needs ---- */
+/* ---- the native kernels that the lowering needs ---- */
 
 static bool fused_is_faster; /* what a measurement says */
 

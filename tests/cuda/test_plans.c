@@ -7,12 +7,13 @@
 
 #include <cmocka.h>
 
+#include "../graph/recipe.h"
 #include "base/error.h"
+#include "devices.h"
 #include "kernels/cuda/library/cudnn_convolutions.h"
-#include "kernels/cuda/lower/cuda_backend.h"
 #include "kernels/cuda/library/cudnn_graph.h"
 #include "kernels/cuda/library/cudnn_plan.h"
-#include "devices.h"
+#include "kernels/cuda/lower/cuda_backend.h"
 #include "model/step.h"
 #include "usual_layer.h"
 
@@ -20,7 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- own kernels and products that the lowering names; nothing is launched here ---- */
+/* ---- native kernels and products that the lowering names; nothing is launched here ---- */
 
 size_t cuda_column_sums_bytes(int64_t rows, int64_t columns)
 {
@@ -147,21 +148,8 @@ static int add_layer(layer_list *list, const graph *g, const graph_node *node, c
 static int add_network(layer_list *list, const network_row *row)
 {
     const int32_t batch = row->input < 64 ? 128 : 256;
-    const step_options options = {.model = {.network = row,
-                                            .teskd = true,
-                                            .classes = 100,
-                                            .image_height = row->input,
-                                            .image_width = row->input,
-                                            .padded_channels = 8,
-                                            .temperature = 4,
-                                            .ce_weight = 0.2,
-                                            .kd_weight = 0.8,
-                                            .feature_weight = 1e-7,
-                                            .teacher_weight = 1,
-                                            .student_weights = {1, 1, 1},
-                                            .students_on = {true, true, true}},
-                                  .rewrites = REWRITE_ALL,
-                                  .sgd = {.momentum = 0.9}};
+    step_options options = recipe_step(row);
+    options.model.padded_channels = PADDED_IMAGE_CHANNELS;
     const step_shape shape = {
         .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};
     graph g;

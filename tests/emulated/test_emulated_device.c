@@ -1,4 +1,4 @@
-/* The CUDA backend's memory, copies, launches, captures and marks on the emulated device, and what is said when
+/* The CUDA backend's memory, copies, launches, captures and timestamps on the emulated device, and what is said when
  * something fails. */
 #include <setjmp.h>
 #include <signal.h>
@@ -135,7 +135,7 @@ static void the_host_is_kept_out(void **state)
 
 /* ---- launches and captures ---- */
 
-/* A sum of two vectors, and a product of two matrices: one of the backend's own kernels and one of a library. */
+/* A sum of two vectors, and a product of two matrices: one of the backend's native kernels and one of a library. */
 typedef struct {
     kernel *add, *product;
     kernel_args add_args, product_args;
@@ -343,7 +343,7 @@ static double now(void)
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-static void marks(void **state)
+static void timestamps(void **state)
 {
     backend *device = *state;
     double seconds[3] = {-1, -1, -1};
@@ -354,13 +354,13 @@ static void marks(void **state)
     for (uint32_t i = 0; i < 4; i++) {
         for (int n = 0; i > 0 && i != 2 && n < 10; n++)
             launch(device, &p);
-        ok(device->ops->mark(device, i));
+        ok(device->ops->timestamp(device, i));
     }
     double begin = now(); /* all is done from here on */
-    ok(device->ops->mark_times(device, 4, seconds));
+    ok(device->ops->elapsed(device, 4, seconds));
     assert_true(seconds[0] > 0 && seconds[1] >= 0 && seconds[2] > 0);
     assert_true(seconds[0] + seconds[1] + seconds[2] <= now() - begin);
-    says(device->ops->mark_times(device, 5, seconds), ERROR_KERNEL, "times of 5 marks are wanted, 4 were made");
+    says(device->ops->elapsed(device, 5, seconds), ERROR_KERNEL, "times of 5 timestamps are wanted, 4 were made");
     close_problem(device, &p);
 }
 
@@ -454,7 +454,7 @@ int main(void)
         ON_DEVICE(a_captured_step_is_replayed),
         ON_DEVICE(what_cannot_be_captured),
         ON_DEVICE(every_failure_of_a_capture),
-        ON_DEVICE(marks),
+        ON_DEVICE(timestamps),
         ON_DEVICE(launches_have_names),
         ON_DEVICE(late_errors_say_so),
         ON_DEVICE(captures_of_two_streams),

@@ -142,7 +142,7 @@ static void make_epoch(const session *e, int32_t epoch, float *pixels, int32_t *
     int32_t order[IMAGES];
     const augment_key key = {(uint64_t)e->config.train.seed, epoch};
     rng_permutation(key.seed, (uint64_t)epoch, IMAGES, order);
-    OK(augment_batch(&e->train_set, &key, order, 0, IMAGES, REAL_FLOAT32, pixels, labels));
+    OK(augment_batch(&e->train_set, &key, order, 0, IMAGES, DTYPE_F32, pixels, labels));
 }
 
 static float all_images[EPOCHS * IMAGES * PIXELS];
@@ -283,7 +283,7 @@ static void test_images_and_their_mirror_images(void **state)
                 if (view > 0)
                     OK(feed_mirror(batches));
                 log_images(&made, &batch);
-                OK(augment_batch(&f.e.test_set, NULL, order + seen, seen, batch.images, REAL_FLOAT32, images, labels));
+                OK(augment_batch(&f.e.test_set, NULL, order + seen, seen, batch.images, DTYPE_F32, images, labels));
                 for (int n = 0; n < batch.images && view == 1; n++)
                     mirror(images + (size_t)n * PIXELS);
             }
@@ -314,7 +314,7 @@ static void mirror_images_of_the_host(void **state)
     OK(feed_next(batches, &batch));
     for (int32_t n = 0; n < BATCH; n++)
         order[n] = n;
-    OK(augment_batch(&f.e.test_set, NULL, order, 0, BATCH, REAL_FLOAT32, expected, labels));
+    OK(augment_batch(&f.e.test_set, NULL, order, 0, BATCH, DTYPE_F32, expected, labels));
     for (int view = 0; view < 2; view++) {
         OK(program_read(batch.step, &f.e.run, "input", got));
         for (int i = 0; i < BATCH * PIXELS; i++)

@@ -82,7 +82,7 @@ class Reports(ProgramTest):
     def test_out_of_memory_is_told(self):
         result = self.train("large", {"run.device": "cuda", "train.batch": 100000, "data.kind": "synthetic",
                                       "model.width": 64, "data.train_images": 100000}, code=1)
-        self.refused(result, "the device has no", "images a rank would fit", "The largest values")
+        self.refused(result, "the device has no", "images per rank would fit", "The largest values")
 
 
 load_tests = enough_under_sanitizers("Training.test_float16", "Reports")

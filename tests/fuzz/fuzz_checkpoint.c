@@ -16,8 +16,8 @@ static void read_tensors(tensor_file *file)
         size_t elements = tensor_elements(info->rank, info->shape);
         void *values = elements <= 1 << 24 ? malloc(elements * sizeof(double) + 1) : NULL;
         if (values) /* first as it is stored, then converted */
-            for (int type = REAL_FLOAT32; type <= REAL_FLOAT64; type++)
-                tensor_file_read(file, info->name, (real_type)type, info->rank, info->shape, values);
+            for (int type = DTYPE_F32; type <= DTYPE_F64; type++)
+                tensor_file_read(file, info->name, (dtype)type, info->rank, info->shape, values);
         free(values);
     }
 }

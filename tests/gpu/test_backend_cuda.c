@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "../graph/recipe.h"
 #include "base/error.h"
 #include "kernels/cuda/device/cuda_devices.h"
 #include "kernels/cuda/device/cuda_open.h"
@@ -178,21 +179,10 @@ static int add_network(check_list *list, int index)
     const bool rewritten = networks[index].rewritten;
     const int32_t batch = networks[index].batch;
     CHECK(row, ERROR_INTERNAL, "there is no network \"%s\"", networks[index].network);
-    const step_options options = {.model = {.network = row,
-                                            .teskd = networks[index].students,
-                                            .classes = 100,
-                                            .image_height = row->input,
-                                            .image_width = row->input,
-                                            .temperature = 4,
-                                            .ce_weight = 0.2,
-                                            .kd_weight = 0.8,
-                                            .feature_weight = 1e-7,
-                                            .teacher_weight = 1,
-                                            .student_weights = {1, 1, 1},
-                                            .students_on = {true, true, true}},
-                                  .precision = {list->activation, list->activation == DTYPE_F16},
-                                  .rewrites = rewritten ? REWRITE_ALL : REWRITE_NONE,
-                                  .sgd = {.momentum = 0.9}};
+    step_options options = recipe_step(row);
+    options.model.teskd = networks[index].students;
+    options.precision = (precision_options){list->activation, list->activation == DTYPE_F16};
+    options.rewrites = rewritten ? REWRITE_ALL : REWRITE_NONE;
     const step_shape shape = {
         .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};
     graph g;

@@ -1,6 +1,7 @@
 /* Nodes that give results on the way: which do, and that nothing else changes. */
 #include "graph/fusion.h"
 #include "model/step.h"
+#include "recipe.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -12,18 +13,8 @@
 static void build(graph *g, const char *network, int32_t size)
 {
     model m;
-    const step_options options = {.model = {.network = network_find(network),
-                                            .teskd = true,
-                                            .students_on = {true, true, true},
-                                            .classes = 10,
-                                            .image_height = size,
-                                            .image_width = size,
-                                            .temperature = 4,
-                                            .ce_weight = 0.2,
-                                            .kd_weight = 0.8,
-                                            .teacher_weight = 1,
-                                            .student_weights = {1, 1, 1}},
-                                  .rewrites = REWRITE_ALL};
+    step_options options = recipe_step(network_find(network));
+    options.model.image_height = options.model.image_width = size;
     const step_shape shape = {.training = true, .batch = 4, .global_batch = 8, .loss_batch = 8, .sync_bn = true};
     graph_init(g, DTYPE_F32);
     assert_int_equal(step_build_training(g, &m, &options, &shape), 0);

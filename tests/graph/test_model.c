@@ -5,6 +5,7 @@
 #include "graph/plan.h"
 #include "graph/rewrite.h"
 #include "model/network.h"
+#include "recipe.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -17,18 +18,9 @@ static model_options options_of(const char *network, bool teskd)
 {
     const network_row *row = network_find(network);
     assert_non_null(row);
-    return (model_options){.network = row,
-                           .teskd = teskd,
-                           .students_on = {true, true, true},
-                           .classes = 100,
-                           .image_height = row->input,
-                           .image_width = row->input,
-                           .temperature = 4,
-                           .ce_weight = 0.2,
-                           .kd_weight = 0.8,
-                           .feature_weight = 1e-7,
-                           .teacher_weight = 1,
-                           .student_weights = {1, 1, 1}};
+    model_options options = recipe_step(row).model;
+    options.teskd = teskd;
+    return options;
 }
 
 static void build(graph *g, const model_options *options, bool training, unsigned rewrites)

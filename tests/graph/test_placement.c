@@ -3,6 +3,7 @@
 #include "graph/placement.h"
 #include "graph/plan.h"
 #include "model/step.h"
+#include "recipe.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -13,19 +14,8 @@
 static void build(graph *g, dtype activation)
 {
     model m;
-    const step_options options = {.model = {.network = network_find("cifarresnet8"),
-                                            .teskd = true,
-                                            .students_on = {true, true, true},
-                                            .classes = 10,
-                                            .image_height = 32,
-                                            .image_width = 32,
-                                            .temperature = 4,
-                                            .ce_weight = 0.2,
-                                            .kd_weight = 0.8,
-                                            .teacher_weight = 1,
-                                            .student_weights = {1, 1, 1}},
-                                  .precision = {activation, false},
-                                  .rewrites = REWRITE_ALL};
+    step_options options = recipe_step(network_find("cifarresnet8"));
+    options.precision.activation = activation;
     const step_shape shape = {.training = true, .batch = 4, .global_batch = 4, .loss_batch = 4};
     graph_init(g, DTYPE_F32);
     assert_int_equal(step_build_training(g, &m, &options, &shape), 0);

@@ -1,5 +1,6 @@
 /* The pass to mixed precision, on whole training steps: what is computed in 16 bits, and what never is. */
 #include "model/step.h"
+#include "recipe.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,21 +12,10 @@
 static void build(graph *g, precision_options precision, bool rewrites, double clip_norm)
 {
     model m;
-    const step_options options = {.model = {.network = network_find("cifarresnet8"),
-                                            .teskd = true,
-                                            .students_on = {true, true, true},
-                                            .classes = 10,
-                                            .image_height = 32,
-                                            .image_width = 32,
-                                            .temperature = 4,
-                                            .ce_weight = 0.2,
-                                            .kd_weight = 0.8,
-                                            .feature_weight = 1e-7,
-                                            .teacher_weight = 1,
-                                            .student_weights = {1, 1, 1}},
-                                  .precision = precision,
-                                  .rewrites = rewrites ? REWRITE_ALL : REWRITE_NONE,
-                                  .sgd = {.momentum = 0.9, .weight_decay = 5e-4, .clip_norm = clip_norm}};
+    step_options options = recipe_step(network_find("cifarresnet8"));
+    options.precision = precision;
+    options.rewrites = rewrites ? REWRITE_ALL : REWRITE_NONE;
+    options.sgd.clip_norm = clip_norm;
     const step_shape shape = {.training = true, .batch = 8, .global_batch = 8, .loss_batch = 8};
     graph_init(g, DTYPE_F32);
     assert_int_equal(step_build_training(g, &m, &options, &shape), 0);

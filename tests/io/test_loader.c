@@ -52,8 +52,8 @@ static void test_augment(void **state)
     for (int i = 0; i < COUNT; i++)
         order[i] = i * 7 % 20;
     const augment_key key = {123, 4};
-    assert_int_equal(augment_batch(&set, &key, order, 1000, COUNT, REAL_FLOAT64, wide, labels), 0);
-    assert_int_equal(augment_batch(&set, &key, order, 1000, COUNT, REAL_FLOAT32, narrow, labels), 0);
+    assert_int_equal(augment_batch(&set, &key, order, 1000, COUNT, DTYPE_F64, wide, labels), 0);
+    assert_int_equal(augment_batch(&set, &key, order, 1000, COUNT, DTYPE_F32, narrow, labels), 0);
     for (int i = 0; i < COUNT; i++) {
         augment_choice choice = augment_choose(key, 1000 + i);
         assert_in_range(choice.top, 0, 8);
@@ -71,12 +71,12 @@ static void test_augment(void **state)
     assert_in_range(flips, 110, 190);
 
     const augment_choice whole = {AUGMENT_PADDING, AUGMENT_PADDING, false};
-    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT64, wide, labels), 0);
-    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT32, narrow, labels), 0);
+    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, DTYPE_F64, wide, labels), 0);
+    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, DTYPE_F32, narrow, labels), 0);
     for (int i = 0; i < 5; i++)
         check_image(&set, order[i], whole, wide + i * PIXELS, narrow + i * PIXELS);
     order[1] = 20;
-    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, REAL_FLOAT32, narrow, labels), ERROR_DATA);
+    assert_int_equal(augment_batch(&set, NULL, order, 0, 5, DTYPE_F32, narrow, labels), ERROR_DATA);
     assert_contains(error_message(), "image 20");
     image_set_close(&set);
 }
@@ -99,7 +99,7 @@ static loader_options training(const image_set *set, int32_t batch, int32_t rank
         .seed = 77,
         .shuffle = true,
         .augment = true,
-        .real = REAL_FLOAT32};
+        .real = DTYPE_F32};
 }
 
 static loader_options evaluation(const image_set *set, int32_t batch)
@@ -109,7 +109,7 @@ static loader_options evaluation(const image_set *set, int32_t batch)
         .height = HEIGHT,
         .width = WIDTH,
         .plan = make_plan((batch_options){.images = set->images, .batch = batch, .accumulate = 1, .ranks = 1}),
-        .real = REAL_FLOAT32};
+        .real = DTYPE_F32};
 }
 
 static void choose_rank(loader_options *options, int32_t rank, int32_t ranks)
@@ -158,7 +158,7 @@ static void test_ranks(void **state)
         int32_t labels[IMAGES];
         rng_permutation(77, (uint64_t)epoch, IMAGES, order);
         const augment_key key = {77, epoch};
-        assert_int_equal(augment_batch(&set, &key, order, 0, IMAGES, REAL_FLOAT32, expected, labels), 0);
+        assert_int_equal(augment_batch(&set, &key, order, 0, IMAGES, DTYPE_F32, expected, labels), 0);
         assert_memory_equal(expected, one + epoch * IMAGES * PIXELS, sizeof expected);
         assert_memory_equal(labels, labels_one + epoch * IMAGES, sizeof labels);
     }
@@ -197,7 +197,7 @@ static void test_once_each(void **state)
                                           .width = WIDTH,
                                           .plan = make_plan(plan),
                                           .shuffle = shuffle,
-                                          .real = REAL_FLOAT64};
+                                          .real = DTYPE_F64};
                 loader *l;
                 assert_int_equal(loader_open(&l, &options), 0);
                 assert_int_equal(options.plan.steps, drop_last ? 15 : 16);
@@ -260,7 +260,7 @@ static void test_seek(void **state)
 static void check_made(const image_set *set, const uint8_t *image, const int32_t *choice, const float *expected)
 {
     static float table[256][3];
-    augment_table(set, REAL_FLOAT32, table);
+    augment_table(set, DTYPE_F32, table);
     for (int y = 0; y < HEIGHT; y++)
         for (int x = 0; x < WIDTH; x++)
             for (int c = 0; c < 3; c++) {

@@ -136,7 +136,7 @@ static loader_options options_of(const image_set *set, int32_t rank, int32_t ran
                         .shuffle = true,
                         .augment = true,
                         .content = content,
-                        .real = REAL_FLOAT32};
+                        .real = DTYPE_F32};
     const batch_options batches = {
         .images = IMAGES, .batch = 6, .accumulate = 1, .rank = rank, .ranks = ranks, .training = true};
     assert_int_equal(batch_plan_make(&o.plan, &batches), 0);
@@ -164,7 +164,7 @@ static void check_image(const image_set *set, const loader_batch *batch, int32_t
     const bool flip = augment_choose((augment_key){9, (int32_t)epoch}, position).flip;
     expect_pixels(order[position], expected);
     assert_int_equal(batch->labels[k], order[position] % 3);
-    augment_normalise(set, expected, SIDE, SIDE, flip, REAL_FLOAT32, normalised);
+    augment_normalise(set, expected, SIDE, SIDE, flip, DTYPE_F32, normalised);
     if (real) {
         assert_memory_equal((const float *)batch->pixels + k * PIXELS, normalised, sizeof normalised);
         return;

@@ -39,9 +39,9 @@ static void write_small(const char *path, int64_t epoch)
         bias[i] = bias_value(i);
     tensor_file *file;
     assert_int_equal(tensor_file_create(&file, path), 0);
-    assert_int_equal(tensor_file_write(file, weight_name, REAL_FLOAT32, 4, weight_shape, weight), 0);
-    assert_int_equal(tensor_file_write(file, bias_name, REAL_FLOAT64, 1, bias_shape, bias), 0);
-    assert_int_equal(tensor_file_write(file, "state/scale", REAL_FLOAT64, 0, NULL, &scalar), 0);
+    assert_int_equal(tensor_file_write(file, weight_name, DTYPE_F32, 4, weight_shape, weight), 0);
+    assert_int_equal(tensor_file_write(file, bias_name, DTYPE_F64, 1, bias_shape, bias), 0);
+    assert_int_equal(tensor_file_write(file, "state/scale", DTYPE_F64, 0, NULL, &scalar), 0);
     assert_int_equal(tensor_file_set_int(file, "epoch", epoch), 0);
     assert_int_equal(tensor_file_set_double(file, "best_accuracy", 0.7915), 0);
     assert_int_equal(tensor_file_set_text(file, "settings", "train.lr = 0.1\n"), 0);
@@ -59,11 +59,11 @@ static int read_small(const char *path, int64_t epoch)
     int64_t found = 0;
     char *text = NULL;
     TRY(tensor_file_open(&file, path));
-    int status = tensor_file_read(file, weight_name, REAL_FLOAT32, 4, weight_shape, weight);
+    int status = tensor_file_read(file, weight_name, DTYPE_F32, 4, weight_shape, weight);
     if (status == 0)
-        status = tensor_file_read(file, bias_name, REAL_FLOAT64, 1, bias_shape, bias);
+        status = tensor_file_read(file, bias_name, DTYPE_F64, 1, bias_shape, bias);
     if (status == 0)
-        status = tensor_file_read(file, "state/scale", REAL_FLOAT64, 0, NULL, &scalar);
+        status = tensor_file_read(file, "state/scale", DTYPE_F64, 0, NULL, &scalar);
     if (status == 0)
         status = tensor_file_get_int(file, "epoch", 0, 100, &found);
     if (status == 0)
@@ -99,14 +99,14 @@ static void test_round_trip(void **state)
     assert_null(tensor_file_info(file, 3));
     const tensor_info *info = tensor_file_find(file, weight_name);
     assert_non_null(info);
-    assert_true(info->type == REAL_FLOAT32 && info->rank == 4);
+    assert_true(info->type == DTYPE_F32 && info->rank == 4);
     assert_memory_equal(info->shape, weight_shape, sizeof weight_shape);
     assert_null(tensor_file_find(file, "weights"));
 
     double wide[WEIGHTS];
     float narrow[BIASES];
-    assert_int_equal(tensor_file_read(file, weight_name, REAL_FLOAT64, 4, weight_shape, wide), 0);
-    assert_int_equal(tensor_file_read(file, bias_name, REAL_FLOAT32, 1, bias_shape, narrow), 0);
+    assert_int_equal(tensor_file_read(file, weight_name, DTYPE_F64, 4, weight_shape, wide), 0);
+    assert_int_equal(tensor_file_read(file, bias_name, DTYPE_F32, 1, bias_shape, narrow), 0);
     for (int i = 0; i < WEIGHTS; i++)
         assert_true(wide[i] == (double)weight_value(i));
     for (int i = 0; i < BIASES; i++)
@@ -127,9 +127,9 @@ static void test_wrong_requests(void **state)
     char *text;
     const int64_t other[] = {4, 3, 4, 1};
     assert_int_equal(tensor_file_open(&file, path), 0);
-    assert_int_equal(tensor_file_read(file, weight_name, REAL_FLOAT32, 4, other, values), ERROR_SHAPE);
+    assert_int_equal(tensor_file_read(file, weight_name, DTYPE_F32, 4, other, values), ERROR_SHAPE);
     assert_contains(error_message(), "has shape [4, 3, 2, 2], expected [4, 3, 4, 1]");
-    assert_int_equal(tensor_file_read(file, "weights/none", REAL_FLOAT32, 4, other, values), ERROR_FILE);
+    assert_int_equal(tensor_file_read(file, "weights/none", DTYPE_F32, 4, other, values), ERROR_FILE);
     assert_contains(error_message(), "no tensor 'weights/none'");
     assert_int_equal(tensor_file_get_int(file, "none", 0, 1, &number), ERROR_FILE);
     assert_contains(error_message(), "no attribute 'none'");
@@ -367,7 +367,7 @@ static void test_traps(void **state)
     write_trap(path, 24, false);
     reseal(s);
     assert_int_equal(tensor_file_open(&file, path), 0);
-    assert_int_equal(tensor_file_read(file, "trap", REAL_FLOAT32, 1, &one, &value), ERROR_FILE);
+    assert_int_equal(tensor_file_read(file, "trap", DTYPE_F32, 1, &one, &value), ERROR_FILE);
     assert_contains(error_message(), "cannot read tensor 'trap'");
     tensor_file_close(&file);
     write_trap(path, 1, true);
@@ -392,7 +392,7 @@ static void test_atomic(void **state)
 
     tensor_file *file;
     assert_int_equal(tensor_file_create(&file, path), 0);
-    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 1, &one, &value), 0);
+    assert_int_equal(tensor_file_write(file, "x", DTYPE_F32, 1, &one, &value), 0);
     assert_int_equal(read_small(path, 1), 0);
     assert_int_equal(scratch_count(s), 2);
     tensor_file_close(&file);
@@ -400,8 +400,8 @@ static void test_atomic(void **state)
     assert_int_equal(read_small(path, 1), 0);
 
     assert_int_equal(tensor_file_create(&file, path), 0);
-    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 1, &one, &value), 0);
-    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 1, &one, &value), ERROR_FILE); /* the name is taken */
+    assert_int_equal(tensor_file_write(file, "x", DTYPE_F32, 1, &one, &value), 0);
+    assert_int_equal(tensor_file_write(file, "x", DTYPE_F32, 1, &one, &value), ERROR_FILE); /* the name is taken */
     assert_contains(error_message(), "tensor 'x'");
     assert_int_equal(tensor_file_commit(&file, NULL), ERROR_FILE);
     assert_null(file);
@@ -410,9 +410,9 @@ static void test_atomic(void **state)
 
     const int64_t empty[] = {3, 0};
     assert_int_equal(tensor_file_create(&file, path), 0);
-    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 2, empty, &value), ERROR_SHAPE);
-    assert_int_equal(tensor_file_write(file, "x", REAL_FLOAT32, 5, empty, &value), ERROR_SHAPE);
-    assert_int_equal(tensor_file_write(file, "", REAL_FLOAT32, 1, &one, &value), ERROR_SHAPE);
+    assert_int_equal(tensor_file_write(file, "x", DTYPE_F32, 2, empty, &value), ERROR_SHAPE);
+    assert_int_equal(tensor_file_write(file, "x", DTYPE_F32, 5, empty, &value), ERROR_SHAPE);
+    assert_int_equal(tensor_file_write(file, "", DTYPE_F32, 1, &one, &value), ERROR_SHAPE);
     tensor_file_close(&file);
 
     write_small(path, 2); /* a good commit replaces it */
@@ -440,7 +440,7 @@ static void test_full_disk(void **state)
     assert_int_equal(setrlimit(RLIMIT_FSIZE, &tight), 0);
     tensor_file *file;
     int created = tensor_file_create(&file, path);
-    int written = tensor_file_write(file, "big", REAL_FLOAT32, 1, shape, values);
+    int written = tensor_file_write(file, "big", DTYPE_F32, 1, shape, values);
     int committed = tensor_file_commit(&file, NULL);
     setrlimit(RLIMIT_FSIZE, &before);
     signal(SIGXFSZ, handler);

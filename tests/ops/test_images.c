@@ -61,7 +61,7 @@ static void check(const augment_key *key)
     assert_int_equal(random_set(&set, IMAGES, HEIGHT, WIDTH, 10, 5), 0);
     for (int32_t n = 0; n < BATCH; n++)
         order[n] = n * 7 % IMAGES;
-    assert_int_equal(augment_batch(&set, key, order, 0, BATCH, REAL_FLOAT64, expected, labels), 0);
+    assert_int_equal(augment_batch(&set, key, order, 0, BATCH, DTYPE_F64, expected, labels), 0);
     fill_table(&set, table);
     make_choices(key, order, choice);
     run_images(b, &set, choice, table, got);

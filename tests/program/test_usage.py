@@ -242,12 +242,12 @@ class DryRun(ProgramTest):
         parts = ("inputs", "parameters", "gradients", "states", "activations", "workspace")
         self.assertAlmostEqual(float(memory["total"]), sum(float(memory[part]) for part in parts), delta=0.5)
         self.assertAlmostEqual(float(memory["parameters"]), 4e6 * (backbone + students) / 2**20, delta=1)
-        self.assertIn("391 steps an epoch of 128 images (50000 training images), 200 epochs", out)
+        self.assertIn("391 steps per epoch of 128 images (50000 training images), 200 epochs", out)
 
     def test_counts_the_images_where_there_are_data(self):
         changes = {"data.kind": "cifar10", "data.path": self.data, "train.batch": 30, "model.network": "cifarresnet8"}
         out = self.run_code(0, "train", "--dry-run", *settings(changes), ranks=2).out
-        self.assertIn("7 steps an epoch of 30 images (200 training images)", out)
+        self.assertIn("7 steps per epoch of 30 images (200 training images)", out)
         self.assertIn("2 ranks", out)
 
     def test_plain_has_no_students(self):

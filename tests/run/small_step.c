@@ -135,7 +135,7 @@ void small_step_open(small_step *s, const small_settings *settings, open_backend
     MUST(host_reduction_open(&s->sums, ranks, s->device));
     runtime_open(&s->run, &(runtime_options){.device = s->device,
                                              .tensors = &s->tensors,
-                                             .sums = s->sums,
+                                             .reducer = s->sums,
                                              .ranks = info->size,
                                              .bucket_bytes = settings->bucket_bytes});
     MUST(runtime_add(&s->run, &step, &s->step));

@@ -1,4 +1,4 @@
-# The own kernels. Every GPU from Turing on: one of a later minor version (8.6, 8.9, 10.3, 12.1) runs the code of its
+# The native kernels. Every GPU from Turing on: one of a later minor version (8.6, 8.9, 10.3, 12.1) runs the code of its
 # major version's first. A toolkit before 12.8 knows those before Blackwell.
 if(NOT CMAKE_CUDA_ARCHITECTURES)
   set(CMAKE_CUDA_ARCHITECTURES 75-real 80-real 90-real)
@@ -12,7 +12,7 @@ if(NOT CMAKE_CUDA_COMPILER)
   set(CMAKE_CUDA_COMPILER ${CUDAToolkit_NVCC_EXECUTABLE})
 endif()
 enable_language(CUDA)
-set(kernel_sources batch_norm excite joined joined_losses linear_bn losses images pointwise pooling resample update upsample_bn upsample_bn_small)
+set(kernel_sources batch_norm excite batched batched_losses linear_bn losses images pointwise pooling resample update upsample_bn upsample_bn_small)
 list(TRANSFORM kernel_sources PREPEND kernel/)
 list(TRANSFORM kernel_sources APPEND .cu)
 add_library(teskd_cuda_kernels STATIC ${kernel_sources})

@@ -49,7 +49,7 @@ template <typename F> int with_type(uint8_t type, F function)
     case DTYPE_BF16:
         return function(type_is<__nv_bfloat16>());
     default:
-        return error_set(ERROR_KERNEL, "the GPU's own kernels take float32, float16 and bfloat16 only");
+        return error_set(ERROR_KERNEL, "the GPU's native kernels take float32, float16 and bfloat16 only");
     }
 }
 

@@ -1,7 +1,7 @@
 /* Losses, their gradients and the counts of right answers, an image at a time: what one launch for one op and one for
- * many share, so that both give the same bits. A block an image, in double. A class out of range makes its loss and
- * gradient NaN and its answer wrong: a kernel cannot refuse. Loops over exp and log stay rolled: a thread has
- * few columns, and several copies cost more than they save. */
+ * many share, so that both give the same bits. One block per image; sums in double. A class out of range makes its loss
+ * and gradient NaN and its answer wrong: a kernel cannot refuse. Loops over exp and log stay rolled: a thread has few
+ * columns, and several copies cost more than they save. */
 #ifndef TESKD_KERNELS_CUDA_LOSSES_CUH
 #define TESKD_KERNELS_CUDA_LOSSES_CUH
 
@@ -9,7 +9,7 @@
 
 static constexpr int LOSS_THREADS = 128;
 
-/* A node: rows of `columns` logits or features, a row an image. Thread 0 of a loss writes values[image],
+/* A node: rows of `columns` logits or features, one row per image. Thread 0 of a loss writes values[image],
  * of top_k also values[images + image]; *sums (and sums[1]) is then `scale` times what the images add up to. */
 struct loss_entry {
     unsigned op;

@@ -1,5 +1,5 @@
 /* Pools and their gradients. In the maximum's gradient every element of the map gathers from the windows that chose it,
- * as the forward noted in a byte a window, or else a first kernel finds out: fixed order, no atomics. */
+ * as the forward noted in one byte per window, or else a first kernel finds out: fixed order, no atomics. */
 #include "reduce.cuh"
 
 /* ---- global average ---- */

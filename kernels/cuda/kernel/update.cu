@@ -144,23 +144,21 @@ int cuda_clip_factor(const cuda_backend *self, const kernel *k, const kernel_arg
 }
 
 /* The rules of op loss_scale. */
-static constexpr float SMALLEST_SCALE = 1, LARGEST_SCALE = 1 << 24, GOOD_STEPS_TO_GROW = 2000;
-
 static __global__ void loss_scale_kernel(const double *sum, float *scaling, double max_norm, double *factor)
 {
-    const double scale = scaling[0], norm = sqrt(*sum) / scale;
+    const double scale = scaling[SCALING_SCALE], norm = sqrt(*sum) / scale;
     if (!isfinite(norm)) {
         *factor = (double)NAN;
-        scaling[0] = fmaxf(scaling[0] / 2, SMALLEST_SCALE);
-        scaling[1] = 0;
-        scaling[2] += 1;
+        scaling[SCALING_SCALE] = fmaxf(scaling[SCALING_SCALE] / 2, SCALE_LEAST);
+        scaling[SCALING_GOOD_STEPS] = 0;
+        scaling[SCALING_SKIPPED] += 1;
         return;
     }
     *factor = (max_norm > 0 ? fmin(1.0, max_norm / norm) : 1.0) / scale;
-    scaling[1] += 1;
-    if (scaling[1] == GOOD_STEPS_TO_GROW) {
-        scaling[0] = fminf(2 * scaling[0], LARGEST_SCALE);
-        scaling[1] = 0;
+    scaling[SCALING_GOOD_STEPS] += 1;
+    if (scaling[SCALING_GOOD_STEPS] == SCALE_GROWTH_STEPS) {
+        scaling[SCALING_SCALE] = fminf(2 * scaling[SCALING_SCALE], SCALE_MOST);
+        scaling[SCALING_GOOD_STEPS] = 0;
     }
 }
 

@@ -49,8 +49,8 @@ typedef struct {
     bool capturing;
     cuda_staging staging;
     cuda_lane lanes[UPLOAD_LANES];
-    cudaEvent_t *marks;
-    uint32_t n_marks;
+    cudaEvent_t *timestamps;
+    uint32_t n_timestamps;
     struct cuda_libraries *libraries;
     cuda_convolutions *convolutions;
     cuda_products *products;
@@ -69,7 +69,7 @@ struct kernel {
     char name[CUDA_KERNEL_NAME_BYTES]; /* "<op> of <label>", as profilers show it */
     cuda_launch *launch;
     size_t offset[CUDA_MAX_OFFSETS]; /* of parts of the workspace */
-    void *plan;                      /* cuDNN's or cuBLASLt's; NULL for own kernels */
+    void *plan;                      /* cuDNN's or cuBLASLt's; NULL for native kernels */
     void (*release_plan)(void *plan);
 };
 
@@ -109,8 +109,8 @@ int cuda_capture_begin(backend *self);
 int cuda_capture_end(backend *self, captured_step **out);
 int cuda_replay(backend *self, captured_step *r);
 void cuda_release_captured(backend *self, captured_step *r);
-int cuda_mark(backend *self, uint32_t number);
-int cuda_mark_times(backend *self, uint32_t n, double *seconds);
+int cuda_timestamp(backend *self, uint32_t number);
+int cuda_elapsed(backend *self, uint32_t n, double *seconds);
 void *cuda_pinned_alloc(backend *self, size_t bytes);
 void cuda_pinned_free(backend *self, void *memory);
 int cuda_upload(backend *self, int lane, void *device, const void *host, size_t bytes);
@@ -137,7 +137,8 @@ void cuda_libraries_detach(cuda_backend *self);
 /* "cuDNN 9.19.0, cuBLASLt 13.0.2", and why what is chosen is not kept, where it is not. */
 void cuda_libraries_text(const cuda_backend *self, char *text, size_t bytes);
 
-/* Own kernels, one pair or launch an op of graph/ops.def; in .cu files by topic. The prepare ones say the workspace. */
+/* Native kernels, one pair or launch an op of graph/ops.def; in .cu files by topic. The prepare ones say the workspace.
+ */
 cuda_prepare cuda_bn_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare,
     cuda_upsample_bn_sums_prepare, cuda_upsample_bn_grad_sums_prepare;
 cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference, cuda_bn_grad_sums, cuda_bn_grad,
@@ -149,9 +150,9 @@ cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference,
     cuda_clip_factor, cuda_sgd_update, cuda_linear_bn_sums, cuda_linear_bn_grad_sums, cuda_linear_bn_wgrad,
     cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_images, cuda_pad_channels, cuda_convert_op;
 
-/* kernels/backend.h: join. For sgd_update, ema_update, bn_running, sum_squares, metric_add, and losses. */
-int cuda_join(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
-int cuda_join_losses(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
+/* kernels/backend.h: batch_launches. For sgd_update, ema_update, bn_running, sum_squares, metric_add, and losses. */
+int cuda_batch_launches(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
+int cuda_batch_losses(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
 
 /* float32 column sums of a [rows, columns] matrix of the given dtype: the gradient of a bias. Deterministic. */
 size_t cuda_column_sums_bytes(int64_t rows, int64_t columns);

@@ -1,5 +1,5 @@
-/* Owns the way from linear_bn and its gradients to matrix products and the own kernels around them (linear_bn.h). One
- * thread. */
+/* Owns the way from linear_bn and its gradients to matrix products and the native kernels around them (linear_bn.h).
+ * One thread. */
 #include "base/error.h"
 #include "linear_bn.h"
 #include "product_plan.h"

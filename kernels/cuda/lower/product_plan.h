@@ -13,7 +13,7 @@ enum { TENSOR_ALIGNMENT = 64 };
 
 typedef struct {
     cuda_product *product[2]; /* NULL where not wanted */
-    bool extra_after;         /* the extra by an own kernel */
+    bool extra_after;         /* the extra by a native kernel */
     int64_t first_columns;    /* concat_linear: columns of the weight that belong to a */
 } product_plan;
 
@@ -23,7 +23,7 @@ int product_plan_new(kernel *k, cuda_launch *launch, product_plan **out);
 /* Makes product `index` of the plan and takes its workspace. */
 int product_plan_add(cuda_backend *self, kernel *k, int index, const cuda_product_desc *desc, size_t *workspace);
 
-/* The same of product 0 with an extra, which is left to an own kernel where the product cannot do it. */
+/* The same of product 0 with an extra, which is left to a native kernel where the product cannot do it. */
 int product_plan_add_with(cuda_backend *self, kernel *k, cuda_product_desc desc, cuda_product_extra extra,
                           size_t *workspace);
 

@@ -1,4 +1,4 @@
-/* Owns the backend's streams and events, and the marks of time on its stream. One thread. */
+/* Owns the backend's streams and events, and the timestamps on its stream. One thread. */
 #include "cuda_backend.h"
 
 #include "base/error.h"
@@ -35,11 +35,11 @@ static void destroy_stream(cudaStream_t *stream)
 
 void cuda_streams_close(cuda_backend *self)
 {
-    for (uint32_t i = 0; i < self->n_marks; i++)
-        destroy_event(&self->marks[i]);
-    free(self->marks);
-    self->marks = NULL;
-    self->n_marks = 0;
+    for (uint32_t i = 0; i < self->n_timestamps; i++)
+        destroy_event(&self->timestamps[i]);
+    free(self->timestamps);
+    self->timestamps = NULL;
+    self->n_timestamps = 0;
     for (int i = 0; i < UPLOAD_LANES; i++) {
         destroy_event(&self->lanes[i].uploaded);
         destroy_event(&self->lanes[i].released);
@@ -49,34 +49,35 @@ void cuda_streams_close(cuda_backend *self)
     cuda_staging_close(&self->staging);
 }
 
-static int have_marks(cuda_backend *self, uint32_t n)
+static int have_timestamps(cuda_backend *self, uint32_t n)
 {
-    if (n <= self->n_marks)
+    if (n <= self->n_timestamps)
         return 0;
-    cudaEvent_t *marks = realloc(self->marks, n * sizeof(cudaEvent_t));
-    CHECK(marks, ERROR_MEMORY, "no memory for %u marks", n);
-    self->marks = marks;
-    for (; self->n_marks < n; self->n_marks++)
-        TRY(cuda_check(cudaEventCreate(&marks[self->n_marks]), "an event"));
+    cudaEvent_t *timestamps = realloc(self->timestamps, n * sizeof(cudaEvent_t));
+    CHECK(timestamps, ERROR_MEMORY, "no memory for %u timestamps", n);
+    self->timestamps = timestamps;
+    for (; self->n_timestamps < n; self->n_timestamps++)
+        TRY(cuda_check(cudaEventCreate(&timestamps[self->n_timestamps]), "an event"));
     return 0;
 }
 
-int cuda_mark(backend *self, uint32_t number)
+int cuda_timestamp(backend *self, uint32_t number)
 {
     cuda_backend *device = (cuda_backend *)self;
-    TRY(have_marks(device, number + 1));
-    return cuda_check(cudaEventRecord(device->marks[number], device->stream), "a mark");
+    TRY(have_timestamps(device, number + 1));
+    return cuda_check(cudaEventRecord(device->timestamps[number], device->stream), "a timestamp");
 }
 
-int cuda_mark_times(backend *self, uint32_t n, double *seconds)
+int cuda_elapsed(backend *self, uint32_t n, double *seconds)
 {
     const cuda_backend *device = (const cuda_backend *)self;
-    CHECK(n <= device->n_marks, ERROR_KERNEL, "times of %u marks are wanted, %u were made", n, device->n_marks);
+    CHECK(n <= device->n_timestamps, ERROR_KERNEL, "times of %u timestamps are wanted, %u were made", n,
+          device->n_timestamps);
     if (n > 0)
-        TRY(cuda_check(cudaEventSynchronize(device->marks[n - 1]), "waiting for the GPU"));
+        TRY(cuda_check(cudaEventSynchronize(device->timestamps[n - 1]), "waiting for the GPU"));
     for (uint32_t i = 1; i < n; i++) {
         float milliseconds;
-        TRY(cuda_check(cudaEventElapsedTime(&milliseconds, device->marks[i - 1], device->marks[i]),
+        TRY(cuda_check(cudaEventElapsedTime(&milliseconds, device->timestamps[i - 1], device->timestamps[i]),
                        "time of a launch"));
         seconds[i - 1] = 1e-3 * (double)milliseconds;
     }

@@ -1,4 +1,4 @@
-/* Owns the lanes of uploads. They share one copy stream, beside the stream of the launches; two events a lane keep
+/* Owns the lanes of uploads. They share one copy stream, beside the stream of the launches; two events per lane keep
  * them in order. Invariant: an event that was never recorded holds nobody up. One thread. */
 #include "cuda_backend.h"
 

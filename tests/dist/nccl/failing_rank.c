@@ -112,7 +112,7 @@ static int run_queued(const run *r)
     runtime queued;
     program *step = NULL;
     store tensors = {.device = r->device};
-    runtime_open(&queued, &(runtime_options){.device = r->device, .tensors = &tensors, .sums = r->sums});
+    runtime_open(&queued, &(runtime_options){.device = r->device, .tensors = &tensors, .reducer = r->sums});
     TRY(add_program(&queued, &step));
     TRY(runtime_bind(&queued));
     for (int i = 0; i < STEPS; i++) {

@@ -1,5 +1,6 @@
 /* Training steps on the emulated device with sums by NCCL: gradients lie in NCCL's memory where it is given, in plain
  * memory where it is refused, as they are and narrowed to 16 bits, and the weights come out the same. */
+#include "../../graph/recipe.h"
 #include "base/error.h"
 #include "fixture.h"
 #include "kernels/cuda/device/cuda_open.h"
@@ -35,23 +36,19 @@ static void open_device(trainer *t)
 
 static void build_step(const trainer *t, graph *g)
 {
-    const step_options options = {.model = {.network = network_find("cifarresnet8"),
-                                            .teskd = true,
-                                            .students_on = {true, true, true},
-                                            .classes = CLASSES,
-                                            .width = 8,
-                                            .student_width = 32,
-                                            .image_height = SIDE,
-                                            .image_width = SIDE,
-                                            .padded_channels = t->device->ops->pads_images ? PADDED_IMAGE_CHANNELS : 0,
-                                            .temperature = 4,
-                                            .ce_weight = 0.2,
-                                            .kd_weight = 0.8,
-                                            .feature_weight = 1e-4,
-                                            .teacher_weight = 1,
-                                            .student_weights = {1, 1, 1}},
-                                  .precision = {t->device->ops->activation, t->device->ops->activation == DTYPE_F16},
-                                  .sgd = {.momentum = 0.9}};
+    step_options options = recipe_step(network_find("cifarresnet8"));
+    options.model.classes = CLASSES;
+    options.model.width = 8;
+    options.model.student_width = 32;
+    options.model.feature_weight = 1e-4;
+    options.rewrites = REWRITE_NONE;
+    options.model.image_height = options.model.image_width = SIDE;
+    options.model.padded_channels = t->device->ops->pads_images ? PADDED_IMAGE_CHANNELS : 0;
+    options.precision.activation = t->device->ops->activation;
+    options.precision.loss_scaling = options.precision.activation == DTYPE_F16;
+    options.fuses = t->device->ops->fuses;
+    options.placed_rows = t->device->ops->placed_rows;
+    options.sgd.weight_decay = 0;
     const step_shape shape = {.training = true,
                               .sync_bn = true,
                               .batch = BATCH,
@@ -102,10 +99,10 @@ static void open_trainer(trainer *t, const variant *v)
                            &(nccl_options){.deadline_seconds = 60}));
     runtime_open(&t->run, &(runtime_options){.device = t->device,
                                              .tensors = &t->tensors,
-                                             .sums = t->sums,
+                                             .reducer = t->sums,
                                              .ranks = rank_count(),
                                              .bucket_bytes = 4096,
-                                             .sums_dtype = v->narrow ? DTYPE_F16 : t->device->ops->real,
+                                             .reduction_dtype = v->narrow ? DTYPE_F16 : t->device->ops->real,
                                              .capture = true});
     ok(runtime_add(&t->run, &g, &t->step));
     assert_true(t->step->n_buckets > 3);

@@ -1,5 +1,5 @@
-/* Which nodes a program gives to a device to be joined. The device is the reference, and its joined losses are launched
- * backwards: nodes of one launch have no order, so nothing may change. */
+/* Which nodes a program gives to a device to be batched. The device is the reference, and its batched losses are
+ * launched backwards: nodes of one launch have no order, so nothing may change. */
 #include "base/error.h"
 #include "small_step.h"
 
@@ -18,7 +18,7 @@
 
 /* One of the reference's kernels, or several of this backend's. */
 struct kernel {
-    kernel *inner; /* NULL: joined */
+    kernel *inner; /* NULL: batched */
     unsigned op;
     uint32_t n;
     kernel **members;
@@ -55,7 +55,7 @@ static void release(backend *self, kernel *k)
     free(k);
 }
 
-static int join_losses(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out)
+static int batch_losses(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out)
 {
     (void)self;
     *out = NULL;
@@ -79,7 +79,7 @@ static int open_backwards(backend **out)
     backwards.prepare = prepare;
     backwards.launch = launch;
     backwards.release = release;
-    backwards.join = join_losses;
+    backwards.batch_launches = batch_losses;
     (*out)->ops = &backwards;
     return 0;
 }
@@ -92,8 +92,8 @@ static uint32_t count_losses(const program *p)
     return n;
 }
 
-/* The nodes of the program's joined launches. */
-static uint32_t count_joined(const program *p, int *launches)
+/* The nodes of the program's batched launches. */
+static uint32_t count_batched(const program *p, int *launches)
 {
     uint32_t n = 0;
     *launches = 0;
@@ -109,19 +109,19 @@ static void losses_of_a_step_have_no_order(void **state)
 {
     (void)state;
     const small_settings settings = {.teskd = true, .feature_weight = 0.02};
-    small_step in_order, joined;
+    small_step in_order, batched;
     int launches;
     small_step_open(&in_order, &settings, open_reference);
-    small_step_open(&joined, &settings, open_backwards);
-    assert_int_equal(count_losses(joined.step), 24);
-    assert_int_equal(count_joined(joined.step, &launches), 24);
+    small_step_open(&batched, &settings, open_backwards);
+    assert_int_equal(count_losses(batched.step), 24);
+    assert_int_equal(count_batched(batched.step, &launches), 24);
     assert_int_equal(launches, 1);
-    assert_int_equal(count_joined(in_order.step, &launches), 0);
+    assert_int_equal(count_batched(in_order.step, &launches), 0);
     small_step_run(&in_order, in_order.step, 0.05);
-    small_step_run(&joined, joined.step, 0.05);
-    assert_same_step(&in_order, &joined, 1e-15, 1e-15);
+    small_step_run(&batched, batched.step, 0.05);
+    assert_same_step(&in_order, &batched, 1e-15, 1e-15);
     small_step_close(&in_order);
-    small_step_close(&joined);
+    small_step_close(&batched);
 }
 
 /* A loss of logits that nobody reads afterwards, then the gradient of another: it fits where the logits were. */
@@ -159,7 +159,7 @@ static void check_two_losses(bool keep)
     MUST(runtime_add(&run, &g, &p));
     MUST(runtime_bind(&run));
     assert_int_equal(p->plan.offset[ids[0]] != p->plan.offset[ids[1]], keep);
-    assert_int_equal(count_joined(p, &launches), keep ? 2 : 0);
+    assert_int_equal(count_batched(p, &launches), keep ? 2 : 0);
     runtime_close(&run);
     store_close(&tensors);
     device->ops->close(device);

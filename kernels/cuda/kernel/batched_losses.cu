@@ -5,21 +5,21 @@
 
 #include <stdlib.h>
 
-struct joined_loss {
+struct batched_loss {
     loss_entry node;
     unsigned finished; /* images */
 };
 
-struct joined_losses {
+struct batched_losses {
     backend *owner;
-    joined_loss *table; /* device memory; behind it lie the values of all losses */
-    int n, images;      /* images: of the node that has most */
+    batched_loss *table; /* device memory; behind it lie the values of all losses */
+    int n, images;       /* images: of the node that has most */
     uint8_t type;
 };
 
 /* Is this the last block of the node to be done? It then sees the values of all others: thread 0 alone writes them, and
  * here orders them before its count, and the last count before what the block reads next. The count wraps to zero. */
-__device__ static inline bool is_last(joined_loss &loss)
+__device__ static inline bool is_last(batched_loss &loss)
 {
     __shared__ bool last;
     const unsigned most = (unsigned)loss.node.images - 1;
@@ -33,9 +33,9 @@ __device__ static inline bool is_last(joined_loss &loss)
 }
 
 /* Block (image, node). */
-template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) joined_losses_kernel(joined_loss *table)
+template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) batched_losses_kernel(batched_loss *table)
 {
-    joined_loss &loss = table[blockIdx.y];
+    batched_loss &loss = table[blockIdx.y];
     if ((int)blockIdx.x >= loss.node.images)
         return;
     do_image<T>(loss.node, (int)blockIdx.x);
@@ -45,24 +45,24 @@ template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) joined_
 
 static int launch_losses(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
-    const joined_losses *p = (const joined_losses *)k->plan;
+    const batched_losses *p = (const batched_losses *)k->plan;
     return with_type(p->type, [&](auto t) {
         using T = typename decltype(t)::type;
-        return launch(joined_losses_kernel<T>, dim3((unsigned)p->images, (unsigned)p->n), dim3(LOSS_THREADS), 0,
+        return launch(batched_losses_kernel<T>, dim3((unsigned)p->images, (unsigned)p->n), dim3(LOSS_THREADS), 0,
                       self->stream, p->table);
     });
 }
 
 static void release_losses(void *plan)
 {
-    joined_losses *p = (joined_losses *)plan;
+    batched_losses *p = (batched_losses *)plan;
     if (p->table)
         p->owner->ops->free(p->owner, p->table);
     free(p);
 }
 
 /* Fills the host's image of the table; `values` is device memory. */
-static void fill_table(joined_losses *p, joined_loss *table, double *values, kernel *const *kernels,
+static void fill_table(batched_losses *p, batched_loss *table, double *values, kernel *const *kernels,
                        const kernel_args *args)
 {
     for (int i = 0; i < p->n; i++) {
@@ -74,16 +74,16 @@ static void fill_table(joined_losses *p, joined_loss *table, double *values, ker
     }
 }
 
-static int write_table(joined_losses *p, kernel *const *kernels, const kernel_args *args)
+static int write_table(batched_losses *p, kernel *const *kernels, const kernel_args *args)
 {
     backend *b = p->owner;
-    size_t n = (size_t)p->n, bytes = n * sizeof(joined_loss), values = 0;
+    size_t n = (size_t)p->n, bytes = n * sizeof(batched_loss), values = 0;
     for (size_t i = 0; i < n; i++)
         values += loss_value_count(loss_entry_of(kernels[i], &args[i]));
-    p->table = (joined_loss *)b->ops->alloc(b, bytes + values * sizeof(double));
-    CHECK(p->table, ERROR_MEMORY, "no memory on the GPU to join %d losses", p->n);
-    joined_loss *table = (joined_loss *)calloc(n, sizeof *table);
-    CHECK(table, ERROR_MEMORY, "no memory to join %d losses", p->n);
+    p->table = (batched_loss *)b->ops->alloc(b, bytes + values * sizeof(double));
+    CHECK(p->table, ERROR_MEMORY, "no memory on the GPU to batch %d losses", p->n);
+    batched_loss *table = (batched_loss *)calloc(n, sizeof *table);
+    CHECK(table, ERROR_MEMORY, "no memory to batch %d losses", p->n);
     fill_table(p, table, (double *)(p->table + n), kernels, args);
     int code = b->ops->write(b, p->table, table, bytes);
     free(table);
@@ -98,17 +98,17 @@ static bool are_alike(uint32_t n, kernel *const *kernels)
     return true;
 }
 
-int cuda_join_losses(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out)
+int cuda_batch_losses(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out)
 {
     *out = NULL;
     if (!are_alike(n, kernels))
         return 0;
     kernel *k = (kernel *)calloc(1, sizeof *k);
-    joined_losses *p = (joined_losses *)calloc(1, sizeof *p);
+    batched_losses *p = (batched_losses *)calloc(1, sizeof *p);
     if (!k || !p) {
         free(k);
         free(p);
-        return error_set(ERROR_MEMORY, "no memory to join %u losses", n);
+        return error_set(ERROR_MEMORY, "no memory to batch %u losses", n);
     }
     p->owner = self;
     p->n = (int)n;

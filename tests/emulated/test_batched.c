@@ -1,5 +1,5 @@
-/* Joined nodes on the emulated device: bit for bit what the separate launches give, from one tensor of one element to
- * tensors of several chunks; and what is not alike is not joined. */
+/* Batched nodes on the emulated device: bit for bit what the separate launches give, from one tensor of one element to
+ * tensors of several chunks; and what is not alike is not batched. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -38,7 +38,7 @@ static void put_value(void *array, int64_t index, dtype type, double value)
 static void *filled(backend *b, int64_t count, dtype type, uint64_t seed)
 {
     double *values = test_alloc((size_t)count * sizeof *values);
-    size_t bytes = (size_t)count * dtype_bytes((uint8_t)type);
+    size_t bytes = (size_t)count * dtype_bytes(type);
     void *narrow = test_alloc(bytes);
     fill_random(values, count, seed);
     for (int64_t i = 0; i < count; i++)
@@ -70,7 +70,7 @@ typedef struct {
     backend *b;
     kernel_request requests[TENSORS];
     kernel *kernels[TENSORS];
-    kernel_args args[2][TENSORS]; /* for the joined launch, and the same contents for the separate ones */
+    kernel_args args[2][TENSORS]; /* for the batched launch, and the same contents for the separate ones */
     void *memory[128];
     int n_memory;
 } nodes;
@@ -124,14 +124,14 @@ static void prepare(nodes *t, unsigned op, int n_in)
 
 static void run_both(nodes *t)
 {
-    kernel *joined = NULL;
-    MUST(t->b->ops->join(t->b, TENSORS, t->kernels, t->args[0], &joined));
-    assert_non_null(joined);
-    MUST(t->b->ops->launch(t->b, joined, NULL));
+    kernel *batched = NULL;
+    MUST(t->b->ops->batch_launches(t->b, TENSORS, t->kernels, t->args[0], &batched));
+    assert_non_null(batched);
+    MUST(t->b->ops->launch(t->b, batched, NULL));
     for (int i = 0; i < TENSORS; i++)
         MUST(t->b->ops->launch(t->b, t->kernels[i], &t->args[1][i]));
     MUST(t->b->ops->synchronize(t->b));
-    t->b->ops->release(t->b, joined);
+    t->b->ops->release(t->b, batched);
 }
 
 static void compare(nodes *t, int input)
@@ -183,11 +183,11 @@ static void updates_that_differ_stay_apart(void **state)
 {
     (void)state;
     nodes t;
-    kernel *joined = NULL;
+    kernel *batched = NULL;
     set_up_sgd(&t, DTYPE_F32);
     t.args[0][3].in[4] = t.args[1][0].in[4]; /* another factor */
-    MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
-    assert_null(joined);
+    MUST(t.b->ops->batch_launches(t.b, TENSORS, t.kernels, t.args[0], &batched));
+    assert_null(batched);
     end(&t);
 }
 
@@ -360,21 +360,21 @@ static double sum_of(nodes *t, int node)
 static void check_losses(const losses_case *c, int first, int past)
 {
     nodes t;
-    kernel *joined = NULL;
+    kernel *batched = NULL;
     begin_losses(&t, c);
     for (int i = first; i < past; i++)
         MUST(t.b->ops->launch(t.b, t.kernels[i], &t.args[1][i]));
-    MUST(t.b->ops->join(t.b, (uint32_t)(past - first), t.kernels + first, t.args[0] + first, &joined));
-    assert_non_null(joined);
+    MUST(t.b->ops->batch_launches(t.b, (uint32_t)(past - first), t.kernels + first, t.args[0] + first, &batched));
+    assert_non_null(batched);
     for (int run = 0; run < 3; run++) {
         clear_results(&t, 0);
-        MUST(t.b->ops->launch(t.b, joined, NULL));
+        MUST(t.b->ops->launch(t.b, batched, NULL));
         compare_results(&t, first, past);
     }
     for (int i = first; i < past; i++)
         if (!is_gradient(losses[i])) /* the comparisons above are of numbers, but for a class out of range */
             assert_int_equal(isnan(sum_of(&t, i)), losses[i] == OP_CROSS_ENTROPY && c->out_of_range);
-    t.b->ops->release(t.b, joined);
+    t.b->ops->release(t.b, batched);
     end(&t);
 }
 
@@ -402,13 +402,13 @@ static void losses_of_two_types_stay_apart(void **state)
 {
     (void)state;
     nodes t;
-    kernel *joined = NULL;
+    kernel *batched = NULL;
     begin_losses(&t, &(losses_case){DTYPE_F16, 4, 8, false, true});
     t.b->ops->release(t.b, t.kernels[5]);
     t.requests[5].in[0].dtype = t.requests[5].in[1].dtype = t.requests[5].out[0].dtype = DTYPE_F32;
     MUST(t.b->ops->prepare(t.b, &t.requests[5], &t.kernels[5], &(size_t){0}));
-    MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
-    assert_null(joined);
+    MUST(t.b->ops->batch_launches(t.b, TENSORS, t.kernels, t.args[0], &batched));
+    assert_null(batched);
     end(&t);
 }
 
@@ -431,12 +431,12 @@ static void metrics(void **state)
     end(&t);
 }
 
-/* The joined sum has an order of its own, the same in every run; it is right to rounding. */
+/* The batched sum has an order of its own, the same in every run; it is right to rounding. */
 static void sums_of_squares(void **state)
 {
     (void)state;
     nodes t;
-    kernel *joined = NULL;
+    kernel *batched = NULL;
     double expected = 0, got[2];
     begin(&t, DTYPE_F16);
     double *sums = t.b->ops->alloc(t.b, (TENSORS + 1) * sizeof *sums);
@@ -454,15 +454,15 @@ static void sums_of_squares(void **state)
             expected += (double)values[k] * (double)values[k];
         free(values);
     }
-    MUST(t.b->ops->join(t.b, TENSORS, t.kernels, t.args[0], &joined));
-    assert_non_null(joined);
+    MUST(t.b->ops->batch_launches(t.b, TENSORS, t.kernels, t.args[0], &batched));
+    assert_non_null(batched);
     for (int run = 0; run < 2; run++) {
-        MUST(t.b->ops->launch(t.b, joined, NULL));
+        MUST(t.b->ops->launch(t.b, batched, NULL));
         MUST(t.b->ops->read(t.b, &got[run], sums + TENSORS - 1, sizeof got[run]));
     }
     assert_true(got[0] == got[1]);
     assert_true(got[0] > expected * (1 - 1e-6) && got[0] < expected * (1 + 1e-6));
-    t.b->ops->release(t.b, joined);
+    t.b->ops->release(t.b, batched);
     t.b->ops->free(t.b, sums);
     end(&t);
 }

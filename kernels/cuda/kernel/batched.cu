@@ -1,5 +1,5 @@
 /* One launch for many small nodes of one op: the updates of a network's hundreds of tensors. Each has an entry in a
- * table on the device, written when the nodes are joined; results are bit for bit those of separate launches (a sum of
+ * table on the device, written when the nodes are batched; results are bit for bit those of separate launches (a sum of
  * squares over all tensors has an order of its own, always the same). Owns the tables. One thread. */
 #include "bn_statistics.cuh"
 #include "reduce.cuh"
@@ -14,7 +14,7 @@ extern "C" {
 enum { ELEMENTS = 4, CHUNK = THREADS * ELEMENTS * 4 /* elements of a tensor that a block does at a time */ };
 
 /* One node. Which members mean something depends on the op. */
-struct joined_entry {
+struct batched_entry {
     void *p[5];
     int64_t count;
     int64_t first_chunk; /* of all entries before this one */
@@ -22,10 +22,10 @@ struct joined_entry {
     int c;
 };
 
-struct joined_plan {
+struct batched_plan {
     backend *owner;
-    joined_entry *entries; /* device memory */
-    double *parts;         /* device memory: of a sum over all entries */
+    batched_entry *entries; /* device memory */
+    double *parts;          /* device memory: of a sum over all entries */
     int n;
     int64_t chunks;
     op_attr attr;
@@ -35,7 +35,7 @@ struct joined_plan {
 };
 
 /* The entry that a chunk belongs to. */
-__device__ static inline const joined_entry *find_entry(const joined_entry *entries, int n, int64_t chunk)
+__device__ static inline const batched_entry *find_entry(const batched_entry *entries, int n, int64_t chunk)
 {
     int low = 0, high = n - 1;
     while (low < high) {
@@ -50,7 +50,7 @@ __device__ static inline const joined_entry *find_entry(const joined_entry *entr
 
 /* Calls whole(i) for every four elements that this thread has of the chunk, one(i) for the rest, one by one. */
 template <typename Whole, typename One>
-__device__ static inline void over_chunk(const joined_entry *e, int64_t chunk, Whole whole, One one)
+__device__ static inline void over_chunk(const batched_entry *e, int64_t chunk, Whole whole, One one)
 {
     const int64_t begin = (chunk - e->first_chunk) * CHUNK, end = begin + CHUNK < e->count ? begin + CHUNK : e->count;
 #pragma unroll 1
@@ -66,14 +66,14 @@ __device__ static inline void over_chunk(const joined_entry *e, int64_t chunk, W
 /* ---- sgd_update: w, v, dw, copy, average; a: decay ---- */
 
 template <typename C>
-__global__ void __launch_bounds__(THREADS) joined_sgd_kernel(const joined_entry *entries, int n, int64_t chunks,
-                                                             const double *lr, const double *factor, sgd_constants s)
+__global__ void __launch_bounds__(THREADS) batched_sgd_kernel(const batched_entry *entries, int n, int64_t chunks,
+                                                              const double *lr, const double *factor, sgd_constants s)
 {
     const sgd_step step = read_step(lr, factor);
     if (isnan(step.factor))
         return;
     for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-        const joined_entry *e = find_entry(entries, n, chunk);
+        const batched_entry *e = find_entry(entries, n, chunk);
         float *w = (float *)e->p[0], *v = (float *)e->p[1];
         const float *dw = (const float *)e->p[2], decay = (float)e->a;
         C *copy = (C *)e->p[3];
@@ -99,21 +99,22 @@ static int64_t chunk_blocks(const cuda_backend *self, int64_t chunks)
 
 static int launch_sgd(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
-    const joined_plan *p = (const joined_plan *)k->plan;
+    const batched_plan *p = (const batched_plan *)k->plan;
     const sgd_constants s = {(float)p->attr.momentum, p->attr.nesterov, (float)(1 - p->attr.average_decay)};
     return with_type(p->copy_type, [&](auto t) {
         using C = typename decltype(t)::type;
-        return launch(joined_sgd_kernel<C>, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0,
+        return launch(batched_sgd_kernel<C>, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0,
                       self->stream, p->entries, p->n, p->chunks, p->lr, p->factor, s);
     });
 }
 
 /* ---- ema_update: x, average; a: share ---- */
 
-static __global__ void __launch_bounds__(THREADS) joined_ema_kernel(const joined_entry *entries, int n, int64_t chunks)
+static __global__ void __launch_bounds__(THREADS)
+    batched_ema_kernel(const batched_entry *entries, int n, int64_t chunks)
 {
     for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-        const joined_entry *e = find_entry(entries, n, chunk);
+        const batched_entry *e = find_entry(entries, n, chunk);
         const float *x = (const float *)e->p[0], share = (float)e->a;
         float *average = (float *)e->p[1];
         over_chunk(
@@ -133,8 +134,8 @@ static __global__ void __launch_bounds__(THREADS) joined_ema_kernel(const joined
 
 static int launch_ema(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
-    const joined_plan *p = (const joined_plan *)k->plan;
-    return launch(joined_ema_kernel, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0, self->stream,
+    const batched_plan *p = (const batched_plan *)k->plan;
+    return launch(batched_ema_kernel, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0, self->stream,
                   p->entries, p->n, p->chunks);
 }
 
@@ -143,11 +144,11 @@ static int launch_ema(const cuda_backend *self, const kernel *k, const kernel_ar
 static constexpr int64_t SQUARE_PARTS = 1024;
 
 static __global__ void __launch_bounds__(THREADS)
-    joined_squares_kernel(const joined_entry *entries, int n, int64_t chunks, double *part)
+    batched_squares_kernel(const batched_entry *entries, int n, int64_t chunks, double *part)
 {
     double total = 0;
     for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
-        const joined_entry *e = find_entry(entries, n, chunk);
+        const batched_entry *e = find_entry(entries, n, chunk);
         const float *x = (const float *)e->p[0];
         over_chunk(
             e, chunk,
@@ -169,18 +170,18 @@ static __global__ void __launch_bounds__(THREADS)
 /* The number of parts, and so the order of the sum, does not depend on the GPU. */
 static int launch_squares(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
-    const joined_plan *p = (const joined_plan *)k->plan;
+    const batched_plan *p = (const batched_plan *)k->plan;
     int64_t blocks = p->chunks < SQUARE_PARTS ? p->chunks : SQUARE_PARTS;
-    TRY(launch(joined_squares_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, self->stream, p->entries, p->n,
+    TRY(launch(batched_squares_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, self->stream, p->entries, p->n,
                p->chunks, p->parts));
     return sum_lists(self, 1, p->parts, blocks, 1, p->before, p->sum);
 }
 
 /* ---- bn_running: sums, mean, variance, shift; a: count, b: momentum ---- */
 
-static __global__ void __launch_bounds__(THREADS) joined_running_kernel(const joined_entry *entries)
+static __global__ void __launch_bounds__(THREADS) batched_running_kernel(const batched_entry *entries)
 {
-    const joined_entry *e = entries + blockIdx.x;
+    const batched_entry *e = entries + blockIdx.x;
     for (int c = (int)threadIdx.x; c < (int)e->count; c += THREADS)
         update_running((const double *)e->p[0], (float *)e->p[1], (float *)e->p[2], (const float *)e->p[3],
                        (int)e->count, c, e->a, e->b);
@@ -188,14 +189,14 @@ static __global__ void __launch_bounds__(THREADS) joined_running_kernel(const jo
 
 static int launch_running(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
-    const joined_plan *p = (const joined_plan *)k->plan;
-    return launch(joined_running_kernel, dim3((unsigned)p->n), dim3(THREADS), 0, self->stream, p->entries);
+    const batched_plan *p = (const batched_plan *)k->plan;
+    return launch(batched_running_kernel, dim3((unsigned)p->n), dim3(THREADS), 0, self->stream, p->entries);
 }
 
 /* ---- metric_add: x, sums; a: weight, c: first sum ---- */
 
 /* A thread a sum, so that what goes to one sum is added in the order of the nodes. */
-static __global__ void joined_metrics_kernel(const joined_entry *entries, int n)
+static __global__ void batched_metrics_kernel(const batched_entry *entries, int n)
 {
     const int own = (int)threadIdx.x;
     double *sums = (double *)entries[0].p[1]; /* of all entries */
@@ -215,15 +216,15 @@ static __global__ void joined_metrics_kernel(const joined_entry *entries, int n)
 
 static int launch_metrics(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
-    const joined_plan *p = (const joined_plan *)k->plan;
-    return launch(joined_metrics_kernel, dim3(1), dim3(THREADS), 0, self->stream, p->entries, p->n);
+    const batched_plan *p = (const batched_plan *)k->plan;
+    return launch(batched_metrics_kernel, dim3(1), dim3(THREADS), 0, self->stream, p->entries, p->n);
 }
 
-/* ---- joining ---- */
+/* ---- batching ---- */
 
-static void release_joined(void *plan)
+static void release_batched(void *plan)
 {
-    joined_plan *p = (joined_plan *)plan;
+    batched_plan *p = (batched_plan *)plan;
     if (p->entries)
         p->owner->ops->free(p->owner, p->entries);
     if (p->parts)
@@ -231,7 +232,7 @@ static void release_joined(void *plan)
     free(p);
 }
 
-static void describe_entry(const kernel *k, const kernel_args *args, joined_entry *e)
+static void describe_entry(const kernel *k, const kernel_args *args, batched_entry *e)
 {
     const op_attr *attr = &k->request.node.attr;
     static const int of_update[] = {0, 1, 2, 5, 6}, of_others[] = {0, 1, 2, 3, 4};
@@ -252,7 +253,7 @@ static void describe_entry(const kernel *k, const kernel_args *args, joined_entr
 }
 
 /* What all entries have in common; false where they have not. */
-static bool share_step(uint32_t n, kernel *const *kernels, const kernel_args *args, joined_plan *p)
+static bool share_step(uint32_t n, kernel *const *kernels, const kernel_args *args, batched_plan *p)
 {
     p->attr = kernels[0]->request.node.attr;
     p->lr = (const double *)args[0].in[3];
@@ -273,7 +274,7 @@ static bool share_step(uint32_t n, kernel *const *kernels, const kernel_args *ar
 }
 
 /* Each adds to the sum of the one before. */
-static bool share_chain(uint32_t n, const kernel_args *args, joined_plan *p)
+static bool share_chain(uint32_t n, const kernel_args *args, batched_plan *p)
 {
     for (uint32_t i = 1; i < n; i++)
         if (args[i].in[1] != args[i - 1].out[0])
@@ -293,7 +294,7 @@ static bool share_sums(uint32_t n, kernel *const *kernels, const kernel_args *ar
     return true;
 }
 
-static cuda_launch *launch_of(uint32_t n, kernel *const *kernels, const kernel_args *args, joined_plan *p)
+static cuda_launch *launch_of(uint32_t n, kernel *const *kernels, const kernel_args *args, batched_plan *p)
 {
     switch (kernels[0]->request.node.op) {
     case OP_SGD_UPDATE:
@@ -311,48 +312,48 @@ static cuda_launch *launch_of(uint32_t n, kernel *const *kernels, const kernel_a
     }
 }
 
-static int write_table(joined_plan *p, uint32_t n, kernel *const *kernels, const kernel_args *args)
+static int write_table(batched_plan *p, uint32_t n, kernel *const *kernels, const kernel_args *args)
 {
     backend *b = p->owner;
-    size_t bytes = n * sizeof(joined_entry);
-    joined_entry *entries = (joined_entry *)calloc(n, sizeof *entries);
-    CHECK(entries, ERROR_MEMORY, "no memory to join %u nodes", n);
+    size_t bytes = n * sizeof(batched_entry);
+    batched_entry *entries = (batched_entry *)calloc(n, sizeof *entries);
+    CHECK(entries, ERROR_MEMORY, "no memory to batch %u nodes", n);
     for (uint32_t i = 0; i < n; i++) {
         describe_entry(kernels[i], &args[i], &entries[i]);
         entries[i].first_chunk = p->chunks;
         p->chunks += divide_up(entries[i].count, CHUNK);
     }
     p->n = (int)n;
-    p->entries = (joined_entry *)b->ops->alloc(b, bytes);
+    p->entries = (batched_entry *)b->ops->alloc(b, bytes);
     p->parts = (double *)b->ops->alloc(b, (size_t)SQUARE_PARTS * sizeof(double));
     int code = p->entries && p->parts ? b->ops->write(b, p->entries, entries, bytes)
-                                      : error_set(ERROR_MEMORY, "no memory on the GPU to join %u nodes", n);
+                                      : error_set(ERROR_MEMORY, "no memory on the GPU to batch %u nodes", n);
     free(entries);
     return code;
 }
 
-int cuda_join(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out)
+int cuda_batch_launches(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out)
 {
-    joined_plan wanted = {};
+    batched_plan wanted = {};
     if (op_is_loss(kernels[0]->request.node.op))
-        return cuda_join_losses(self, n, kernels, args, out);
+        return cuda_batch_losses(self, n, kernels, args, out);
     cuda_launch *start = launch_of(n, kernels, args, &wanted);
     *out = NULL;
     if (!start)
         return 0;
     kernel *k = (kernel *)calloc(1, sizeof *k);
-    joined_plan *p = (joined_plan *)calloc(1, sizeof *p);
+    batched_plan *p = (batched_plan *)calloc(1, sizeof *p);
     if (!k || !p) {
         free(k);
         free(p);
-        return error_set(ERROR_MEMORY, "no memory to join %u nodes", n);
+        return error_set(ERROR_MEMORY, "no memory to batch %u nodes", n);
     }
     *p = wanted;
     p->owner = self;
     k->request.node.op = kernels[0]->request.node.op;
     memcpy(k->name, kernels[0]->name, sizeof k->name);
     k->plan = p;
-    k->release_plan = release_joined;
+    k->release_plan = release_batched;
     k->launch = start;
     int code = write_table(p, n, kernels, args);
     if (code < 0) {

@@ -1,4 +1,4 @@
-/* Every own kernel of the CUDA backend on the emulated device, against the float64 reference, between sentinels, in
+/* Every native kernel of the CUDA backend on the emulated device, against the float64 reference, between sentinels, in
  * each dtype; and what the list of layers leaves out: column sums over many rows, conversions, classes out of range. */
 #include <math.h>
 #include <setjmp.h>
@@ -17,7 +17,7 @@
 #include "skip_check.h"
 
 /* Products and convolutions are the libraries': test_lowering has those. */
-static bool is_own(unsigned op)
+static bool is_native(unsigned op)
 {
     return !op_has(op, TRAIT_PRODUCT);
 }
@@ -36,7 +36,7 @@ static void check_type(dtype real, double bound)
     if (backend_reference_open(&reference, 1) < 0)
         fail_msg("%s", error_message());
     cuda_backend *tested = open_backend(real, 1);
-    op_check_some(&tested->base, reference, bound, is_own);
+    op_check_some(&tested->base, reference, bound, is_native);
     tested->base.ops->close(&tested->base);
     reference->ops->close(reference);
 }
@@ -80,7 +80,7 @@ static void in_each_type(int multiprocessors, void check(cuda_backend *tested, b
     reference->ops->close(reference);
 }
 
-/* What products cannot do on the way, own kernels do. */
+/* What products cannot do on the way, native kernels do. */
 static void check_without_extras(cuda_backend *tested, backend *reference, double bound)
 {
     tested->products->extras = false;
