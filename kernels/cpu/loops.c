@@ -563,11 +563,11 @@ static void sgd_update(float *w, float *v, const float *dw, int64_t count, float
     }
 }
 
-static void ema_update(const float *x, float *average, int64_t count, float share)
+static void ema_update(const float *x, float *ema, int64_t count, float share)
 {
 #pragma omp simd
     for (int64_t i = 0; i < count; i++)
-        average[i] += share * (x[i] - average[i]);
+        ema[i] += share * (x[i] - ema[i]);
 }
 
 const cpu_loops LOOPS_TABLE = {

@@ -128,8 +128,8 @@ typedef struct {
     void (*sgd_update)(float *w, float *v, const float *dw, int64_t count, float lr, float factor, float momentum,
                        float decay, bool nesterov);
 
-    /* average += share * (x - average). */
-    void (*ema_update)(const float *x, float *average, int64_t count, float share);
+    /* EMA += share * (x - EMA). */
+    void (*ema_update)(const float *x, float *ema, int64_t count, float share);
 } cpu_loops;
 
 extern const cpu_loops cpu_loops_baseline, cpu_loops_avx2, cpu_loops_avx512;

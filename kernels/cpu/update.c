@@ -1,4 +1,4 @@
-/* The optimiser: SGD with momentum, clipping by the norm of all gradients, averages of the weights. Elements belong to
+/* The optimiser: SGD with momentum, clipping by the norm of all gradients, EMA of the weights. Elements belong to
  * one thread each; the sums of the threads are added in their order. */
 #include "cpu.h"
 
@@ -50,7 +50,7 @@ int clip_factor_launch(const cpu_backend *self, const kernel *k, const kernel_ar
     return 0;
 }
 
-/* Elements updated at a time: their copy and average then find them in the cache. */
+/* Elements updated at a time: their copy and EMA then find them in the cache. */
 static const int64_t cached_elements = 2048;
 
 int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
@@ -60,7 +60,7 @@ int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     const float *dw = args->in[2];
     float lr = (float)*(const double *)args->in[3], decay = attr->decay ? (float)attr->weight_decay : 0.0F;
     float factor = args->in[4] ? (float)*(const double *)args->in[4] : 1.0F;
-    float *copy = kernel_in_out(args, 5), *average = kernel_in_out(args, 6), share = (float)(1 - attr->average_decay);
+    float *copy = kernel_in_out(args, 5), *ema = kernel_in_out(args, 6), share = (float)(1 - attr->ema_decay);
     int64_t count = tensor_count(&k->request.in[0]);
     int threads = self->threads;
     if (isnan(factor))
@@ -73,8 +73,8 @@ int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
             self->loops->sgd_update(w + i, v + i, dw + i, n, lr, factor, (float)attr->momentum, decay, attr->nesterov);
             if (copy)
                 memcpy(copy + i, w + i, (size_t)n * sizeof *copy);
-            if (average)
-                self->loops->ema_update(w + i, average + i, n, share);
+            if (ema)
+                self->loops->ema_update(w + i, ema + i, n, share);
         }
     }
     return 0;
@@ -83,13 +83,13 @@ int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
 int ema_update_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const float *x = args->in[0];
-    float *average = kernel_in_out(args, 1), share = (float)(1 - k->request.node.attr.momentum);
+    float *ema = kernel_in_out(args, 1), share = (float)(1 - k->request.node.attr.momentum);
     int64_t count = tensor_count(&k->request.in[0]);
     int threads = self->threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
     for (int t = 0; t < threads; t++) {
         int64_t begin = part_begin(count, t, threads), end = part_begin(count, t + 1, threads);
-        self->loops->ema_update(x + begin, average + begin, end - begin, share);
+        self->loops->ema_update(x + begin, ema + begin, end - begin, share);
     }
     return 0;
 }

@@ -1,5 +1,5 @@
-/* The optimiser: SGD with momentum, clipping by the norm of all gradients, averages of the weights. Changes the
- * weight, its momentum and its average where they are. */
+/* The optimiser: SGD with momentum, clipping by the norm of all gradients, EMA of the weights. Changes the
+ * weight, its momentum and its EMA where they are. */
 #include "reference.h"
 
 #include <math.h>
@@ -81,7 +81,7 @@ int reference_sgd_update(const reference *self, const kernel_request *request, c
     const double *dw = args->in[2], *lr = args->in[3];
     const op_attr *attr = &request->node.attr;
     double decay = attr->decay ? attr->weight_decay : 0, factor = args->in[4] ? *(const double *)args->in[4] : 1;
-    double *copy = kernel_in_out(args, 5), *average = kernel_in_out(args, 6);
+    double *copy = kernel_in_out(args, 5), *ema = kernel_in_out(args, 6);
     if (isnan(factor))
         return 0;
     for (int64_t i = 0; i < tensor_count(&request->in[0]); i++) {
@@ -90,8 +90,8 @@ int reference_sgd_update(const reference *self, const kernel_request *request, c
         w[i] -= *lr * (attr->nesterov ? g + attr->momentum * v[i] : v[i]);
         if (copy)
             copy[i] = w[i];
-        if (average)
-            average[i] += (1 - attr->average_decay) * (w[i] - average[i]);
+        if (ema)
+            ema[i] += (1 - attr->ema_decay) * (w[i] - ema[i]);
     }
     return 0;
 }
@@ -100,8 +100,8 @@ int reference_ema_update(const reference *self, const kernel_request *request, c
 {
     (void)self;
     const double *x = args->in[0];
-    double *average = kernel_in_out(args, 1);
+    double *ema = kernel_in_out(args, 1);
     for (int64_t i = 0; i < tensor_count(&request->in[0]); i++)
-        average[i] += (1 - request->node.attr.momentum) * (x[i] - average[i]);
+        ema[i] += (1 - request->node.attr.momentum) * (x[i] - ema[i]);
     return 0;
 }

@@ -167,7 +167,7 @@ static int run(const options *o, logger *log, comm *ranks)
     if (status == 0)
         status = read_tensors(&e, o);
     if (status == 0)
-        status = store_start_averages(&e.tensors);
+        status = store_start_ema(&e.tensors);
     if (status == 0)
         status = save(&e, o->out);
     if (status == 0)

@@ -49,7 +49,7 @@ static const option_row rows[] = {
     {OPTION_FORMAT, TEXT, offsetof(options, format), "format", "NAME", "safetensors, for PyTorch, or onnx"},
     {OPTION_ALL_HEADS, FLAG, offsetof(options, all_heads), "all-heads", NULL, "also the students"},
     {OPTION_EMA, FLAG, offsetof(options, ema), "ema", NULL,
-     "the averages of the weights (train.ema_decay) instead of the weights"},
+     "the EMA of the weights (train.ema_decay) instead of the weights"},
     {OPTION_FOLD_BN, FLAG, offsetof(options, fold_bn), "fold-bn", NULL,
      "onnx: make each batch normalisation part of the convolution before it"},
     {OPTION_FROM, TEXT, offsetof(options, from), "from", "FILE", "the safetensors file to read"},

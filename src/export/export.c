@@ -44,7 +44,7 @@ static void say_numbers(network_export *d, const char *key, const double numbers
     say(d, key, "%s,%s,%s", text[0], text[1], text[2]);
 }
 
-static int say_all(network_export *d, const char *checkpoint, bool averages)
+static int say_all(network_export *d, const char *checkpoint, bool ema)
 {
     const model_options *o = &d->options.model;
     const network_row *network = o->network;
@@ -58,7 +58,7 @@ static int say_all(network_export *d, const char *checkpoint, bool averages)
     say(d, "image_width", "%d", o->image_width);
     say_numbers(d, "mean", d->source->mean);
     say_numbers(d, "std", d->source->std);
-    say(d, "weights", "%s", averages ? "averages" : "last");
+    say(d, "weights", "%s", ema ? "averages" : "last");
     say(d, "checkpoint", "%s", checkpoint);
     say(d, "epoch", "%lld", (long long)d->epoch);
     say(d, "step", "%lld", (long long)d->step);
@@ -67,16 +67,16 @@ static int say_all(network_export *d, const char *checkpoint, bool averages)
     return 0;
 }
 
-static int open_weights(network_export *d, const char *checkpoint, bool averages)
+static int open_weights(network_export *d, const char *checkpoint, bool ema)
 {
     progress at;
-    d->prefix = averages ? "ema/" : "weights/";
+    d->prefix = ema ? "ema/" : "weights/";
     TRY(tensor_file_open(&d->checkpoint, checkpoint));
     TRY(checkpoint_position(d->checkpoint, &at));
     d->epoch = at.epoch;
     d->step = at.step;
     d->steps_done = at.steps_done;
-    for (value_id id = VALUE_NONE; averages && (id = export_next_tensor(d, id)) != VALUE_NONE;) {
+    for (value_id id = VALUE_NONE; ema && (id = export_next_tensor(d, id)) != VALUE_NONE;) {
         char path[2 * GRAPH_NAME_BYTES];
         snprintf(path, sizeof path, "%s%s", d->prefix, d->g.values[id].name);
         CHECK(tensor_file_find(d->checkpoint, path), ERROR_USAGE,
@@ -92,7 +92,7 @@ static int build(network_export *d)
     return step_build_evaluation(&d->g, &d->m, &d->options, 1, &(step_input){.kind = INPUT_REAL});
 }
 
-int export_open(network_export *d, const char *checkpoint, bool with_students, bool averages, comm *ranks)
+int export_open(network_export *d, const char *checkpoint, bool with_students, bool ema, comm *ranks)
 {
     settings config;
     *d = (network_export){.path = checkpoint};
@@ -105,9 +105,9 @@ int export_open(network_export *d, const char *checkpoint, bool with_students, b
     if (status == 0)
         status = build(d);
     if (status == 0)
-        status = open_weights(d, checkpoint, averages);
+        status = open_weights(d, checkpoint, ema);
     if (status == 0)
-        status = say_all(d, checkpoint, averages);
+        status = say_all(d, checkpoint, ema);
     if (status < 0)
         export_close(d);
     return status;

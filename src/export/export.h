@@ -26,8 +26,8 @@ typedef struct {
     char values[EXPORT_TEXTS_MAX][EXPORT_TEXT_BYTES]; /* of the texts */
 } network_export;
 
-/* Opens a checkpoint: the teacher alone, or with the students; the weights, or with `averages` their averages. */
-int export_open(network_export *d, const char *checkpoint, bool with_students, bool averages, comm *ranks);
+/* Opens a checkpoint: the teacher alone, or with the students; the weights, or with `ema` their EMA. */
+int export_open(network_export *d, const char *checkpoint, bool with_students, bool ema, comm *ranks);
 void export_close(network_export *d);
 
 /* The parameters and running statistics of the graph in the order of their creation: the next one after `last`

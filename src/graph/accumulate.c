@@ -1,4 +1,4 @@
-/* Owns the pass that adds up gradients over the parts of a batch. One thread. */
+/* Owns the pass that adds up gradients over the micro-batches of a step. One thread. */
 #include "graph/edit.h"
 
 #include <string.h>
@@ -16,21 +16,21 @@ static value_id accumulated_state(graph *g, value_id gradient)
 
 /* After the node that wrote the gradient: it becomes an activation, and its sum with the state goes to the state or to
  * a new gradient. */
-static void add_to_state(graph *g, value_id gradient, batch_part part)
+static void add_to_state(graph *g, value_id gradient, micro_batch_place place)
 {
     const graph_value was = g->values[gradient];
     value_id state = accumulated_state(g, gradient), sum = state;
     g->values[gradient].desc.kind = KIND_ACTIVATION;
     g->values[gradient].name[0] = '\0';
-    if (part == PART_LAST)
+    if (place == MICRO_BATCH_LAST)
         sum = graph_value_new(g, was.desc, was.name);
     graph_emit(g, OP_ADD, NULL, 2, (value_id[]){state, gradient}, 1, &sum);
 }
 
-static void direct_gradient(graph *g, value_id gradient, batch_part part)
+static void direct_gradient(graph *g, value_id gradient, micro_batch_place place)
 {
-    if (part != PART_FIRST) {
-        add_to_state(g, gradient, part);
+    if (place != MICRO_BATCH_FIRST) {
+        add_to_state(g, gradient, place);
         return;
     }
     value_id state = accumulated_state(g, gradient);
@@ -45,7 +45,7 @@ static void direct_gradient(graph *g, value_id gradient, batch_part part)
 
 typedef struct {
     graph *g;
-    batch_part part;
+    micro_batch_place place;
 } accumulation;
 
 /* The node again and, after it, the sums of the gradients that it writes. */
@@ -55,12 +55,12 @@ static void emit_node(void *context, graph_node *node)
     graph_emit(a->g, (op_id)node->op, &node->attr, node->n_in, node->in, node->n_out, node->out);
     for (int k = 0; k < node->n_out; k++)
         if (graph_desc(a->g, node->out[k])->kind == KIND_GRADIENT)
-            direct_gradient(a->g, node->out[k], a->part);
+            direct_gradient(a->g, node->out[k], a->place);
 }
 
-void graph_accumulate(graph *g, batch_part part)
+void graph_accumulate(graph *g, micro_batch_place place)
 {
-    accumulation a = {.g = g, .part = part};
-    if (!g->status && part != PART_WHOLE)
+    accumulation a = {.g = g, .place = place};
+    if (!g->status && place != MICRO_BATCH_WHOLE)
         graph_rebuild(g, emit_node, &a);
 }

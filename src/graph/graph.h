@@ -75,18 +75,19 @@ double graph_node_macs(const graph *g, const graph_node *node);
  * normalisation's backward are reduced over the ranks. */
 void graph_backward(graph *g, bool sync_bn);
 
-/* A batch may be computed in parts, one program each, whose gradients are added up in states "accumulated/<parameter>".
+/* A step may be computed in micro-batches, one program each, whose gradients are added up in states
+ * "accumulated/<parameter>".
  */
 typedef enum {
-    PART_WHOLE,  /* the batch is one part */
-    PART_FIRST,  /* its gradients become the accumulated ones */
-    PART_MIDDLE, /* its gradients are added to them */
-    PART_LAST    /* the gradients are the sum of its own and the accumulated ones */
-} batch_part;
+    MICRO_BATCH_WHOLE,  /* the step is one */
+    MICRO_BATCH_FIRST,  /* its gradients become the accumulated ones */
+    MICRO_BATCH_MIDDLE, /* its gradients are added to them */
+    MICRO_BATCH_LAST    /* the gradients are the sum of its own and the accumulated ones */
+} micro_batch_place;
 
-/* After graph_backward: directs the gradients of that part. Only PART_WHOLE and PART_LAST have gradients to update
- * with. */
-void graph_accumulate(graph *g, batch_part part);
+/* After graph_backward: directs the gradients of such a micro-batch. Only MICRO_BATCH_WHOLE and MICRO_BATCH_LAST have
+ * gradients to update with. */
+void graph_accumulate(graph *g, micro_batch_place place);
 
 /* Appends one sgd_update for each parameter that has a gradient, with its state "momentum/<parameter>" and the
  * input "lr". Vectors (biases, batch normalisation) decay only with decay_vectors. With clip_norm > 0 all gradients are

@@ -53,11 +53,11 @@ typedef struct {
     bool nesterov;                       /* sgd_update */
     bool detach_teacher;                 /* kd_loss: no gradient into the teacher (read by its gradient rule) */
     double count;         /* elements per channel in the (global) BN batch, or images in the global batch */
-    double eps, momentum; /* BN epsilon; momentum of BN, of SGD, of an average */
+    double eps, momentum; /* BN epsilon; momentum of BN, of SGD, of an EMA */
     double weight;        /* factor of this loss in the joint loss; of scale and metric_add */
     double temperature;   /* knowledge distillation */
     double weight_decay;  /* sgd_update */
-    double average_decay; /* sgd_update: momentum of the average of the weights */
+    double ema_decay;     /* sgd_update: decay of the EMA of the weights */
     double smoothing;     /* cross_entropy: label smoothing, 0 to 1 */
     double max_norm;      /* clip_factor; loss_scale (0: no clipping) */
 } op_attr;

@@ -48,23 +48,23 @@ static void update_parameter(graph *g, value_id parameter, value_id gradient, va
     char copy[LONG_NAME];
     snprintf(copy, sizeof copy, "copy/%s", g->values[parameter].name);
     value_id momentum = companion_state(g, "momentum", parameter);
-    value_id average = options->ema_decay > 0 ? companion_state(g, "ema", parameter) : VALUE_NONE;
+    value_id ema = options->ema_decay > 0 ? companion_state(g, "ema", parameter) : VALUE_NONE;
     op_attr attr = {.momentum = options->momentum,
                     .weight_decay = options->weight_decay,
-                    .average_decay = options->ema_decay,
+                    .ema_decay = options->ema_decay,
                     .nesterov = options->nesterov,
                     .decay = options->decay_vectors || graph_desc(g, parameter)->layout != LAYOUT_C};
     graph_scope(g, "%s", g->values[parameter].name);
     graph_emit(g, OP_SGD_UPDATE, &attr, 7,
-               (value_id[]){parameter, momentum, gradient, lr, factor, graph_find(g, copy), average}, 0, NULL);
+               (value_id[]){parameter, momentum, gradient, lr, factor, graph_find(g, copy), ema}, 0, NULL);
 }
 
 static void follow(graph *g, value_id value, double decay)
 {
     op_attr attr = {.momentum = decay};
     graph_scope(g, "ema");
-    value_id average = companion_state(g, "ema", value);
-    graph_emit(g, OP_EMA_UPDATE, &attr, 2, (value_id[]){value, average}, 0, NULL);
+    value_id ema = companion_state(g, "ema", value);
+    graph_emit(g, OP_EMA_UPDATE, &attr, 2, (value_id[]){value, ema}, 0, NULL);
 }
 
 /* What no sgd_update changes: running statistics, and parameters whose losses all have weight 0. */

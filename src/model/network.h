@@ -90,8 +90,9 @@ typedef struct {
     bool sync_bn;         /* batch statistics over all ranks */
     int32_t batch;        /* images of this rank */
     int32_t global_batch; /* of all ranks */
-    int32_t loss_batch; /* what the losses are averaged over: more than global_batch where a batch has several parts */
-    batch_part part;
+    int32_t loss_batch;   /* what the losses are averaged over: more than global_batch where a step has several
+                             micro-batches */
+    micro_batch_place place;
     step_input input;
 } step_shape;
 

@@ -63,8 +63,8 @@ int step_build_training(graph *g, model *m, const step_options *options, const s
     graph_backward(g, shape->sync_bn);
     graph_precision(g, &options->precision);
     graph_defer_updates(g);
-    graph_accumulate(g, shape->part);
-    if (shape->part == PART_WHOLE || shape->part == PART_LAST)
+    graph_accumulate(g, shape->place);
+    if (shape->place == MICRO_BATCH_WHOLE || shape->place == MICRO_BATCH_LAST)
         graph_sgd(g, &options->sgd);
     graph_drop_dead(g);
     fit_device(g, options);

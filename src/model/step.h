@@ -26,9 +26,9 @@ typedef struct {
     sgd_options sgd;
 } step_options;
 
-/* Builds forward, losses and their sums, rewrites, backward and (for the whole or last part of a batch) update, in that
- * order, into an initialised graph. Inputs: "target", "lr" where there is an update, and those of step_input. Returns
- * graph_status; free the model with model_free. */
+/* Builds forward, losses and their sums, rewrites, backward and (for a whole step, or its last micro-batch) update, in
+ * that order, into an initialised graph. Inputs: "target", "lr" where there is an update, and those of step_input.
+ * Returns graph_status; free the model with model_free. */
 int step_build_training(graph *g, model *m, const step_options *options, const step_shape *shape);
 
 /* Builds the forward with running statistics; a plain model option leaves the teacher alone. */

@@ -8,7 +8,7 @@
 
 static const char *const role_prefixes[] = {[ENTRY_MODEL] = "",
                                             [ENTRY_MOMENTUM] = "momentum/",
-                                            [ENTRY_AVERAGE] = "ema/",
+                                            [ENTRY_EMA] = "ema/",
                                             [ENTRY_ACCUMULATED] = "accumulated/",
                                             [ENTRY_COPY] = "copy/",
                                             [ENTRY_DATA] = "data/",
@@ -26,7 +26,7 @@ entry_role store_role(const char *name)
 bool store_is_saved(const store_entry *entry)
 {
     entry_role role = store_role(entry->name);
-    return role == ENTRY_MODEL || role == ENTRY_MOMENTUM || role == ENTRY_AVERAGE || role == ENTRY_SCALING;
+    return role == ENTRY_MODEL || role == ENTRY_MOMENTUM || role == ENTRY_EMA || role == ENTRY_SCALING;
 }
 
 store_entry *store_find(const store *s, const char *name)
@@ -37,7 +37,7 @@ store_entry *store_find(const store *s, const char *name)
     return NULL;
 }
 
-/* What an average or a copy belongs to. */
+/* What an EMA or a copy belongs to. */
 static store_entry *original_of(const store *s, const store_entry *entry)
 {
     return store_find(s, strchr(entry->name, '/') + 1);
@@ -47,7 +47,7 @@ static store_entry *original_of(const store *s, const store_entry *entry)
 
 static bool is_statistic(const store *s, const store_entry *entry)
 {
-    if (store_role(entry->name) == ENTRY_AVERAGE)
+    if (store_role(entry->name) == ENTRY_EMA)
         entry = original_of(s, entry);
     return entry->desc.kind == KIND_STATE && store_role(entry->name) == ENTRY_MODEL;
 }
@@ -168,34 +168,33 @@ static int swap_all(store *s, void *spare)
 {
     const backend_ops *ops = s->device->ops;
     for (uint32_t i = 0; i < s->n_entries; i++) {
-        const store_entry *average = &s->entries[i];
-        if (store_role(average->name) != ENTRY_AVERAGE)
+        const store_entry *ema = &s->entries[i];
+        if (store_role(ema->name) != ENTRY_EMA)
             continue;
-        const store_entry *current = original_of(s, average);
-        size_t bytes = tensor_bytes(&average->desc);
-        TRY(ops->copy(s->device, spare, average->memory, bytes));
-        TRY(ops->copy(s->device, average->memory, current->memory, bytes));
+        const store_entry *current = original_of(s, ema);
+        size_t bytes = tensor_bytes(&ema->desc);
+        TRY(ops->copy(s->device, spare, ema->memory, bytes));
+        TRY(ops->copy(s->device, ema->memory, current->memory, bytes));
         TRY(ops->copy(s->device, current->memory, spare, bytes));
     }
     return ops->synchronize(s->device); /* before the spare memory goes */
 }
 
-int store_swap_averages(store *s)
+int store_swap_ema(store *s)
 {
     void *spare = s->device->ops->alloc(s->device, largest_entry(s));
-    CHECK(spare, ERROR_MEMORY, "no memory to exchange the weights with their averages");
+    CHECK(spare, ERROR_MEMORY, "no memory to exchange the weights with their EMA");
     int status = swap_all(s, spare);
     s->device->ops->free(s->device, spare);
     return status < 0 ? status : store_refresh_copies(s);
 }
 
-int store_start_averages(store *s)
+int store_start_ema(store *s)
 {
     for (uint32_t i = 0; i < s->n_entries; i++) {
-        const store_entry *average = &s->entries[i];
-        if (store_role(average->name) == ENTRY_AVERAGE)
-            TRY(s->device->ops->copy(s->device, average->memory, original_of(s, average)->memory,
-                                     tensor_bytes(&average->desc)));
+        const store_entry *ema = &s->entries[i];
+        if (store_role(ema->name) == ENTRY_EMA)
+            TRY(s->device->ops->copy(s->device, ema->memory, original_of(s, ema)->memory, tensor_bytes(&ema->desc)));
     }
     return 0;
 }

@@ -21,7 +21,7 @@ typedef struct {
     uint32_t n_entries, n_arenas;
     store_entry *entries;
     store_arena *arenas;
-    void *statistics; /* where the running statistics and their averages lie one after the other */
+    void *statistics; /* where the running statistics and their EMA lie one after the other */
     size_t statistics_bytes;
     store_arena saved; /* what a checkpoint holds, one after the other: the statistics, then the rest */
 } store;
@@ -30,7 +30,7 @@ typedef struct {
 typedef enum {
     ENTRY_MODEL,       /* parameters and running statistics */
     ENTRY_MOMENTUM,    /* "momentum/<parameter>" */
-    ENTRY_AVERAGE,     /* "ema/<parameter or statistic>" */
+    ENTRY_EMA,         /* "ema/<parameter or statistic>" */
     ENTRY_ACCUMULATED, /* "accumulated/<parameter>": lives within a step only */
     ENTRY_COPY,        /* "copy/<parameter>": the parameter in the dtype of activations */
     ENTRY_DATA,        /* "data/<what>": images */
@@ -53,11 +53,11 @@ int store_add(store *s, const graph *g);
 /* The entry of that name, or NULL. */
 store_entry *store_find(const store *s, const char *name);
 
-/* Exchanges every entry with its average; a second call undoes it. */
-int store_swap_averages(store *s);
+/* Exchanges every entry with its EMA; a second call undoes it. */
+int store_swap_ema(store *s);
 
-/* Makes the averages equal to what they are averages of. */
-int store_start_averages(store *s);
+/* Makes each EMA equal to what it is of. */
+int store_start_ema(store *s);
 
 /* Makes the copies anew; to be called after parameters were written from outside. */
 int store_refresh_copies(store *s);

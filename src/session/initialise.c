@@ -62,5 +62,5 @@ int initialise_store(store *tensors, const graph *g, const model *m, uint64_t se
         if (entry->desc.kind == KIND_STATE && store_role(entry->name) == ENTRY_MODEL)
             TRY(fill(tensors->device, entry, INIT_CONSTANT, ends_with(entry->name, ".running_var"), seed));
     }
-    return store_start_averages(tensors);
+    return store_start_ema(tensors);
 }

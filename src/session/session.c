@@ -58,7 +58,7 @@ static int check_training(const session *e)
     CHECK(c->train.batch % unit == 0, ERROR_SETTINGS,
           "train.batch: %lld images do not divide among %d rank%s%s; it must be a multiple of %lld",
           (long long)c->train.batch, e->info->size, e->info->size == 1 ? "" : "s",
-          accumulate > 1 ? " in train.accumulate parts" : "", (long long)unit);
+          accumulate > 1 ? " in train.accumulate micro-batches" : "", (long long)unit);
     CHECK(!c->eval.ema || c->train.ema_decay > 0, ERROR_SETTINGS,
           "eval.ema: there is no average to evaluate without train.ema_decay");
     return 0;
@@ -163,11 +163,11 @@ static int ensure_store(session *e, const graph *g, const model *m)
     return initialise_store(&e->tensors, g, m, (uint64_t)e->config.train.seed);
 }
 
-static batch_part part_of(const micro_batch *m)
+static micro_batch_place place_of(const micro_batch *m)
 {
     if (m->first && m->last)
-        return PART_WHOLE;
-    return m->first ? PART_FIRST : m->last ? PART_LAST : PART_MIDDLE;
+        return MICRO_BATCH_WHOLE;
+    return m->first ? MICRO_BATCH_FIRST : m->last ? MICRO_BATCH_LAST : MICRO_BATCH_MIDDLE;
 }
 
 static int build_step(session *e, bool training, const micro_batch *m, graph *g, model *network)
@@ -177,7 +177,7 @@ static int build_step(session *e, bool training, const micro_batch *m, graph *g,
                               .batch = m->images > 0 ? m->images : 1,
                               .global_batch = m->global_images,
                               .loss_batch = m->step_images,
-                              .part = part_of(m),
+                              .place = place_of(m),
                               .input = e->train_input};
     return training ? step_build_training(g, network, &e->step, &shape)
                     : step_build_evaluation(g, network, &e->step, shape.batch, &e->test_input);

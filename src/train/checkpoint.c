@@ -152,13 +152,13 @@ static int read_tensor(backend *device, store_entry *entry, tensor_file *file, c
     return status;
 }
 
-static int read_tensors(store *tensors, tensor_file *file, bool but_averages)
+static int read_tensors(store *tensors, tensor_file *file, bool without_ema)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
         char path[2 * GRAPH_NAME_BYTES];
         tensor_path(&tensors->entries[i], path);
         entry_role role = store_role(tensors->entries[i].name);
-        if (!store_is_saved(&tensors->entries[i]) || (but_averages && role == ENTRY_AVERAGE))
+        if (!store_is_saved(&tensors->entries[i]) || (without_ema && role == ENTRY_EMA))
             continue;
         bool optional = role == ENTRY_SCALING; /* of a training in another precision */
         if (!optional || tensor_file_find(file, path))
@@ -167,8 +167,8 @@ static int read_tensors(store *tensors, tensor_file *file, bool but_averages)
     return 0;
 }
 
-/* Each entry of the model gets the average of it. */
-static int read_averages(store *tensors, tensor_file *file, const char *name)
+/* Each entry of the model gets its EMA. */
+static int read_ema(store *tensors, tensor_file *file, const char *name)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
         char path[2 * GRAPH_NAME_BYTES];
@@ -233,7 +233,7 @@ static int saved_settings(tensor_file *file, const char *path, settings *saved)
     return status;
 }
 
-/* An average that the checkpoint lacks starts from the weights. One that nobody wants any more is left. */
+/* An EMA that the checkpoint lacks starts from the weights. One that nobody wants any more is left. */
 static bool is_taken(const session *e, const settings *saved, const char *path)
 {
     const char *name = strncmp(path, "weights/", 8) == 0 ? path + 8 : path;
@@ -269,11 +269,11 @@ static int load_all(session *e, tensor_file *file, const char *path, progress *a
     if (is_other || other_measure) /* such accuracies do not compare */
         at->best_top1 = -1;
     TRY(check_all_taken(e, &saved, file, path));
-    bool starts_average = now.train.ema_decay > 0 && saved.train.ema_decay == 0;
-    TRY(read_tensors(&e->tensors, file, starts_average));
+    bool starts_ema = now.train.ema_decay > 0 && saved.train.ema_decay == 0;
+    TRY(read_tensors(&e->tensors, file, starts_ema));
     resume_say_changes(&now, &saved, e->log);
     TRY(say_ranks(e, file));
-    return starts_average ? store_start_averages(&e->tensors) : 0;
+    return starts_ema ? store_start_ema(&e->tensors) : 0;
 }
 
 static int load(session *e, const char *path, progress *at)
@@ -284,7 +284,7 @@ static int load(session *e, const char *path, progress *at)
     if (at)
         status = load_all(e, file, path, at);
     else if (e->config.eval.ema)
-        status = read_averages(&e->tensors, file, path);
+        status = read_ema(&e->tensors, file, path);
     else
         status = read_tensors(&e->tensors, file, false);
     tensor_file_close(&file);

@@ -24,7 +24,7 @@ int checkpoint_save(session *e, const progress *at, const char *name, bool keep_
 int checkpoint_load(session *e, const char *path, progress *at);
 
 /* Only the weights and statistics (no momentum, no progress) into a store that has nothing else, for an evaluation;
- * with eval.ema their averages. */
+ * with eval.ema their EMA. */
 int checkpoint_load_weights(session *e, const char *path);
 
 /* Fills epoch, step, steps_done and evaluated_at; all else stays. Whether the epoch has so many steps is the caller's

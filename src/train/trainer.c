@@ -248,11 +248,11 @@ static int64_t ended_epoch(const trainer *t)
 
 static int evaluate_now(trainer *t, metrics *mean)
 {
-    bool averaged = t->e->config.eval.ema;
-    if (averaged)
-        TRY(store_swap_averages(&t->e->tensors));
+    bool with_ema = t->e->config.eval.ema;
+    if (with_ema)
+        TRY(store_swap_ema(&t->e->tensors));
     TRY(evaluate(t->e, t->test_batches, mean));
-    return averaged ? store_swap_averages(&t->e->tensors) : 0;
+    return with_ema ? store_swap_ema(&t->e->tensors) : 0;
 }
 
 static int report(trainer *t, const metrics *test)

@@ -7,10 +7,10 @@
 #include <cmocka.h>
 
 #include "base/error.h"
-#include "kernels/cuda/library/cudnn_convolutions.h"
 #include "devices.h"
 #include "graph/node.h"
 #include "kernels/cuda/library/cublaslt_products.h"
+#include "kernels/cuda/library/cudnn_convolutions.h"
 #include "kernels/cuda/lower/timing.h"
 #include "usual_layer.h"
 

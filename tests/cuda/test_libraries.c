@@ -7,9 +7,9 @@
 #include <cmocka.h>
 
 #include "base/error.h"
+#include "kernels/cuda/library/cublaslt_products.h"
 #include "kernels/cuda/library/cudnn_convolutions.h"
 #include "kernels/cuda/library/libraries.h"
-#include "kernels/cuda/library/cublaslt_products.h"
 
 #include <stdlib.h>
 #include <string.h>

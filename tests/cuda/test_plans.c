@@ -151,7 +151,7 @@ static int add_network(layer_list *list, const network_row *row)
     step_options options = recipe_step(row);
     options.model.padded_channels = PADDED_IMAGE_CHANNELS;
     const step_shape shape = {
-        .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};
+        .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .place = MICRO_BATCH_WHOLE};
     graph g;
     model m;
     graph_init(&g, DTYPE_F32);

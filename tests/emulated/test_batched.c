@@ -146,8 +146,8 @@ static void set_up_sgd(nodes *t, dtype activation)
 {
     begin(t, activation);
     for (int i = 0; i < TENSORS; i++) {
-        t->requests[i].node.attr = (op_attr){
-            .momentum = 0.9, .weight_decay = 0.1, .decay = i % 2 == 0, .nesterov = true, .average_decay = 0.75};
+        t->requests[i].node.attr =
+            (op_attr){.momentum = 0.9, .weight_decay = 0.1, .decay = i % 2 == 0, .nesterov = true, .ema_decay = 0.75};
         for (int input = 0; input < 3; input++)
             operand(t, i, input, DTYPE_F32, sizes[i]);
         if (i == 0) {
@@ -158,7 +158,7 @@ static void set_up_sgd(nodes *t, dtype activation)
         share(t, i, 4);
         if (activation != DTYPE_F32 && i % 3 != 1) /* not every tensor has a copy */
             operand(t, i, 5, activation, sizes[i]);
-        if (i % 4 != 2) /* nor an average */
+        if (i % 4 != 2) /* nor an EMA */
             operand(t, i, 6, DTYPE_F32, sizes[i]);
     }
     prepare(t, OP_SGD_UPDATE, 7);
@@ -191,7 +191,7 @@ static void updates_that_differ_stay_apart(void **state)
     end(&t);
 }
 
-static void averages(void **state)
+static void ema_updates(void **state)
 {
     (void)state;
     nodes t;
@@ -472,7 +472,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sgd_updates),
         cmocka_unit_test(updates_that_differ_stay_apart),
-        cmocka_unit_test(averages),
+        cmocka_unit_test(ema_updates),
         cmocka_unit_test(metrics),
         cmocka_unit_test(sums_of_squares),
         cmocka_unit_test(running_statistics),

@@ -357,7 +357,7 @@ static void a_rank_without_a_image(void **state)
 
 /* ---- whole trainings ---- */
 
-/* Weights, momentum and statistics after two epochs of captured steps, a batch in two parts. */
+/* Weights, momentum and statistics after two epochs of captured steps, a step in two micro-batches. */
 static char *train_two_epochs(const char *kind, bool late, size_t *bytes)
 {
     fixture f;

@@ -184,7 +184,7 @@ static int add_network(check_list *list, int index)
     options.precision = (precision_options){list->activation, list->activation == DTYPE_F16};
     options.rewrites = rewritten ? REWRITE_ALL : REWRITE_NONE;
     const step_shape shape = {
-        .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .part = PART_WHOLE};
+        .training = true, .batch = batch, .global_batch = batch, .loss_batch = batch, .place = MICRO_BATCH_WHOLE};
     graph g;
     model m;
     graph_init(&g, DTYPE_F32);

@@ -245,20 +245,20 @@ static void backward_of_the_classifier(void **state)
     assert_int_equal(graph_desc(g, graph_find(g, "momentum/fc.bias"))->kind, KIND_STATE);
 }
 
-static const graph_node *writer_of_average(const graph *g, const char *name, unsigned op, int input)
+static const graph_node *writer_of_ema(const graph *g, const char *name, unsigned op, int input)
 {
-    value_id average = graph_find(g, name);
-    assert_int_not_equal(average, VALUE_NONE);
+    value_id ema = graph_find(g, name);
+    assert_int_not_equal(ema, VALUE_NONE);
     for (uint32_t i = 0; i < g->n_nodes; i++)
-        if (g->nodes[i].op == op && g->nodes[i].in[input] == average)
+        if (g->nodes[i].op == op && g->nodes[i].in[input] == ema)
             return &g->nodes[i];
     fail_msg("%s has no %s", name, op_name((op_id)op));
     return NULL;
 }
 
-/* The update writes the average along; a parameter without a gradient has one too, since evaluations of the averages
+/* The update writes the EMA along; a parameter without a gradient has one too, since evaluations of the EMA
  * ask for all. */
-static void every_parameter_has_an_average(void **state)
+static void every_parameter_has_an_ema(void **state)
 {
     graph *g = *state;
     classifier(g, 1);
@@ -266,13 +266,13 @@ static void every_parameter_has_an_average(void **state)
     graph_backward(g, false);
     graph_sgd(g, &(sgd_options){.momentum = 0.9, .ema_decay = 0.75});
     assert_int_equal(graph_status(g), 0);
-    assert_true(writer_of_average(g, "ema/fc.weight", OP_SGD_UPDATE, 6)->attr.average_decay == 0.75);
-    assert_true(writer_of_average(g, "ema/fc.bias", OP_SGD_UPDATE, 6)->attr.average_decay == 0.75);
-    assert_true(writer_of_average(g, "ema/idle", OP_EMA_UPDATE, 1)->attr.momentum == 0.75);
-    int averages = 0;
+    assert_true(writer_of_ema(g, "ema/fc.weight", OP_SGD_UPDATE, 6)->attr.ema_decay == 0.75);
+    assert_true(writer_of_ema(g, "ema/fc.bias", OP_SGD_UPDATE, 6)->attr.ema_decay == 0.75);
+    assert_true(writer_of_ema(g, "ema/idle", OP_EMA_UPDATE, 1)->attr.momentum == 0.75);
+    int ema = 0;
     for (uint32_t i = 0; i < g->n_nodes; i++)
-        averages += g->nodes[i].op == OP_EMA_UPDATE;
-    assert_int_equal(averages, 1);
+        ema += g->nodes[i].op == OP_EMA_UPDATE;
+    assert_int_equal(ema, 1);
 }
 
 static void loss_without_weight_has_no_backward(void **state)
@@ -386,7 +386,7 @@ int main(void)
         TEST(names_are_unique_and_short),
         TEST(gradient_name_too_long),
         TEST(backward_of_the_classifier),
-        TEST(every_parameter_has_an_average),
+        TEST(every_parameter_has_an_ema),
         TEST(loss_without_weight_has_no_backward),
         TEST(parameter_used_twice),
         TEST(inference_has_no_backward),

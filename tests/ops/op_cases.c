@@ -141,8 +141,8 @@ const layer_case layer_cases[] = {
     {LAYER_SGD, 0, 0, 0, 100, 200, 1, 0, 0, 0, 0, NESTEROV | DECAY | CLIPPED},
     {LAYER_SGD, 0, 0, 0, 17, 5, 1, 0, 0, 0, 0, NESTEROV | DECAY | CLIPPED | COPIED},
     {LAYER_SGD, 0, 0, 0, 64, 200, 1, 0, 0, 0, 0, COPIED},
-    {LAYER_SGD, 0, 0, 0, 17, 5, 3, 0, 0, 0, 0, NESTEROV | DECAY | CLIPPED | COPIED | AVERAGED},
-    {LAYER_SGD, 0, 0, 0, 64, 200, 1, 0, 0, 0, 0, AVERAGED},
+    {LAYER_SGD, 0, 0, 0, 17, 5, 3, 0, 0, 0, 0, NESTEROV | DECAY | CLIPPED | COPIED | WITH_EMA},
+    {LAYER_SGD, 0, 0, 0, 64, 200, 1, 0, 0, 0, 0, WITH_EMA},
     {LAYER_CROSS_ENTROPY, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SCALED},
     {LAYER_KD_LOSS, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SCALED},
     {LAYER_FEATURE_LOSS, 7, 0, 0, 100, 0, 0, 0, 0, 0, 0, SCALED},
@@ -451,14 +451,14 @@ static int sgd_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     op_attr attr = {.momentum = 0.9,
                     .weight_decay = 5e-2,
-                    .average_decay = 0.75,
+                    .ema_decay = 0.75,
                     .nesterov = (row->options & NESTEROV) != 0,
                     .decay = (row->options & DECAY) != 0};
     tensor_desc w = weight_desc(row, real), lr = vector(DTYPE_F64, 1);
     tensor_desc factor = row->options & CLIPPED ? lr : absent;
     tensor_desc copy = row->options & COPIED ? with_type(w, real) : absent;
-    tensor_desc average = row->options & AVERAGED ? w : absent;
-    request_init(&r[0], OP_SGD_UPDATE, &attr, 7, (tensor_desc[]){w, w, w, lr, factor, copy, average}, 0, NULL);
+    tensor_desc ema = row->options & WITH_EMA ? w : absent;
+    request_init(&r[0], OP_SGD_UPDATE, &attr, 7, (tensor_desc[]){w, w, w, lr, factor, copy, ema}, 0, NULL);
     return 1;
 }
 

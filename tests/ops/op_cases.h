@@ -49,7 +49,7 @@ enum {
     SMOOTHED = 512,       /* cross entropy: label smoothing 0.1 */
     SCALED = 1024,        /* gradients of losses: times a loss scale */
     COPIED = 2048,        /* sgd: with a copy */
-    AVERAGED = 4096       /* sgd: with an average */
+    WITH_EMA = 4096       /* sgd: with an EMA */
 };
 
 /* One row. `n h w c` is the map that enters; `o` is channels out, or the channels of the second input. */

@@ -112,17 +112,17 @@ static void check_scale(const bench *t)
     }
 }
 
-/* Weight, momentum, gradient, copy and average in slots 3 to 7, rate in 0, factor in 2. */
+/* Weight, momentum, gradient, copy and EMA in slots 3 to 7, rate in 0, factor in 2. */
 static void check_update(const bench *t)
 {
     static const double w[WEIGHTS] = {1, 2, -3, 4, 5}, v[WEIGHTS] = {1, 0, 0, -1, 2}, dw[WEIGHTS] = {NAN, INFINITY},
-                        average[WEIGHTS] = {9, 8, 7, 6, 5};
+                        ema[WEIGHTS] = {9, 8, 7, 6, 5};
     uint8_t real = (uint8_t)t->b->ops->real, activation = (uint8_t)t->b->ops->activation;
     unsigned char pattern[WEIGHTS * sizeof(double)], copy[sizeof pattern];
     double after[WEIGHTS];
     kernel_request r = {.node = {.op = OP_SGD_UPDATE,
                                  .n_in = 7,
-                                 .attr = {.momentum = 0.9, .weight_decay = 0.1, .average_decay = 0.5, .decay = true}},
+                                 .attr = {.momentum = 0.9, .weight_decay = 0.1, .ema_decay = 0.5, .decay = true}},
                         .label = "test"};
     r.in[0] = r.in[1] = r.in[2] = r.in[6] = vector(real, WEIGHTS);
     r.in[3] = r.in[4] = vector(DTYPE_F64, 1);
@@ -132,7 +132,7 @@ static void check_update(const bench *t)
     put_reals(t, 3, w, WEIGHTS);
     put_reals(t, 4, v, WEIGHTS);
     put_reals(t, 5, dw, WEIGHTS);
-    put_reals(t, 7, average, WEIGHTS);
+    put_reals(t, 7, ema, WEIGHTS);
     memset(pattern, 0x5A, sizeof pattern);
     MUST(t->b->ops->write(t->b, slot(t, 6), pattern, sizeof pattern));
     launch(t, &r,
@@ -142,7 +142,7 @@ static void check_update(const bench *t)
     get_reals(t, 4, after, WEIGHTS);
     assert_memory_equal(after, v, sizeof v);
     get_reals(t, 7, after, WEIGHTS);
-    assert_memory_equal(after, average, sizeof average);
+    assert_memory_equal(after, ema, sizeof ema);
     MUST(t->b->ops->read(t->b, copy, slot(t, 6), sizeof copy));
     assert_memory_equal(copy, pattern, sizeof pattern);
 }

@@ -408,13 +408,13 @@ static void max_pool_gives_its_gradient_to_the_first_of_the_largest(void **state
     assert_close(dx, (double[]){1, 2, 0, 0, 4 + 8, 0, 0, 0, 0}, 9, "max_pool_grad");
 }
 
-static void clip_and_average_match_hand_values(void **state)
+static void clip_and_ema_match_hand_values(void **state)
 {
     kernel_request r[LAYER_MAX_OPS];
     const layer_case clip = {.kind = LAYER_CLIP, .c = 2, .o = 1, .kernel = 1},
-                     ema = {.kind = LAYER_EMA, .c = 1, .o = 1, .kernel = 1};
+                     update = {.kind = LAYER_EMA, .c = 1, .o = 1, .kernel = 1};
     const double dw[2] = {3, -4};
-    double out, average = 2;
+    double out, ema = 2;
     layer_requests(&clip, DTYPE_F64, r);
     apply(*state, &r[0], (const void *[]){dw}, (void *[]){&out});
     assert_close(&out, (double[]){25}, 1, "sum_squares");
@@ -430,13 +430,13 @@ static void clip_and_average_match_hand_values(void **state)
     assert_close(&out, (double[]){1}, 1, "clip_factor of a short gradient");
     apply(*state, &r[2], (const void *[]){(double[]){0}}, (void *[]){&out});
     assert_close(&out, (double[]){1}, 1, "clip_factor of no gradient");
-    layer_requests(&ema, DTYPE_F64, r);
-    apply(*state, &r[0], (const void *[]){(double[]){7}, &average}, (void *[]){NULL});
-    assert_close(&average, (double[]){2.5}, 1, "ema_update");
+    layer_requests(&update, DTYPE_F64, r);
+    apply(*state, &r[0], (const void *[]){(double[]){7}, &ema}, (void *[]){NULL});
+    assert_close(&ema, (double[]){2.5}, 1, "ema_update");
 }
 
 /* w = 2, v = 1, dw = 0.5, lr = 0.1, momentum 0.9, weight decay 0.05: g = 0.5 or 0.6, v' = 0.9 + g;
- * clipped to a fifth, g = 0.1 + 0.1. The average goes a quarter of the way from 6 to the new weight. */
+ * clipped to a fifth, g = 0.1 + 0.1. The EMA goes a quarter of the way from 6 to the new weight. */
 static void sgd_matches_hand_values(void **state)
 {
     const struct {
@@ -447,18 +447,18 @@ static void sgd_matches_hand_values(void **state)
                     {NESTEROV, 2 - 0.1 * (0.5 + 0.9 * 1.4), 1.4},
                     {NESTEROV | DECAY, 2 - 0.1 * (0.6 + 0.9 * 1.5), 1.5},
                     {DECAY | CLIPPED, 2 - 0.1 * (0.9 + 0.2), 0.9 + 0.2},
-                    {AVERAGED, 2 - 0.14, 1.4}};
+                    {WITH_EMA, 2 - 0.14, 1.4}};
     for (int i = 0; i < 6; i++) {
         const layer_case row = {.kind = LAYER_SGD, .c = 1, .o = 1, .kernel = 1, .options = expected[i].options};
         kernel_request r[LAYER_MAX_OPS];
         const double *factor = expected[i].options & CLIPPED ? (double[]){0.2} : NULL;
-        double w = 2, v = 1, average = 6, followed = 6 + 0.25 * (expected[i].w - 6);
+        double w = 2, v = 1, ema = 6, followed = 6 + 0.25 * (expected[i].w - 6);
         layer_requests(&row, DTYPE_F64, r);
-        apply(*state, &r[0], (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}, factor, NULL, &average},
+        apply(*state, &r[0], (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}, factor, NULL, &ema},
               (void *[]){NULL});
         assert_close(&w, &expected[i].w, 1, "weight");
         assert_close(&v, &expected[i].v, 1, "momentum");
-        assert_close(&average, expected[i].options & AVERAGED ? &followed : (double[]){6}, 1, "average");
+        assert_close(&ema, expected[i].options & WITH_EMA ? &followed : (double[]){6}, 1, "ema");
     }
 }
 
@@ -528,7 +528,7 @@ int main(void)
         cmocka_unit_test(linear_bn_is_a_layer_and_its_normalisation),
         cmocka_unit_test(moves_match_hand_values),
         cmocka_unit_test(max_pool_gives_its_gradient_to_the_first_of_the_largest),
-        cmocka_unit_test(clip_and_average_match_hand_values),
+        cmocka_unit_test(clip_and_ema_match_hand_values),
         cmocka_unit_test(sgd_matches_hand_values),
         cmocka_unit_test(skipped_steps_change_nothing),
         cmocka_unit_test(what_it_cannot_run_is_refused),

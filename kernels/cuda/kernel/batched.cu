@@ -63,7 +63,7 @@ __device__ static inline void over_chunk(const batched_entry *e, int64_t chunk, 
                 one(k);
 }
 
-/* ---- sgd_update: w, v, dw, copy, average; a: decay ---- */
+/* ---- sgd_update: w, v, dw, copy, EMA; a: decay ---- */
 
 template <typename C>
 __global__ void __launch_bounds__(THREADS) batched_sgd_kernel(const batched_entry *entries, int n, int64_t chunks,
@@ -77,16 +77,15 @@ __global__ void __launch_bounds__(THREADS) batched_sgd_kernel(const batched_entr
         float *w = (float *)e->p[0], *v = (float *)e->p[1];
         const float *dw = (const float *)e->p[2], decay = (float)e->a;
         C *copy = (C *)e->p[3];
-        float *average = (float *)e->p[4];
+        float *ema = (float *)e->p[4];
         over_chunk(
             e, chunk,
             [&](int64_t i) {
-                sgd_elements<C, ELEMENTS>(w + i, v + i, dw + i, copy ? copy + i : NULL, average ? average + i : NULL,
-                                          decay, step, s);
+                sgd_elements<C, ELEMENTS>(w + i, v + i, dw + i, copy ? copy + i : NULL, ema ? ema + i : NULL, decay,
+                                          step, s);
             },
             [&](int64_t i) {
-                sgd_elements<C, 1>(w + i, v + i, dw + i, copy ? copy + i : NULL, average ? average + i : NULL, decay,
-                                   step, s);
+                sgd_elements<C, 1>(w + i, v + i, dw + i, copy ? copy + i : NULL, ema ? ema + i : NULL, decay, step, s);
             });
     }
 }
@@ -100,7 +99,7 @@ static int64_t chunk_blocks(const cuda_backend *self, int64_t chunks)
 static int launch_sgd(const cuda_backend *self, const kernel *k, const kernel_args *)
 {
     const batched_plan *p = (const batched_plan *)k->plan;
-    const sgd_constants s = {(float)p->attr.momentum, p->attr.nesterov, (float)(1 - p->attr.average_decay)};
+    const sgd_constants s = {(float)p->attr.momentum, p->attr.nesterov, (float)(1 - p->attr.ema_decay)};
     return with_type(p->copy_type, [&](auto t) {
         using C = typename decltype(t)::type;
         return launch(batched_sgd_kernel<C>, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0,
@@ -108,7 +107,7 @@ static int launch_sgd(const cuda_backend *self, const kernel *k, const kernel_ar
     });
 }
 
-/* ---- ema_update: x, average; a: share ---- */
+/* ---- ema_update: x, EMA; a: share ---- */
 
 static __global__ void __launch_bounds__(THREADS)
     batched_ema_kernel(const batched_entry *entries, int n, int64_t chunks)
@@ -116,19 +115,19 @@ static __global__ void __launch_bounds__(THREADS)
     for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
         const batched_entry *e = find_entry(entries, n, chunk);
         const float *x = (const float *)e->p[0], share = (float)e->a;
-        float *average = (float *)e->p[1];
+        float *ema = (float *)e->p[1];
         over_chunk(
             e, chunk,
             [&](int64_t i) {
                 float value[ELEMENTS], mean[ELEMENTS];
                 load(x + i, value);
-                load(average + i, mean);
+                load(ema + i, mean);
 #pragma unroll
                 for (int j = 0; j < ELEMENTS; j++)
                     mean[j] = follow(mean[j], value[j], share);
-                store(average + i, mean);
+                store(ema + i, mean);
             },
-            [&](int64_t i) { average[i] = follow(average[i], x[i], share); });
+            [&](int64_t i) { ema[i] = follow(ema[i], x[i], share); });
     }
 }
 
@@ -263,8 +262,7 @@ static bool share_step(uint32_t n, kernel *const *kernels, const kernel_args *ar
         const op_attr *attr = &kernels[i]->request.node.attr;
         uint8_t type = args[i].in[5] ? kernels[i]->request.in[5].dtype : (uint8_t)DTYPE_F32;
         bool same = attr->momentum == p->attr.momentum && attr->nesterov == p->attr.nesterov &&
-                    attr->average_decay == p->attr.average_decay && args[i].in[3] == p->lr &&
-                    args[i].in[4] == p->factor;
+                    attr->ema_decay == p->attr.ema_decay && args[i].in[3] == p->lr && args[i].in[4] == p->factor;
         if (!same || (type != DTYPE_F32 && p->copy_type != DTYPE_F32 && type != p->copy_type))
             return false;
         if (type != DTYPE_F32)

@@ -8,13 +8,13 @@
 struct sgd_constants {
     float momentum;
     bool nesterov;
-    float share; /* of the new weight in its average */
+    float share; /* of the new weight in its EMA */
 };
 
-/* One step of an average towards x. */
-__device__ inline float follow(float average, float x, float share)
+/* One step of an EMA towards x. */
+__device__ inline float follow(float ema, float x, float share)
 {
-    return fmaf(share, x - average, average);
+    return fmaf(share, x - ema, ema);
 }
 
 /* What the device says of the step: the learning rate, the factor of the gradients (NaN: no step). */
@@ -35,17 +35,17 @@ __device__ inline void sgd_element(float &w, float &v, float dw, float decay, co
     w -= step.rate * (s.nesterov ? fmaf(s.momentum, v, g) : v);
 }
 
-/* V elements from `w` on; `copy` and `average` may be NULL. */
+/* V elements from `w` on; `copy` and `ema` may be NULL. */
 template <typename C, int V>
-__device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy, float *average, float decay,
+__device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy, float *ema, float decay,
                                     const sgd_step &step, const sgd_constants &s)
 {
     float weight[V], velocity[V], gradient[V], mean[V] = {};
     load(w, weight);
     load(v, velocity);
     load(dw, gradient);
-    if (average)
-        load(average, mean);
+    if (ema)
+        load(ema, mean);
 #pragma unroll
     for (int j = 0; j < V; j++)
         sgd_element(weight[j], velocity[j], gradient[j], decay, step, s);
@@ -53,11 +53,11 @@ __device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy
     store(v, velocity);
     if (copy)
         store(copy, weight);
-    if (average) {
+    if (ema) {
 #pragma unroll
         for (int j = 0; j < V; j++)
             mean[j] = follow(mean[j], weight[j], s.share);
-        store(average, mean);
+        store(ema, mean);
     }
 }
 

@@ -1,4 +1,4 @@
-/* The optimiser on float32 masters: SGD with momentum, the norm of all gradients, averages of the weights. Learning
+/* The optimiser on float32 masters: SGD with momentum, the norm of all gradients, EMA of the weights. Learning
  * rate and clipping factor are read on the device, so that a captured step follows the schedule. */
 #include "reduce.cuh"
 #include "sgd.cuh"
@@ -12,22 +12,22 @@ template <typename F> static int with_floats(int64_t count, F function)
 
 template <typename C, int V>
 __global__ void __launch_bounds__(THREADS)
-    sgd_update_kernel(float *w, float *v, const float *dw, C *copy, float *average, float decay, const double *lr,
+    sgd_update_kernel(float *w, float *v, const float *dw, C *copy, float *ema, float decay, const double *lr,
                       const double *factor, sgd_constants s, int64_t vectors)
 {
     const sgd_step step = read_step(lr, factor);
     if (isnan(step.factor))
         return;
     for (int64_t i = flat_index(); i < vectors; i += flat_stride())
-        sgd_elements<C, V>(w + i * V, v + i * V, dw + i * V, copy ? copy + i * V : NULL,
-                           average ? average + i * V : NULL, decay, step, s);
+        sgd_elements<C, V>(w + i * V, v + i * V, dw + i * V, copy ? copy + i * V : NULL, ema ? ema + i * V : NULL,
+                           decay, step, s);
 }
 
 int cuda_sgd_update(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const op_attr *attr = &k->request.node.attr;
     int64_t count = tensor_count(&k->request.in[0]);
-    const sgd_constants s = {(float)attr->momentum, attr->nesterov, (float)(1 - attr->average_decay)};
+    const sgd_constants s = {(float)attr->momentum, attr->nesterov, (float)(1 - attr->ema_decay)};
     const float decay = attr->decay ? (float)attr->weight_decay : 0.0f;
     return with_type(args->in[5] ? k->request.in[5].dtype : (uint8_t)DTYPE_F32, [&](auto t) {
         using C = typename decltype(t)::type;
@@ -42,17 +42,16 @@ int cuda_sgd_update(const cuda_backend *self, const kernel *k, const kernel_args
 }
 
 template <int V>
-__global__ void __launch_bounds__(THREADS)
-    ema_update_kernel(const float *x, float *average, float share, int64_t vectors)
+__global__ void __launch_bounds__(THREADS) ema_update_kernel(const float *x, float *ema, float share, int64_t vectors)
 {
     for (int64_t i = flat_index(); i < vectors; i += flat_stride()) {
         float value[V], mean[V];
         load(x + i * V, value);
-        load(average + i * V, mean);
+        load(ema + i * V, mean);
 #pragma unroll
         for (int j = 0; j < V; j++)
             mean[j] = follow(mean[j], value[j], share);
-        store(average + i * V, mean);
+        store(ema + i * V, mean);
     }
 }
 

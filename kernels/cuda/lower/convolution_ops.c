@@ -97,21 +97,28 @@ static int prepare_with_bias(cuda_backend *self, kernel *k, cuda_convolution_des
     return add_convolution(self, k, &desc, workspace);
 }
 
-int cuda_conv2d_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+static int prepare_alone(cuda_backend *self, kernel *k, size_t *workspace)
 {
     const kernel_request *r = &k->request;
     cuda_convolution_desc desc;
     TRY(describe(k, CUDA_CONVOLUTION_FORWARD, &r->in[0], &r->in[1], &r->out[0], &desc));
-    if (tensor_count(&r->out[1]) > 0) {
-        desc.statistics = true;
-        return cuda_layer_sums_prepare(self, k, &desc, workspace);
-    }
     if (is_matrix_product(&r->node.attr))
         return cuda_linear_prepare(self, k, workspace);
     k->launch = forward_launch;
     if (tensor_count(&r->in[2]) > 0)
         return prepare_with_bias(self, k, desc, workspace);
     return add_convolution(self, k, &desc, workspace);
+}
+
+int cuda_conv2d_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const kernel_request *r = &k->request;
+    cuda_convolution_desc desc;
+    if (tensor_count(&r->out[1]) == 0)
+        return prepare_alone(self, k, workspace);
+    TRY(describe(k, CUDA_CONVOLUTION_FORWARD, &r->in[0], &r->in[1], &r->out[0], &desc));
+    desc.statistics = true;
+    return cuda_layer_sums_prepare(self, k, &desc, prepare_alone, workspace);
 }
 
 static int dgrad_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)

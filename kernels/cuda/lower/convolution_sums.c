@@ -77,7 +77,7 @@ static void release_apart(void *plan)
 }
 
 /* The layer comes first in the workspace, and so finds its own where it expects it. */
-static int prepare_apart(cuda_backend *self, kernel *k, size_t *workspace)
+static int prepare_apart(cuda_backend *self, kernel *k, cuda_prepare *alone, size_t *workspace)
 {
     const tensor_desc *y = &k->request.out[0];
     kernel *layer = calloc(1, sizeof *layer);
@@ -87,8 +87,7 @@ static int prepare_apart(cuda_backend *self, kernel *k, size_t *workspace)
     k->launch = apart_launch;
     layer->request = k->request;
     layer->request.out[1] = (tensor_desc){0};
-    TRY(k->request.node.op == OP_CONCAT_LINEAR ? cuda_concat_linear_prepare(self, layer, workspace)
-                                               : cuda_conv2d_prepare(self, layer, workspace));
+    TRY(alone(self, layer, workspace));
     k->offset[OFFSET_SUM] = cuda_workspace_take(workspace, cuda_channel_sums_bytes(tensor_rows(y), y->dim[3]));
     return 0;
 }
@@ -103,14 +102,15 @@ static void drop_plan(kernel *k)
 }
 
 /* CUDA_SUMS_UNKNOWN where there is no memory to measure with. */
-static int measure(cuda_backend *self, const kernel *k, const cuda_convolution_desc *desc, cuda_sums_way *way)
+static int measure(cuda_backend *self, const kernel *k, const cuda_convolution_desc *desc, cuda_prepare *alone,
+                   cuda_sums_way *way)
 {
     kernel fused = *k, apart = *k;
     size_t fused_workspace = 0, apart_workspace = 0;
     *way = CUDA_SUMS_APART;
     if (prepare_fused(self, &fused, desc, &fused_workspace) < 0)
         return 0;
-    int code = prepare_apart(self, &apart, &apart_workspace);
+    int code = prepare_apart(self, &apart, alone, &apart_workspace);
     if (code == 0) {
         float fused_time = cuda_kernel_time(self, &fused, fused_workspace),
               apart_time = cuda_kernel_time(self, &apart, apart_workspace);
@@ -124,15 +124,16 @@ static int measure(cuda_backend *self, const kernel *k, const cuda_convolution_d
     return code;
 }
 
-int cuda_layer_sums_prepare(cuda_backend *self, kernel *k, const cuda_convolution_desc *desc, size_t *workspace)
+int cuda_layer_sums_prepare(cuda_backend *self, kernel *k, const cuda_convolution_desc *desc, cuda_prepare *alone,
+                            size_t *workspace)
 {
     cuda_sums_way way = desc ? cuda_sums_way_known(self->convolutions, desc) : CUDA_SUMS_APART;
     if (way == CUDA_SUMS_UNKNOWN) {
-        TRY(measure(self, k, desc, &way));
+        TRY(measure(self, k, desc, alone, &way));
         if (way != CUDA_SUMS_UNKNOWN)
             cuda_sums_way_keep(self->convolutions, desc, way);
     }
     if (way == CUDA_SUMS_FUSED && prepare_fused(self, k, desc, workspace) == 0)
         return 0;
-    return prepare_apart(self, k, workspace);
+    return prepare_apart(self, k, alone, workspace);
 }

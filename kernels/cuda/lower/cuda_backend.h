@@ -185,9 +185,10 @@ cuda_prepare cuda_linear_prepare, cuda_linear_dgrad_prepare, cuda_linear_wgrad_p
     cuda_linear_bn_prepare, cuda_linear_bn_dgrad_prepare;
 
 /* conv2d, or concat_linear, with the sums of its result; `desc` is the layer as a convolution that asks for statistics,
- * NULL where it is none. convolution_sums.c. */
+ * NULL where it is none; `alone` prepares the layer without them. convolution_sums.c. */
 struct cuda_convolution_desc;
-int cuda_layer_sums_prepare(cuda_backend *self, kernel *k, const struct cuda_convolution_desc *desc, size_t *workspace);
+int cuda_layer_sums_prepare(cuda_backend *self, kernel *k, const struct cuda_convolution_desc *desc,
+                            cuda_prepare *alone, size_t *workspace);
 
 /* Milliseconds of a launch of a prepared kernel, on memory taken for it; infinite when it fails, not a number when
  * there is no memory to measure it on. kernel_time.c. */

@@ -116,34 +116,12 @@ static int concat_linear_launch(const cuda_backend *self, const kernel *k, const
                             NULL);
 }
 
-/* With the sums of y. Operands beside each other are one map, of which this is a 1x1 convolution. */
-static int concat_linear_sums_prepare(cuda_backend *self, kernel *k, size_t *workspace)
-{
-    const tensor_desc *a = &k->request.in[0], *b = &k->request.in[1], *y = &k->request.out[0];
-    const cuda_convolution_desc desc = {.kind = CUDA_CONVOLUTION_FORWARD,
-                                        .batch = a->dim[0],
-                                        .height = a->dim[1],
-                                        .width = a->dim[2],
-                                        .channels = a->dim[3] + b->dim[3],
-                                        .out_height = y->dim[1],
-                                        .out_width = y->dim[2],
-                                        .out_channels = y->dim[3],
-                                        .kernel = 1,
-                                        .stride = 1,
-                                        .groups = 1,
-                                        .type = a->dtype,
-                                        .statistics = true};
-    return cuda_layer_sums_prepare(self, k, product_is_beside(a, b) ? &desc : NULL, workspace);
-}
-
-int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+static int prepare_alone(cuda_backend *self, kernel *k, size_t *workspace)
 {
     const kernel_request *r = &k->request;
     const tensor_desc *a = &r->in[0], *b = &r->in[1], *w = &r->in[2];
     int64_t rows = tensor_rows(a), ka = a->dim[3], kb = b->dim[3], o = w->dim[0];
     bool one = product_is_beside(a, b);
-    if (tensor_count(&r->out[1]) > 0)
-        return concat_linear_sums_prepare(self, k, workspace);
     product_plan *p = NULL;
     CHECK(tensor_count(w) == o * (ka + kb) && rows == tensor_rows(b), ERROR_SHAPE,
           "concat_linear: a, b and the weight do not fit");
@@ -162,6 +140,32 @@ int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
     desc.accumulate = true;
     desc.alignment = product_column_alignment(ka, desc.type);
     return product_plan_add(self, k, 1, &desc, workspace);
+}
+
+/* With the sums of y. Operands beside each other are one map, of which this is a 1x1 convolution. */
+static int concat_linear_sums_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    const tensor_desc *a = &k->request.in[0], *b = &k->request.in[1], *y = &k->request.out[0];
+    const cuda_convolution_desc desc = {.kind = CUDA_CONVOLUTION_FORWARD,
+                                        .batch = a->dim[0],
+                                        .height = a->dim[1],
+                                        .width = a->dim[2],
+                                        .channels = a->dim[3] + b->dim[3],
+                                        .out_height = y->dim[1],
+                                        .out_width = y->dim[2],
+                                        .out_channels = y->dim[3],
+                                        .kernel = 1,
+                                        .stride = 1,
+                                        .groups = 1,
+                                        .type = a->dtype,
+                                        .statistics = true};
+    return cuda_layer_sums_prepare(self, k, product_is_beside(a, b) ? &desc : NULL, prepare_alone, workspace);
+}
+
+int cuda_concat_linear_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    bool sums = tensor_count(&k->request.out[1]) > 0;
+    return sums ? concat_linear_sums_prepare(self, k, workspace) : prepare_alone(self, k, workspace);
 }
 
 /* da = dy w[:, :Ka], db = dy w[:, Ka:]. */
