@@ -117,8 +117,8 @@ static void note_failure(control *ctl, frame_kind kind, int rank, const char *te
 }
 
 /* Exactly one survivor reports a rank that died without a word. For ranks other than 0 that is rank 0. For rank 0 it is
- * rank 1; but silence, unlike a closed connection, can be a host that went down with rank 1 on it, so then it is the
- * lowest rank of another host, where there is one. */
+ * rank 1. Silence, unlike a closed connection, can be a host that went down with rank 1 on it: then it is the lowest
+ * rank of another host, where there is one. */
 static bool is_reporter(const control *ctl, bool silent)
 {
     if (ctl->rank == 0)

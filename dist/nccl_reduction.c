@@ -45,8 +45,8 @@ typedef struct {
     nccl_ending *ending;
 } nccl_reduction;
 
-/* An error of NCCL or of the GPU is often only the trace of a peer's death, which the control channel can put a name
- * to, or met by all ranks at once: then the lowest one tells the others, which wait a little longer. */
+/* An error of NCCL or of the GPU is often only the trace of a peer's death, to which the control channel can put a
+ * name. Where all ranks meet it at once, the lowest one tells the others, which wait a little longer. */
 static int attribute_failure(const nccl_reduction *self)
 {
     enum { LATEST = 30 };

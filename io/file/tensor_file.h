@@ -1,10 +1,10 @@
 /* A file of named tensors and attributes: the container of checkpoints, in HDF5.
  *
- * Group and dataset names follow the tensor's name ("weights/layer1.0.conv1.weight" is a dataset in the group
- * "weights"), values are little-endian IEEE floats in row-major order, attributes sit on the root. Each dataset carries
+ * Group and dataset names follow the tensor's name: "weights/layer1.0.conv1.weight" is a dataset in the group
+ * "weights". Values are little-endian IEEE floats in row-major order, attributes sit on the root. Each dataset carries
  * an XXH3 checksum of its bytes as the attribute "xxh3". Before the HDF5 file is a block of 512 bytes that says what
- * the file is, its length and its checksum; a file without it, of another program, is refused, like one that is not as
- * long or has another sum, before HDF5 sees it. The same tensors and attributes make the same bytes. Main thread only.
+ * the file is, its length and its checksum. A file without it, of another length or with another sum is refused before
+ * HDF5 sees it. The same tensors and attributes make the same bytes. Main thread only.
  *
  * Errors are ERROR_FILE and name the path, unless said otherwise.
  */

@@ -100,8 +100,8 @@ typedef struct {
 } sgd_options;
 void graph_sgd(graph *g, const sgd_options *options);
 
-/* Moves the updates of running statistics and the sums of what is measured behind all other nodes, so that a device can
- * make one launch of each, and one of the losses and their gradients, which then follow one another. */
+/* Moves the updates of running statistics and the sums of what is measured behind all other nodes: a device can make
+ * one launch of each. The losses and their gradients then follow one another and can be one launch, too. */
 void graph_defer_updates(graph *g);
 
 /* How many nodes from `first` on a device may make one launch of: of one op; or losses and their gradients, none of

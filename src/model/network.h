@@ -69,7 +69,7 @@ bool model_is_students(const char *name);
 /* Weight of a head's cross entropy in the joint loss. */
 double model_cross_entropy_weight(const model_options *options, int head);
 
-/* How images come into a step. Bytes are made into what the first layer reads by op images, from the input "choice"
+/* How images come into a step. Op images makes what the first layer reads of bytes. It takes the input "choice"
  * int32 {n,1,1,4} and the state "<set>/table" real {1,256,1,3}. */
 typedef enum {
     INPUT_REAL,    /* the input "input" real {n,h,w,3} */

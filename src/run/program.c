@@ -227,8 +227,8 @@ static bool writes_what_touches(const graph *g, const graph_node *writer, const 
     return false;
 }
 
-/* How many nodes from `first` on make one launch. In one of losses nothing comes before anything else, but the plan, to
- * which the nodes are one after another, may have given a result memory that an earlier node is done with. */
+/* How many nodes from `first` on make one launch. In a launch of losses nothing comes before anything else. The plan
+ * sees the nodes one after another, and may have given a result memory that an earlier node is done with. */
 static uint32_t run_length(const program *p, uint32_t first, const kernel_args *args)
 {
     const graph *g = &p->step;

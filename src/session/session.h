@@ -40,8 +40,8 @@ int session_open(session *e, const settings *config, logger *log, comm *ranks, u
 void session_close(session *e);
 
 /* Whether work that came out as `status` is cleaned up. Not after a failure of one of several ranks: the process is
- * about to end, the peers wait for word of the failure until it has been reported, and freeing memory of a device could
- * wait for a sum that never ends. */
+ * about to end, and its peers wait until the failure has been reported. Freeing a device's memory could wait for a sum
+ * that never ends. */
 bool session_closes(const session *e, int status);
 
 /* Closes, where that is to be; returns `status`. */

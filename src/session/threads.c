@@ -17,7 +17,7 @@
  * of a step, too short to keep a neighbour's core (docs/performance.md). */
 static const char *const turns = "2000";
 
-/* Has the user said how threads wait, or where? Once OpenMP's library has bound this thread, a program that is started
+/* Has the user said how threads wait, or where? OpenMP's library may have bound this thread: a program that is started
  * anew would take that one place for all there is. */
 static bool is_chosen(void)
 {

@@ -1,8 +1,8 @@
 /* The lock of a folder that one training at a time may write to: a file "teskd.lock" in it, which says who.
  *
  * The file is locked (flock), so that a killed run leaves nothing that is in the way, and touched every few seconds.
- * Where the file system has no locks, or the file is of another host (whose locks some network file systems hide), the
- * file counts as left behind when it has not been touched for half a minute. Main thread only. */
+ * Some file systems have no locks, and some network file systems hide those of other hosts. There the file counts as
+ * left behind when it has not been touched for half a minute. Main thread only. */
 #ifndef TESKD_TRAIN_FOLDER_LOCK_H
 #define TESKD_TRAIN_FOLDER_LOCK_H
 

@@ -1,5 +1,6 @@
 /* Pools and their gradients. In the maximum's gradient every element of the map gathers from the windows that chose it,
- * as the forward noted in one byte per window, or else a first kernel finds out: fixed order, no atomics. */
+ * in a fixed order, without atomics. The forward noted the choices in one byte per window, or a first kernel finds out.
+ */
 #include "reduce.cuh"
 
 /* ---- global average ---- */

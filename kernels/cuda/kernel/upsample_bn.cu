@@ -1,8 +1,8 @@
 /* Batch normalisation of an upsampled map, computed from the small map z; the upsampled map itself is never made.
  *
  * With U the upsample, whose rows sum to 1: normalising U z is upsampling the normalised z, so the forward reads z and
- * writes the large result once. The backward reads the large gradient once, masks it (the large value is computed again
- * from z, by the same functions as in the forward, so that it has the same sign) and gathers Uᵀg. What stays small is
+ * writes the large result once. The backward reads the large gradient once, masks it and gathers Uᵀg. For the mask the
+ * large value is computed again from z, by the forward's functions, so that it has the same sign. What stays small is
  * in upsample_bn_small.cu. Everything is gathered in a fixed order: no atomics. */
 #include "bilinear.cuh"
 #include "bn_statistics.cuh"

@@ -1,5 +1,5 @@
-/* The sums and the gradient of a normalised upsampled map as sums over the small map z: with U the upsample, the sum
- * over U z is that over z weighted with Uᵀ1, the sum of squares is zᵀ UᵀU z, and the gradient needs Uᵀg
+/* The sums and the gradient of a normalised upsampled map as sums over the small map z. With U the upsample, the sum
+ * over U z is that over z weighted with Uᵀ1, and the sum of squares is zᵀ UᵀU z. The gradient needs Uᵀg
  * (upsample_bn.cu), UᵀU z and Uᵀ1 only. UᵀU has three diagonals along each axis. */
 #include "bilinear.cuh"
 #include "bn_statistics.cuh"

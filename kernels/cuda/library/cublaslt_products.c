@@ -1,4 +1,4 @@
-/* Owns the matrix products of cuBLASLt. It is column-major: a row-major matrix is its own transpose there, so c^T =
+/* Owns the matrix products of cuBLASLt. It is column-major: a row-major matrix is its own transpose there. So c^T =
  * op(b)^T op(a)^T is computed, with our b as its A and our a as its B. Sums are float32, also those of split products,
  * and in a fixed order: the same bits every time. One thread at a time. */
 #include "cublaslt_products.h"
