@@ -10,13 +10,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int print_settings(const options *o, const comm *ranks)
+static int print_settings(const options *o, comm *ranks)
 {
-    if (comm_describe(ranks)->rank != 0)
-        return 0;
     const data_source *source;
     step_options step = {0};
-    TRY(configure(&o->config, &source, &step)); /* what makes no sense is refused */
+    TRY(comm_agree(ranks, configure(&o->config, &source, &step))); /* what makes no sense is refused */
+    if (comm_describe(ranks)->rank != 0)
+        return 0;
     char *text = settings_to_text(&o->config);
     CHECK(text, ERROR_MEMORY, "no memory for the settings");
     fputs(text, stdout);
