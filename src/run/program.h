@@ -64,7 +64,7 @@ typedef struct {
     bool capture;            /* capture a program when it runs the second time, where the device can */
 } runtime_options;
 
-enum { PROGRAMS_MAX = 8 };
+enum { PROGRAMS_MAX = 128 }; /* kinds of micro-batches, at each size of the images */
 
 typedef struct {
     runtime_options options;

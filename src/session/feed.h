@@ -7,6 +7,7 @@
 #ifndef TESKD_SESSION_FEED_H
 #define TESKD_SESSION_FEED_H
 
+#include "io/data/loader.h"
 #include "session/session.h"
 
 typedef struct feed feed;
@@ -30,6 +31,9 @@ int feed_next(feed *f, feed_batch *batch);
 
 /* Turns the images of the batch in the inputs left to right. */
 int feed_mirror(feed *f);
+
+/* How the loader has kept up. */
+loader_report feed_describe(const feed *f);
 
 /* `*f` becomes NULL and may be NULL. */
 void feed_close(feed **f);

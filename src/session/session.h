@@ -8,6 +8,7 @@
 #include "io/data/source.h"
 #include "model/step.h"
 #include "run/program.h"
+#include "session/configure.h"
 
 typedef struct {
     settings config;
@@ -15,9 +16,9 @@ typedef struct {
     comm *ranks;
     const comm_info *info;
     backend *device;
-    int threads;
-    step_options step;
-    const data_source *source;
+    int threads, loader_threads;
+    step_options step; /* for the last size of training images */
+    image_options images;
     image_set train_set, test_set;
     int64_t train_images, test_images;
     batch_plan train_plan, test_plan; /* made with the programs */
@@ -27,7 +28,8 @@ typedef struct {
     store tensors;
     reduction *reducer; /* NULL with one rank */
     runtime run;
-    program *training[MICRO_BATCH_KINDS], *evaluation[MICRO_BATCH_KINDS]; /* NULL where this rank has no image of one */
+    program *training[IMAGE_SIZES_MOST][MICRO_BATCH_KINDS]; /* by size and kind; NULL: this rank has no image of one */
+    program *evaluation[MICRO_BATCH_KINDS];
 } session;
 
 /* What will be needed. WILL_TRAIN: a batch that divides among the ranks. */
@@ -46,6 +48,9 @@ bool session_closes(const session *e, int status);
 
 /* Closes, where that is to be; returns `status`. */
 int session_end(session *e, int status);
+
+/* The training programs for images of the last size. */
+program *const *session_last_size(const session *e);
 
 /* How the images of a split come into steps: by the device, its free memory and the size of the set. Asked for once by
  * session_open, before that memory is taken. */

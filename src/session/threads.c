@@ -117,6 +117,13 @@ int threads_choose(const settings *config, comm *ranks, int *threads)
     return status;
 }
 
+int threads_for_loader(const settings *config, bool computes_on_cores, int share)
+{
+    if (config->data.threads > 0)
+        return (int)config->data.threads;
+    return computes_on_cores || share <= 2 ? 1 : share - 1;
+}
+
 void threads_cores_text(char text[THREADS_TEXT_BYTES])
 {
     cpu_quota quota;

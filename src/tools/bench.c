@@ -360,7 +360,7 @@ int bench_training(session *e, const bench_options *options)
     TRY(session_build_training(e));
     TRY(session_bind(e));
     t.prepare_seconds = clock_seconds() - begin;
-    t.p = e->training[0];
+    t.p = session_last_size(e)[0];
     t.step_seconds = calloc((size_t)t.steps, sizeof *t.step_seconds);
     t.launch_seconds = calloc(t.p->n_launches, sizeof *t.launch_seconds);
     int status = t.step_seconds && t.launch_seconds ? 0 : error_set(ERROR_MEMORY, "no memory for %d timings", t.steps);
