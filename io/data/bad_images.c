@@ -59,7 +59,8 @@ static bool is_known(const bad_images *bad, int32_t index)
 static int refuse_more(const bad_images *bad, int status)
 {
     const bad_images_options *o = &bad->options;
-    return error_suffix(status, "; that is bad image %d of %d, and data.bad_limit = %g allows %d: is the data set whole?",
+    return error_suffix(status,
+                        "; that is bad image %d of %d, and data.bad_limit = %g allows %d: is the data set whole?",
                         bad->count, o->set->images, o->limit, bad->most);
 }
 

@@ -16,8 +16,8 @@ typedef struct {
 
 int bad_images_open(bad_images **made, const bad_images_options *options);
 
-/* After reading image `index` has failed with `status` and error_message(). Returns 0 where another image is to take its
- * place, else a failure. Each image is named once, by a warning. Any thread. */
+/* After reading image `index` has failed with `status` and error_message(). Returns 0 where another image is to take
+ * its place, else a failure. Each image is named once, by a warning. Any thread. */
 int bad_images_add(bad_images *bad, int32_t index, int status);
 
 /* The image that takes the place: always the same one for an image. */

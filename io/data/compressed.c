@@ -1,5 +1,5 @@
-/* Owns the memory of a reader of compressed images: a decoder, and the bytes of the image that was loaded last. One thread
- * per reader. */
+/* Owns the memory of a reader of compressed images: a decoder, and the bytes of the image that was loaded last. One
+ * thread per reader. */
 #include "io/data/compressed.h"
 
 #include "base/error.h"

@@ -13,8 +13,8 @@ typedef struct {
 /* Makes room for `size` bytes, which become the buffer's size. */
 int byte_buffer_resize(byte_buffer *buffer, size_t size);
 
-/* What a source adds: the bytes of one image. Any thread, each with a buffer of its own. ERROR_FILE or ERROR_DATA, naming
- * the file. */
+/* What a source adds: the bytes of one image. Any thread, each with a buffer of its own. ERROR_FILE or ERROR_DATA,
+ * naming the file. */
 typedef int (*compressed_fetch)(const image_set *set, int32_t index, byte_buffer *buffer);
 
 /* The functions of image_set_ops. `own` of such a set begins with a compressed_fetch. */

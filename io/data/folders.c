@@ -1,5 +1,6 @@
-/* A folder of compressed images per class as a data set. Owns the listing of a split, which the first rank makes and hands
- * to the others: a scan of a million files by every rank would be too much for a file server. Any thread, once open. */
+/* A folder of compressed images per class as a data set. Owns the listing of a split, which the first rank makes and
+ * hands to the others: a scan of a million files by every rank would be too much for a file server. Any thread, once
+ * open. */
 #include "io/data/drivers.h"
 
 #include "base/error.h"
@@ -114,8 +115,7 @@ typedef struct {
 
 static listing_sizes sizes_of(const class_folders *listing)
 {
-    listing_sizes sizes = {
-        .images = listing->images, .classes = listing->classes, .text_bytes = listing->text_bytes};
+    listing_sizes sizes = {.images = listing->images, .classes = listing->classes, .text_bytes = listing->text_bytes};
     for (int32_t label = 0; label < listing->classes; label++)
         sizes.class_bytes += strlen(listing->class_ids[label]) + 1;
     return sizes;
@@ -156,8 +156,8 @@ static int allocate(image_set *set, folders_data *data, const listing_sizes *siz
     data->text = malloc(sizes->text_bytes);
     if (!*classes)
         *classes = malloc(sizes->class_bytes);
-    CHECK(set->labels && data->paths && data->text && *classes, ERROR_MEMORY,
-          "no memory for the paths of %lld images", (long long)sizes->images);
+    CHECK(set->labels && data->paths && data->text && *classes, ERROR_MEMORY, "no memory for the paths of %lld images",
+          (long long)sizes->images);
     return 0;
 }
 

@@ -1,5 +1,6 @@
-/* Owns the reader of one thread and the memory for one image. Images of a set in memory are cropped out of its bytes; of
- * others a view is rendered. Invariant: what an image becomes depends on the options and its place in the epoch alone. */
+/* Owns the reader of one thread and the memory for one image. Images of a set in memory are cropped out of its bytes;
+ * of others a view is rendered. Invariant: what an image becomes depends on the options and its place in the epoch
+ * alone. */
 #include "io/data/image_maker.h"
 
 #include "base/error.h"

@@ -16,8 +16,8 @@ typedef struct {
  * IMAGE_SIZES_MOST, or -1. */
 int image_sizes_list(const image_sizes *sizes, int32_t list[IMAGE_SIZES_MOST]);
 
-/* Which of them epoch 0 to epochs - 1 has: each has an equal share of the epochs, the later ones one more. An epoch past
- * the end has the last. */
+/* Which of them epoch 0 to epochs - 1 has: each has an equal share of the epochs, the later ones one more. An epoch
+ * past the end has the last. */
 int image_sizes_index(const image_sizes *sizes, int64_t epoch);
 
 int32_t image_sizes_at(const image_sizes *sizes, int64_t epoch);

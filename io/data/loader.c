@@ -1,7 +1,7 @@
 /* A ring of slots between threads that make batches and one caller that takes them. `opened` slots from `head` on are
- * laid out, oldest first; a slot's images are handed to the threads one by one, and it is the caller's once all are done.
- * Everything but the content of slots is touched under the mutex; an image's place in a slot belongs to the thread that
- * took it. Seek and close stop the threads first. */
+ * laid out, oldest first; a slot's images are handed to the threads one by one, and it is the caller's once all are
+ * done. Everything but the content of slots is touched under the mutex; an image's place in a slot belongs to the
+ * thread that took it. Seek and close stop the threads first. */
 #include "io/data/loader.h"
 
 #include "base/clock.h"
@@ -20,7 +20,7 @@
 enum {
     SLOTS = 4, /* one in the caller's hands, three ahead */
     ALIGNMENT = 64,
-    PATIENCE_SECONDS = 30,  /* without an image, before the file system is named */
+    PATIENCE_SECONDS = 30,    /* without an image, before the file system is named */
     LEAST_IMAGES_AT_ONCE = 16 /* of a set in memory: less work than handing them out */
 };
 
@@ -71,16 +71,14 @@ static void own_free(void *context, void *memory)
 
 static bool allocate_slot(loader_slot *slot, const loader_options *o, size_t share)
 {
-    const size_t bytes =
-        (share * loader_image_bytes(o, o->height, o->width) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
+    const size_t bytes = (share * loader_image_bytes(o, o->height, o->width) + ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;
     slot->labels = malloc(share * sizeof *slot->labels);
     slot->index = malloc(share * sizeof *slot->index);
     if (bytes > 0)
         slot->pixels = o->memory.alloc(o->memory.context, bytes);
     if (o->content != LOADER_REAL)
         slot->choices = malloc(share * AUGMENT_CHOICE * sizeof *slot->choices);
-    return slot->labels && slot->index && (slot->pixels || bytes == 0) &&
-           (slot->choices || o->content == LOADER_REAL);
+    return slot->labels && slot->index && (slot->pixels || bytes == 0) && (slot->choices || o->content == LOADER_REAL);
 }
 
 static void free_slot(loader_slot *slot, const loader_memory *memory)
@@ -112,10 +110,9 @@ static int allocate(loader *l)
     for (int i = 0; i < SLOTS; i++)
         got = allocate_slot(&l->slots[i].images, o, share) && got;
     CHECK(got, ERROR_MEMORY, "no memory for %d batches of %zu images of %d x %d", SLOTS, share, o->height, o->width);
-    TRY(bad_images_open(&l->bad, &(bad_images_options){.set = o->set,
-                                                       .substitutes = o->substitutes,
-                                                       .limit = o->bad_limit,
-                                                       .log = o->log}));
+    TRY(bad_images_open(
+        &l->bad,
+        &(bad_images_options){.set = o->set, .substitutes = o->substitutes, .limit = o->bad_limit, .log = o->log}));
     return open_workers(l);
 }
 

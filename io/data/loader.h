@@ -34,10 +34,11 @@ typedef struct {
 } loader_memory;
 
 typedef struct {
-    const image_set *set;  /* not owned; must outlive the loader and not change */
-    int32_t height, width; /* of the largest images in batches: the set's, or what those of varying size are scaled to */
-    image_sizes sizes;     /* of images of varying size, by epoch; last 0: height x width in every epoch */
-    batch_plan plan;       /* of as many images as the data set has */
+    const image_set *set; /* not owned; must outlive the loader and not change */
+    int32_t height,
+        width;         /* of the largest images in batches: the set's, or what those of varying size are scaled to */
+    image_sizes sizes; /* of images of varying size, by epoch; last 0: height x width in every epoch */
+    batch_plan plan;   /* of as many images as the data set has */
     uint64_t seed;
     image_order order;
     bool augment;    /* random crop and flip; without it the whole image or, of those of varying size, the centre */

@@ -122,4 +122,4 @@ static bool holds(const data_source *source, const char *folder, const char *pat
     return shard_holds(folder, path);
 }
 
-const source_driver shards_driver = {.open = open_shards, .describe = describe, .holds = holds};
+const source_driver shards_driver = {.open = open_shards, .describe = describe, .in_shards = true, .holds = holds};

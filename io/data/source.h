@@ -87,6 +87,7 @@ typedef struct data_source data_source;
 typedef struct {
     int (*open)(image_set *set, const data_source *source, const source_request *request);
     int (*describe)(source_facts *facts, const char *path); /* NULL: the table says it all */
+    bool in_shards; /* the folder holds shards and their manifest (io/shard/shard.h), which can be copied elsewhere */
     bool (*holds)(const data_source *source, const char *folder, const char *path); /* NULL: it has no files */
 } source_driver;
 

@@ -23,7 +23,7 @@ typedef struct {
     int64_t steps_done;
     int32_t n_texts; /* what a file says about itself */
     safetensors_text texts[EXPORT_TEXTS_MAX];
-    char *class_names; /* parted by line feeds; NULL: the checkpoint has none */
+    char *class_names;                                /* parted by line feeds; NULL: the checkpoint has none */
     char values[EXPORT_TEXTS_MAX][EXPORT_TEXT_BYTES]; /* of the texts */
 } network_export;
 

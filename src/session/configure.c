@@ -124,17 +124,17 @@ unsigned configure_rewrites(const settings *config)
 }
 
 /* The network for one image, in plain C: what the settings alone make impossible needs no device to be seen. */
-static int check_network(const settings *c, const model_options *model, int32_t size)
+static int check_network(const settings *c, const model_options *m, int32_t size)
 {
-    model_options options = *model;
+    model_options options = *m;
     const step_shape shape = {.training = true, .batch = 1, .global_batch = 1, .loss_batch = 1};
     graph g;
-    model m;
+    model built;
     options.image_height = options.image_width = size;
     graph_init(&g, DTYPE_F32);
-    model_build(&m, &g, &options, &shape);
+    model_build(&built, &g, &options, &shape);
     int status = graph_status(&g);
-    model_free(&m);
+    model_free(&built);
     graph_free(&g);
     if (status != ERROR_SHAPE)
         return status;
@@ -144,13 +144,13 @@ static int check_network(const settings *c, const model_options *model, int32_t 
                         (long long)c->model.student_width, c->model.student_width ? "" : " (its own)", size, size);
 }
 
-static int check_networks(const settings *c, const image_options *images, const model_options *model)
+static int check_networks(const settings *c, const image_options *images, const model_options *m)
 {
     int32_t list[IMAGE_SIZES_MOST];
     const int count = image_sizes_list(&images->sizes, list);
     for (int i = 0; i < count; i++)
-        TRY(check_network(c, model, list[i]));
-    return images->eval_size == images->sizes.last ? 0 : check_network(c, model, images->eval_size);
+        TRY(check_network(c, m, list[i]));
+    return images->eval_size == images->sizes.last ? 0 : check_network(c, m, images->eval_size);
 }
 
 int configure(const settings *config, image_options *images, step_options *step)

@@ -92,7 +92,7 @@ static int open_loader(feed *f)
                               .threads = e->loader_threads,
                               .substitutes = c->data.on_bad == BAD_SUBSTITUTE,
                               .bad_limit = c->data.bad_limit,
-                              .path = c->data.path,
+                              .path = e->data_path,
                               .log = e->log};
     if (f->training && e->images.source->side == SIZE_VARIES)
         options.sizes = e->images.sizes;

@@ -8,8 +8,10 @@
 #include "session/device.h"
 #include "session/initialise.h"
 #include "session/reduction.h"
+#include "session/stage.h"
 #include "session/threads.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A set may stay on the device if it takes at most this much, and this share of the free memory. */
@@ -30,7 +32,7 @@ static int open_set(session *e, data_split split, image_set *set)
     const settings *c = &e->config;
     const source_ranks ranks = {
         .context = e->ranks, .first = e->info->rank == 0, .agree = agree, .broadcast = broadcast};
-    const source_request request = {.path = c->data.path,
+    const source_request request = {.path = e->data_path,
                                     .split = split,
                                     .limit =
                                         (int32_t)(split == SPLIT_TRAIN ? c->data.train_images : c->data.test_images),
@@ -47,8 +49,8 @@ static int open_set(session *e, data_split split, image_set *set)
 
 int session_check_target(const session *e, const char *option, const char *path)
 {
-    CHECK(!source_holds(e->images.source, e->config.data.path, path), ERROR_USAGE, "%s %s: that is a file of the data set",
-          option, path);
+    CHECK(!source_holds(e->images.source, e->config.data.path, path), ERROR_USAGE,
+          "%s %s: that is a file of the data set", option, path);
     return 0;
 }
 
@@ -58,6 +60,9 @@ static int open_data(session *e, unsigned parts)
     const settings *c = &e->config;
     e->train_images = source_expected_images(e->images.source, SPLIT_TRAIN, c->data.train_images);
     e->test_images = source_expected_images(e->images.source, SPLIT_TEST, c->data.test_images);
+    snprintf(e->data_path, sizeof e->data_path, "%s", c->data.path);
+    if ((parts & (DATA_TRAIN | DATA_TEST)) && e->images.source->driver->in_shards && c->data.stage[0])
+        TRY(stage_data(c, e->ranks, e->log, e->data_path));
     if (parts & DATA_TRAIN) {
         TRY(comm_agree(e->ranks, open_set(e, SPLIT_TRAIN, &e->train_set)));
         e->train_images = e->train_set.images;

@@ -19,6 +19,7 @@ typedef struct {
     int threads, loader_threads;
     step_options step; /* for the last size of training images */
     image_options images;
+    char data_path[SETTING_TEXT_BYTES]; /* where the data are read: data.path, or a copy of it (session/stage.h) */
     image_set train_set, test_set;
     int64_t train_images, test_images;
     batch_plan train_plan, test_plan; /* made with the programs */

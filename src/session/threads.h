@@ -19,8 +19,8 @@ void threads_wait_briefly(char **argv);
  * rank calls it. */
 int threads_choose(const settings *config, comm *ranks, int *threads);
 
-/* Threads of each loader: data.threads or, where the device is not the cores themselves, this rank's share of the cores less
- * one for the thread that launches; else 1, since more would take the cores from the computing. */
+/* Threads of each loader: data.threads or, where the device is not the cores themselves, this rank's share of the cores
+ * less one for the thread that launches; else 1, since more would take the cores from the computing. */
 int threads_for_loader(const settings *config, bool computes_on_cores, int share);
 
 /* For the log: the cores this process may use and what limits them; the variables of OpenMP that are set. */

@@ -88,8 +88,8 @@ static int compare(const char *saved, const char *now, const char *path)
     for (int label = 0;; label++) {
         const int length = (int)strcspn(saved, "\n"), now_length = (int)strcspn(now, "\n");
         CHECK(length == now_length && memcmp(saved, now, (size_t)length) == 0, ERROR_SETTINGS,
-              "data.path: class %d is \"%.*s\", but %s was trained with \"%.*s\" there; labels mean other things", label,
-              now_length, now, path, length, saved);
+              "data.path: class %d is \"%.*s\", but %s was trained with \"%.*s\" there; labels mean other things",
+              label, now_length, now, path, length, saved);
         const bool ends = !saved[length], now_ends = !now[length];
         CHECK(ends == now_ends, ERROR_SETTINGS, "data.path: the data have %s classes than %s", ends ? "more" : "fewer",
               path);

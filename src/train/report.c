@@ -29,9 +29,9 @@ static void report_cores(const session *e)
 static void size_text(const session *e, char *text, size_t bytes)
 {
     const image_options *o = &e->images;
-    int used = o->sizes.first == o->sizes.last
-                   ? snprintf(text, bytes, "%dx%d", o->sizes.last, o->sizes.last)
-                   : snprintf(text, bytes, "%dx%d to %dx%d", o->sizes.first, o->sizes.first, o->sizes.last, o->sizes.last);
+    int used = o->sizes.first == o->sizes.last ? snprintf(text, bytes, "%dx%d", o->sizes.last, o->sizes.last)
+                                               : snprintf(text, bytes, "%dx%d to %dx%d", o->sizes.first, o->sizes.first,
+                                                          o->sizes.last, o->sizes.last);
     if (o->eval_size != o->sizes.last)
         snprintf(text + used, bytes - (size_t)used, ", evaluated at %dx%d", o->eval_size, o->eval_size);
 }
@@ -44,8 +44,9 @@ void report_banner(session *e)
     size_text(e, size, sizeof size);
     log_info(log, "teskd %s: %s, %s, %d classes", TESKD_VERSION, e->step.model.network->name,
              model_has_students(&e->step.model) ? "teacher and students" : "plain backbone", e->step.model.classes);
-    log_info(log, "  data     %s %s: %lld training and %lld test images of %s, %s%s", e->images.source->title, c->data.path,
-             (long long)e->train_images, (long long)e->test_images, size, input_text(&e->train_input), c->data.augment ? ", random crop and flip" : "");
+    log_info(log, "  data     %s %s: %lld training and %lld test images of %s, %s%s", e->images.source->title,
+             c->data.path, (long long)e->train_images, (long long)e->test_images, size, input_text(&e->train_input),
+             c->data.augment ? ", random crop and flip" : "");
     log_info(log, "  steps    %lld an epoch of %d images, %lld epochs, seed %lld", (long long)e->train_plan.steps,
              (int)c->train.batch, (long long)c->train.epochs, (long long)c->train.seed);
     log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,
@@ -137,10 +138,8 @@ int report_step(session *e, json_lines *json, const step_report *step)
 void report_data_wait(const session *e, double data_wait)
 {
     const bool varies = e->images.source->side == SIZE_VARIES;
-    log_info(e->log,
-             "%.0f%% of the time is spent waiting for images; what helps: more data.threads (now %d)%s%s",
-             100 * data_wait, e->loader_threads,
-             varies ? ", images packed smaller (teskd data pack --max-side)" : "",
+    log_info(e->log, "%.0f%% of the time is spent waiting for images; what helps: more data.threads (now %d)%s%s",
+             100 * data_wait, e->loader_threads, varies ? ", images packed smaller (teskd data pack --max-side)" : "",
              varies && !e->config.data.stage[0] ? ", data.stage on a local disk" : "");
 }
 

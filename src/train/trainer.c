@@ -28,7 +28,7 @@ typedef struct {
     double line_images; /* of this rank, since the last line */
     int64_t skipped;    /* steps skipped that were reported */
     double line_start, epoch_start, live_time;
-    double waited;         /* for images, before the last line */
+    double waited; /* for images, before the last line */
     bool said_data_wait;
     double epoch_seconds; /* of training in it, in this process */
     double images_before; /* of this epoch, trained on before this process resumed it */
@@ -152,9 +152,9 @@ static double seconds_left(const trainer *t, double images_per_second)
 static int collect_loader(trainer *t, step_report *r)
 {
     const double seconds = clock_seconds() - t->line_start;
-    const loader_report loader = feed_describe(t->batches);
-    double sums[2] = {loader.waited - t->waited, (double)loader.bad_images};
-    t->waited = loader.waited;
+    const loader_report images = feed_describe(t->batches);
+    double sums[2] = {images.waited - t->waited, (double)images.bad_images};
+    t->waited = images.waited;
     TRY(comm_all_reduce(t->e->ranks, sums, 2, COMM_F64));
     r->data_wait = seconds > 0 ? sums[0] / seconds / t->e->info->size : 0;
     r->bad_images = (int64_t)sums[1];
