@@ -200,13 +200,13 @@ static int share_listing(image_set *set, folders_data *data, class_folders *list
     return hand_out(ranks, set, data, sizes, *classes);
 }
 
-/* The first so many of the set's own order would be of the first classes alone. */
+/* The first images would be of the first classes alone. */
 static void limit_images(image_set *set, folders_data *data, int32_t limit)
 {
     if (limit == 0 || limit >= set->images)
         return;
     for (int32_t i = 0; i < limit; i++) {
-        const int32_t from = (int32_t)((int64_t)i * set->images / limit);
+        const int64_t from = source_spread(i, limit, set->images);
         set->labels[i] = set->labels[from];
         data->paths[i] = data->paths[from];
     }

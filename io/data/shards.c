@@ -13,23 +13,26 @@
 typedef struct {
     compressed_fetch fetch; /* comes first, see io/data/compressed.h */
     shard_set *shards;
+    int32_t *stored; /* [images], where an image of the set is in its split */
 } shards_data;
 
 static int fetch(const image_set *set, int32_t index, byte_buffer *buffer)
 {
     const shards_data *data = set->own;
-    TRY(byte_buffer_resize(buffer, shard_set_image(data->shards, index)->size));
-    return shard_set_read(data->shards, index, buffer->bytes);
+    const int32_t stored = data->stored[index];
+    TRY(byte_buffer_resize(buffer, shard_set_image(data->shards, stored)->size));
+    return shard_set_read(data->shards, stored, buffer->bytes);
 }
 
 static void describe_image(const image_set *set, int32_t index, char *text, size_t bytes)
 {
     const shards_data *data = set->own;
     char name[SHARD_NAME_BYTES] = "";
-    const char *path = shard_set_path(data->shards, shard_set_image(data->shards, index)->shard);
+    const int32_t stored = data->stored[index];
+    const char *path = shard_set_path(data->shards, shard_set_image(data->shards, stored)->shard);
     const error_copy before = error_save();
-    if (shard_set_name(data->shards, index, name) < 0)
-        snprintf(name, sizeof name, "image %d of the split", index);
+    if (shard_set_name(data->shards, stored, name) < 0)
+        snprintf(name, sizeof name, "image %d of the split", stored);
     error_restore(&before);
     snprintf(text, bytes, "%s: %s", path, name);
 }
@@ -37,8 +40,10 @@ static void describe_image(const image_set *set, int32_t index, char *text, size
 static void close_set(image_set *set)
 {
     shards_data *data = set->own;
-    if (data)
+    if (data) {
         shard_set_close(&data->shards);
+        free(data->stored);
+    }
     free(data);
 }
 
@@ -61,13 +66,39 @@ static int copy_classes(image_set *set, const shard_manifest *manifest)
     return 0;
 }
 
-static int copy_labels(image_set *set, const shard_set *shards)
+/* The images of the set by where they are stored: a walk over the split, with the set's own numbers. */
+static int order_storage(image_set *set, const shards_data *data)
+{
+    const size_t all = (size_t)shard_set_images(data->shards);
+    int32_t *number = malloc(all * sizeof *number); /* of a stored image in the set; -1: not in it */
+    set->storage = malloc((size_t)set->images * sizeof *set->storage);
+    if (!number || !set->storage) {
+        free(number);
+        return error_set(ERROR_MEMORY, "no memory for the order of %d images", set->images);
+    }
+    memset(number, -1, all * sizeof *number);
+    for (int32_t i = 0; i < set->images; i++)
+        number[data->stored[i]] = i;
+    int32_t *next = set->storage;
+    for (size_t i = 0; i < all; i++)
+        if (number[i] >= 0)
+            *next++ = number[i];
+    free(number);
+    return 0;
+}
+
+/* The set goes by the order of the sources, where the classes follow one another: a limit takes images of all of them.
+ */
+static int take_images(image_set *set, shards_data *data, int64_t all)
 {
     set->labels = malloc((size_t)set->images * sizeof *set->labels);
-    CHECK(set->labels, ERROR_MEMORY, "no memory for the labels of %d images", set->images);
-    for (int32_t i = 0; i < set->images; i++)
-        set->labels[i] = shard_set_image(shards, i)->label;
-    return 0;
+    data->stored = malloc((size_t)set->images * sizeof *data->stored);
+    CHECK(set->labels && data->stored, ERROR_MEMORY, "no memory for the labels of %d images", set->images);
+    for (int32_t i = 0; i < set->images; i++) {
+        data->stored[i] = (int32_t)shard_set_ordered(data->shards, source_spread(i, set->images, all));
+        set->labels[i] = shard_set_image(data->shards, data->stored[i])->label;
+    }
+    return order_storage(set, data);
 }
 
 /* The data set's id stands for the bytes of all images: 32 hexadecimal digits, of which 16 are enough here. */
@@ -88,7 +119,7 @@ static int fill(image_set *set, shards_data *data, const char *path, const sourc
     set->height = set->width = SIZE_VARIES;
     set->content = content_of(shard_set_manifest(data->shards));
     TRY(copy_classes(set, shard_set_manifest(data->shards)));
-    return copy_labels(set, data->shards);
+    return take_images(set, data, images);
 }
 
 static int open_shards(image_set *set, const data_source *source, const source_request *request)

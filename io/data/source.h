@@ -128,6 +128,12 @@ static inline size_t image_bytes(const image_set *set)
     return (size_t)set->height * (size_t)set->width * IMAGE_CHANNELS;
 }
 
+/* Image `index` of `images` that are taken evenly out of `all`, for sources that store one class after the other. */
+static inline int64_t source_spread(int64_t index, int64_t images, int64_t all)
+{
+    return index * all / images;
+}
+
 /* NULL where the source has no names. */
 const char *image_set_class_name(const image_set *set, int32_t label);
 
