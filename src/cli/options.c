@@ -53,6 +53,8 @@ static const option_row rows[] = {
     {OPTION_FOLD_BN, FLAG, offsetof(options, fold_bn), "fold-bn", NULL,
      "onnx: make each batch normalisation part of the convolution before it"},
     {OPTION_FROM, TEXT, offsetof(options, from), "from", "FILE", "the safetensors file to read"},
+    {OPTION_ROOT, TEXT, offsetof(options, root), "root", "DIR",
+     "with FILE.csv: the folder of the images that it names"},
     {OPTION_STEPS, COUNT, offsetof(options, steps), "steps", "N", "steps to time"},
     {OPTION_JSON, FLAG, offsetof(options, json), "json", NULL, "print one line of JSON instead of tables"},
     {OPTION_PER_NODE, FLAG, offsetof(options, per_node), "per-node", NULL, "print the time of every node"},

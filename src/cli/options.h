@@ -36,6 +36,7 @@ typedef enum {
     OPTION_FROM = 1 << 24,
     OPTION_OVERWRITE = 1 << 25,
     OPTION_OTHER_DATA = 1 << 26,
+    OPTION_ROOT = 1 << 27,
 } option_set;
 
 enum { OPTION_PATHS = 16 };
@@ -44,7 +45,7 @@ typedef struct {
     settings config; /* defaults, then --config, then each --set in order */
     bool help, dry_run, print_config, json, per_node, teacher_only, settings_table, logits, per_class, all_heads, ema,
         fold_bn, overwrite, other_data;
-    const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from;
+    const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from, *root;
     char config_path[RECIPE_PATH_BYTES];              /* what the last --config reads; empty without one */
     bool is_recipe;                                   /* --config named a recipe that comes with teskd */
     long long steps, train_images, test_images, seed; /* -1: not given */
