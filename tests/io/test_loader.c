@@ -110,6 +110,7 @@ static loader_options evaluation(const image_set *set, int32_t batch)
         .height = HEIGHT,
         .width = WIDTH,
         .plan = make_plan((batch_options){.images = set->images, .batch = batch, .accumulate = 1, .ranks = 1}),
+        .threads = 2,
         .real = DTYPE_F32};
 }
 
@@ -118,6 +119,7 @@ static void choose_rank(loader_options *options, int32_t rank, int32_t ranks)
     batch_options changed = options->plan.options;
     changed.rank = rank;
     changed.ranks = ranks;
+    options->threads = 1 + (rank + ranks) % 3;
     options->plan = make_plan(changed);
 }
 
