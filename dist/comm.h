@@ -91,7 +91,7 @@ const comm_info *comm_describe(const comm *c);
  * up then is alone, and its peers hear of it. */
 double comm_patience(const comm *c);
 
-/* Sum over the ranks, in place, added in rank order: the same bits on every rank and in every run with as many ranks.
+/* All-reduce (a sum), in place, added in rank order: the same bits on every rank and in every run with as many ranks.
  * Numbers of 16 bits are added in float32 and rounded once. */
 int comm_all_reduce(comm *c, void *data, size_t count, comm_dtype type);
 

@@ -112,8 +112,8 @@ int program_run_timed(runtime *r, program *p, double *launch_seconds);
 /* Waits until everything launched is done, watching the peers. */
 int runtime_synchronize(const runtime *r);
 
-/* Waits until `poll` says so, watching the peers: for what comes after launches, since these may wait for sums over the
- * ranks, and such a sum may never end. */
+/* Waits until `poll` says so, watching the peers: for what comes after launches, since these may wait for reductions
+ * over the ranks, and such a sum may never end. */
 typedef int runtime_poll(void *context, bool *done);
 int runtime_await(const runtime *r, runtime_poll *poll, void *context);
 

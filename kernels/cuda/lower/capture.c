@@ -21,7 +21,7 @@ int cuda_capture_begin(backend *self)
     return 0;
 }
 
-/* Uploaded now, so that the first replay is as quick as the others. Sums over the ranks come from a stream of higher
+/* Uploaded now, so that the first replay is as quick as the others. Reductions come from a stream of higher
  * priority, which their nodes keep only when asked to. */
 static int make_ready(const cuda_backend *device, cudaGraph_t captured, captured_step *r)
 {
