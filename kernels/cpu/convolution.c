@@ -120,7 +120,7 @@ static bool is_faulty(const onednn_convolution *c, const char *name)
            strncmp(name, "jit_1x1:", 8) == 0;
 }
 
-/* brgconv is half as fast as oneDNN's next choice on maps of 4x4 and smaller. */
+/* brgconv is half as fast as oneDNN's next choice on feature maps of 4x4 and smaller. */
 static bool is_slow(const onednn_convolution *c, const char *name)
 {
     enum { SMALL_MAP = 4 };

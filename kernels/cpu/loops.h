@@ -41,13 +41,13 @@ typedef struct {
     float weight[UPSAMPLE_MAX_SOURCES];
 } upsample_sources;
 
-/* One row of an upsampled map: x, made from z, and the gradient of what batch normalisation makes of it. */
+/* One row of an upsampled feature map: x, made from z, and the gradient of what batch normalisation makes of it. */
 typedef struct {
     const float *x, *dy;
     bool relu; /* g = dy where scale*x + shift > 0, else 0; otherwise g = dy */
 } upsample_bn_row;
 
-/* The windows of a pooling of a `height` x `width` map. */
+/* The windows of a pooling of a `height` x `width` feature map. */
 typedef struct {
     int64_t height, width, channels;
     int64_t out_height, out_width;

@@ -93,7 +93,7 @@ static inline int64_t tensor_rows(const tensor_desc *t)
     return (int64_t)t->dim[0] * t->dim[1] * t->dim[2];
 }
 
-/* Where the map's place (n*H + y)*W + x lies among the rows in memory. */
+/* Where position (n*H + y)*W + x of a feature map lies among the rows in memory. */
 static inline int64_t tensor_row(const tensor_desc *t, int64_t place)
 {
     if (!t->patch)

@@ -65,7 +65,7 @@ static int forward_launch(const cuda_backend *self, const kernel *k, const kerne
     return forward(k, args, args->in[2]);
 }
 
-/* The bias in the dtype of the maps, as the convolution wants it. */
+/* The bias in the dtype of the activations, as the convolution wants it. */
 static int forward_16_bit_bias_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *y = &k->request.out[0];
