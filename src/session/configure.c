@@ -13,7 +13,7 @@ static int choose_classes(const settings *c, const data_source *source, model_op
     CHECK(wanted == 0 || wanted >= in_data, ERROR_SETTINGS,
           "model.classes: %d is less than the %d classes of data.kind = %s (0 takes the data's own)", wanted, in_data,
           source->name);
-    m->classes = wanted ? wanted : in_data ? in_data : DRAWN_CLASSES;
+    m->classes = wanted ? wanted : in_data ? in_data : SYNTHETIC_CLASSES;
     return 0;
 }
 
