@@ -1,7 +1,7 @@
 /* The native loops, compiled once for each instruction set; LOOPS_TABLE and LOOPS_NAME come from the build.
  *
- * Memory is the limit of almost all of them: each tensor is touched once, in order, and a value that is
- * needed twice waits in a small buffer in the first-level cache. Sums run in float32 over SUM_ROWS rows
+ * Memory is the limit of almost all of them. So each tensor is touched once, in order, and a value that is needed twice
+ * waits in a small buffer in the first-level cache. Sums run in float32 over SUM_ROWS rows
  * only and in float64 beyond. Stateless; any number of threads. */
 #include "loops.h"
 

@@ -82,7 +82,7 @@ typedef struct {
     void (*upsample_row)(const float *top, const float *bottom, float weight, const upsample_tap *tap, int64_t width,
                          int64_t columns, int64_t channels, float *y, float *scratch, bool stream);
 
-    /* One input row of `width` pixels from the output rows of `row` in the image dy (`columns` pixels a row).
+    /* One input row of `width` pixels from the output rows of `row` in the image dy (`columns` pixels per row).
      * scratch: columns*channels. */
     void (*upsample_grad_row)(const float *dy, const upsample_sources *row, const upsample_sources *column,
                               int64_t width, int64_t columns, int64_t channels, float *dx, float *scratch);

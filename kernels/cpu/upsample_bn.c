@@ -1,5 +1,5 @@
-/* Batch normalisation of an upsampled feature map from the small one, z. With U the upsample, whose rows sum to 1: sums
- * over U z and over its gradients are sums over z, and the large one exists only a row at a time, in cache.
+/* Batch normalisation of an upsampled feature map from the small one, z. Let U be the upsample, whose rows sum to 1.
+ * Sums over U z and over its gradients are sums over z, and the large one exists only a row at a time, in cache.
  *
  * Along each axis UᵀU has three diagonals, and Uᵀ1 is what a small position counts for among the large ones.
  * The workspace holds the tables and sums of batch_norm.c, the axes, then the rows of each thread. */

@@ -194,8 +194,8 @@ void gradient_feature_loss(backward *b, const graph_node *node)
     give_input(b, node->in[0], OP_FEATURE_LOSS_GRAD, &node->attr, 2, node->in);
 }
 
-/* What the batch's statistics add to the gradients comes from sums and small products: the large feature map is only
- * read as the masked gradient, and never made without the ReLU. */
+/* What the batch's statistics add to the gradients comes from sums and small products. Of the large feature maps only
+ * the masked gradient is read. */
 void gradient_linear_bn(backward *b, const graph_node *node)
 {
     graph *g = b->g;

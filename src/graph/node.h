@@ -21,9 +21,9 @@ enum { NODE_MAX_IN = 10, NODE_MAX_OUT = 4, GRAPH_NAME_BYTES = 64 };
  * O,I,H,W. OI: linear weight {O,1,1,I}, in files O,I. C: a vector {1,1,1,C}, in files C. */
 typedef enum { LAYOUT_NHWC, LAYOUT_OHWI, LAYOUT_OI, LAYOUT_C } tensor_layout;
 
-/* Where a value lives. Inputs are filled by the caller before each step; parameters and states
- * (momentum, running statistics) outlive the program; gradients are laid out in the order in
- * which the backward completes them; activations are packed by lifetime. */
+/* Where a value lives. Inputs are filled by the caller before each step. Parameters and states (momentum, running
+ * statistics) outlive the program. Gradients lie in the order in which the backward completes them. Activations are
+ * packed by lifetime. */
 typedef enum { KIND_INPUT, KIND_PARAMETER, KIND_GRADIENT, KIND_STATE, KIND_ACTIVATION, KIND_COUNT } value_kind;
 
 /* row_stride and patch differ from 0 only where graph/placement.h put a value into another. */
@@ -32,8 +32,8 @@ typedef struct {
     uint8_t dtype;
     uint8_t layout;
     uint8_t kind;
-    int32_t row_stride; /* elements from the channels of one place to those of the next; 0: dim[3] */
-    int32_t patch;      /* places lie by patches of this size, in which they lie by lines; 0: all by lines */
+    int32_t row_stride; /* elements from the channels of one position to the next; 0: dim[3] */
+    int32_t patch;      /* positions lie by patches of this size, in a patch by lines; 0: all by lines */
 } tensor_desc;
 
 typedef enum {

@@ -24,8 +24,8 @@ typedef enum {
 
 typedef enum { BLOCK_BASIC, BLOCK_BOTTLENECK } block_kind;
 
-/* One row per network. Of the residual families stage i has width * 2^i channels before expansion and halves the
- * feature map (the first does not); of VGG stage i has width * {2, 4, 8, 8} channels and ends in a max-pool. */
+/* One row per network. Stage i of a residual family has width * 2^i channels before expansion and, but for the first,
+ * halves the feature map. Stage i of a VGG has width * {2, 4, 8, 8} channels and ends in a max-pool. */
 typedef struct {
     const char *name;
     network_family family;

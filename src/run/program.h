@@ -1,7 +1,7 @@
 /* A graph made ready to run: kernels chosen, memory placed, gradients cut into buckets.
  *
- * Programs of one runtime (the step of a full batch, of the last one, the evaluation) take turns: they share one
- * arena for inputs, gradients, activations and workspace, and the store's parameters and states.
+ * Programs of one runtime (the step of a full batch, of the last one, the evaluation) take turns. They share the
+ * arenas of inputs, gradients and activations, the workspace, and the store's parameters and states.
  */
 #ifndef TESKD_RUN_PROGRAM_H
 #define TESKD_RUN_PROGRAM_H

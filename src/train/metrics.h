@@ -40,7 +40,7 @@ void metrics_add(metrics *a, const metrics *b);
 /* All-reduce over the ranks: each passes its own sums and all get the whole. */
 int metrics_reduce(metrics *m, comm *ranks);
 
-/* Turns sums into means an image; top1 and top5 become shares from 0 to 1. `images` stays. */
+/* Turns sums into means per image; top1 and top5 become shares from 0 to 1. `images` stays. */
 metrics metrics_mean(const metrics *m);
 
 #endif

@@ -1,5 +1,5 @@
-/* What batch normalisation knows of its channels, and the tables that a block makes of it: its threads fill those of
- * the block's channels once, in double, and each keeps its own in registers. */
+/* What batch normalisation knows of its channels, and the tables that a block makes of it. The block's threads fill
+ * those of its channels once, in double, and each keeps its own in registers. */
 #ifndef TESKD_KERNELS_CUDA_BN_STATISTICS_CUH
 #define TESKD_KERNELS_CUDA_BN_STATISTICS_CUH
 
@@ -51,7 +51,7 @@ __device__ static inline bn_moments moments_of(const bn_statistics &s, int chann
     return bn_moments{mean, 1.0 / sqrt(variance + s.eps)};
 }
 
-/* Of a channel: dx = from_g * g + from_x * x + constant: ops.def's formula with xhat = (x - mean)/std. */
+/* Of a channel: dx = from_g * g + from_x * x + constant, which is ops.def's formula with xhat = (x - mean)/std. */
 struct bn_gradient {
     double from_g, from_x, constant;
 };

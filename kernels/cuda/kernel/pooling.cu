@@ -6,7 +6,7 @@
 
 /* ---- global average ---- */
 
-/* One image a blockIdx.y, one tile of channels a blockIdx.x. */
+/* One image per blockIdx.y, one tile of channels per blockIdx.x. */
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS) average_kernel(const T *x, T *y, int area, int channels)
 {

@@ -204,7 +204,7 @@ __device__ static inline gather_columns columns_of(const small_map &m, int colum
     return gather_columns{first, end, readers_of(first, m.width).first, readers_of(end - 1, m.width).last + 1};
 }
 
-/* A column of the gradient on its way down: the large rows between two small rows, read before they are needed, and
+/* A column of the gradient on its way down: the large rows between two small rows, read before they are needed. Also
  * what the small rows around them have got of them. */
 template <typename T, int V, bool RELU> struct gradient_column {
     const T *dy; /* in the next large row */

@@ -1,7 +1,7 @@
 /* How kernels over an upsampled feature map and the small one it comes from are shared out, and two sums of each
  * channel that they make on the way.
  *
- * A block walks strips of a few small rows, each thread down one column of the small or of the large one; the order of
+ * A block walks strips of a few small rows, each thread down one column of the small or of the large one. The order of
  * a sum depends on the shape alone. */
 #ifndef TESKD_KERNELS_CUDA_UPSAMPLE_STRIPS_CUH
 #define TESKD_KERNELS_CUDA_UPSAMPLE_STRIPS_CUH

@@ -1,7 +1,7 @@
 /* Owns captures: launches captured from the stream into a CUDA graph.
  *
  * The capture is thread-local: what cannot be replayed (an allocation, a wait) is then an error when this thread does
- * it, and free to the loader's and the libraries' own threads. Invariant: a capture is whole. One thread. */
+ * it. The loader's and the libraries' own threads are free to. Invariant: a capture is whole. One thread. */
 #include "cuda_backend.h"
 
 #include "base/error.h"

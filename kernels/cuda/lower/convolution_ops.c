@@ -1,6 +1,6 @@
 /* Owns the way from conv2d and its gradients to convolutions.h, and to matrix products where a convolution is one.
- * Invariant: what a convolution cannot do on the way (a bias, a float32 weight gradient from 16 bits) is done by an own
- * kernel. One thread. */
+ * Invariant: what a convolution cannot do on the way (a bias, a float32 weight gradient from 16 bits) is done by a
+ * native kernel. One thread. */
 #include "base/error.h"
 #include "convolutions.h"
 #include "cuda_backend.h"
