@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { SIZE_VARIES = -1, DRAWN_CLASSES = 10 /* unless others are wanted */ };
+enum { SIZE_VARIES = -1, SYNTHETIC_CLASSES = 10 /* unless others are wanted */ };
 
 typedef enum { SPLIT_TRAIN, SPLIT_TEST, SPLITS } data_split;
 
@@ -70,7 +70,7 @@ typedef struct {
     data_split split;
     int32_t limit;   /* the first so many images; 0: all. Of synthetic images: so many. */
     int32_t side;    /* of images that have no size of their own */
-    int32_t classes; /* of labels that are drawn */
+    int32_t classes; /* of synthetic labels */
     uint64_t seed;
     const source_ranks *ranks; /* NULL: this process alone */
 } source_request;

@@ -1,4 +1,4 @@
-/* Draws the images of the synthetic set. Owns no state: an image is a pure function of (seed, part, index), so any
+/* Draws the images of the synthetic set. Owns no state: an image is a pure function of (seed, split, index), so any
  * thread may call it. Shapes are signed distances in pixels (negative inside), which also gives their anti-aliased
  * edges. */
 #include "io/data/synth.h"
@@ -223,9 +223,9 @@ static void to_bytes(draws *d, colour image[SIDE][SIDE], uint8_t *planar)
     }
 }
 
-void synth_draw(uint64_t seed, uint32_t part, uint32_t index, uint8_t *planar)
+void synth_draw(uint64_t seed, uint32_t split, uint32_t index, uint8_t *planar)
 {
-    const uint64_t stream = rng_stream(RNG_SYNTHETIC, (uint64_t)part << 32 | index);
+    const uint64_t stream = rng_stream(RNG_SYNTHETIC, (uint64_t)split << 32 | index);
     draws d = {.seed = seed, .counter = {0, 0, (uint32_t)stream, (uint32_t)(stream >> 32)}, .used = 4};
     colour image[SIDE][SIDE];
     colour background = random_colour(&d);

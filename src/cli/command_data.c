@@ -29,7 +29,7 @@ static int run(const options *o, logger *log, comm *ranks)
 
 const command command_data = {
     .name = "data",
-    .summary = "make a data set: synth draws labelled images in the CIFAR-10 binary layout",
+    .summary = "make a data set: synth writes synthetic images in the CIFAR-10 binary layout",
     .usage = "synth",
     .options = OPTION_OUT | OPTION_TRAIN_IMAGES | OPTION_TEST_IMAGES | OPTION_SEED | OPTION_ARGUMENTS,
     .uses_settings = false,

@@ -14,7 +14,7 @@ static int choose_classes(const settings *c, const data_source *source, model_op
     const int32_t wanted = (int32_t)c->model.classes;
     if (wanted == 0)
         TRY(source_describe(&facts, source, c->data.path));
-    m->classes = wanted ? wanted : facts.classes ? facts.classes : DRAWN_CLASSES;
+    m->classes = wanted ? wanted : facts.classes ? facts.classes : SYNTHETIC_CLASSES;
     return 0;
 }
 

@@ -1,6 +1,6 @@
-/* Owns the loader of a set, copies of the batch's labels and choices, and the memory that bytes pass through: the
- * loader's slots, pinned, and two pieces of the device's, a lane of uploads each. While one piece goes into a program's
- * input (whose place is fixed, since the program may be captured), the next batch comes into the other.
+/* Owns the loader of a set, copies of the batch's labels and choices, and the memory that bytes pass through. That is
+ * the loader's slots, pinned, and two pieces of the device's, one lane of uploads each. While one piece goes into a
+ * program's input (whose place is fixed, since the program may be captured), the next batch comes into the other.
  * Invariant: with uploads, the loader's current batch is the one on its way; `now` is the one before it. One thread. */
 #include "session/feed.h"
 #include "base/error.h"

@@ -1,8 +1,8 @@
 /* The way of batches from a data set into the inputs of programs.
  *
  * Where the device's memory is the host's, the loader makes the images. Elsewhere it only says how to make them, and
- * the device does so from bytes: of the whole set, which it holds, or of the batch, which is copied while the step
- * before it runs. The images are the same to the bit, before they are rounded to 16 bits.
+ * the device does so from bytes. Either it holds the whole set, or the batch is copied while the step before it runs.
+ * The images are the same to the bit, before they are rounded to 16 bits.
  */
 #ifndef TESKD_SESSION_FEED_H
 #define TESKD_SESSION_FEED_H

@@ -55,19 +55,19 @@ int session_check_target(const session *e, const char *option, const char *path)
 }
 
 /* The ranks may open a set together, so they agree before each. */
-static int open_data(session *e, unsigned parts)
+static int open_data(session *e, unsigned needs)
 {
     const settings *c = &e->config;
     e->train_images = source_expected_images(e->images.source, SPLIT_TRAIN, c->data.train_images);
     e->test_images = source_expected_images(e->images.source, SPLIT_TEST, c->data.test_images);
     snprintf(e->data_path, sizeof e->data_path, "%s", c->data.path);
-    if ((parts & (DATA_TRAIN | DATA_TEST)) && e->images.source->driver->in_shards && c->data.stage[0])
+    if ((needs & (DATA_TRAIN | DATA_TEST)) && e->images.source->driver->in_shards && c->data.stage[0])
         TRY(stage_data(c, e->ranks, e->log, e->data_path));
-    if (parts & DATA_TRAIN) {
+    if (needs & DATA_TRAIN) {
         TRY(comm_agree(e->ranks, open_set(e, SPLIT_TRAIN, &e->train_set)));
         e->train_images = e->train_set.images;
     }
-    if (parts & DATA_TEST) {
+    if (needs & DATA_TEST) {
         TRY(comm_agree(e->ranks, open_set(e, SPLIT_TEST, &e->test_set)));
         e->test_images = e->test_set.images;
     }
@@ -94,11 +94,11 @@ static int check_training(const session *e)
 }
 
 /* Everything that can be said against the settings before a device or data are opened. */
-static int check_settings(const session *e, unsigned parts)
+static int check_settings(const session *e, unsigned needs)
 {
     const settings *c = &e->config;
-    const bool reads_data = (parts & (DATA_TRAIN | DATA_TEST)) && e->images.source->wants;
-    TRY(parts & WILL_TRAIN ? check_training(e) : 0);
+    const bool reads_data = (needs & (DATA_TRAIN | DATA_TEST)) && e->images.source->wants;
+    TRY(needs & WILL_TRAIN ? check_training(e) : 0);
     CHECK(!reads_data || c->data.path[0], ERROR_SETTINGS, "data.path: empty; it must be the folder that holds %s",
           e->images.source->wants);
     return 0;
@@ -125,22 +125,22 @@ int session_choose_input(const session *e, data_split split, step_input *input)
     return 0;
 }
 
-static int open_device(session *e, unsigned parts)
+static int open_device(session *e, unsigned needs)
 {
     TRY(configure(&e->config, &e->images, &e->step));
-    TRY(check_settings(e, parts));
+    TRY(check_settings(e, needs));
     TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
     configure_for_device(&e->step, e->device->ops);
     e->loader_threads = threads_for_loader(&e->config, e->device->ops->host_memory, e->threads);
     return 0;
 }
 
-int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned parts)
+int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned needs)
 {
     *e = (session){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
     TRY(threads_choose(config, ranks, &e->threads));
-    TRY(comm_agree(ranks, open_device(e, parts)));
-    TRY(open_data(e, parts));
+    TRY(comm_agree(ranks, open_device(e, needs)));
+    TRY(open_data(e, needs));
     TRY(comm_agree(ranks, choose_inputs(e)));
     TRY(comm_agree(ranks, reduction_open(&e->reducer, config, e->device, ranks, log)));
     runtime_open(&e->run, &(runtime_options){.device = e->device,

@@ -33,13 +33,13 @@ typedef struct {
     program *evaluation[MICRO_BATCH_KINDS];
 } session;
 
-/* What will be needed. WILL_TRAIN: a batch that divides among the ranks. */
-typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2, WILL_TRAIN = 4 } data_parts;
+/* What a subcommand needs. WILL_TRAIN: a batch that divides among the ranks. */
+typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2, WILL_TRAIN = 4 } session_needs;
 
 /* Checks the settings, then opens the device and the data sets; fills step from the settings. Every rank calls it; all
- * get the same outcome. A set that is not among `parts`, or a dry run without data.path, counts as large as the
+ * get the same outcome. A set that is not among `needs`, or a dry run without data.path, counts as large as the
  * official one. */
-int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned parts);
+int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned needs);
 void session_close(session *e);
 
 /* Whether work that came out as `status` is cleaned up. Not after a failure of one of several ranks: the process is

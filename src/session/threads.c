@@ -13,8 +13,8 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
-/* Turns of a waiting loop before a thread sleeps, where libgomp has 300000: long enough for the gaps between the loops
- * of a step, too short to keep a neighbour's core (docs/performance.md). */
+/* Turns of a waiting loop before a thread sleeps; libgomp has 300000. Long enough for the gaps between the loops of a
+ * step, too short to keep a neighbour's core (docs/performance.md). */
 static const char *const turns = "2000";
 
 /* Has the user said how threads wait, or where? OpenMP's library may have bound this thread: a program that is started

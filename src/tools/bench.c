@@ -20,7 +20,7 @@ typedef struct {
     double *step_seconds;   /* one per step, sorted in the end */
     double *launch_seconds; /* one per launch, of all timed steps together */
     int steps;
-    double unreduced_seconds; /* of a step without the sums over the ranks */
+    double unreduced_seconds; /* of a step without the reductions */
     double prepare_seconds;   /* of all kernels: mostly of plans that are timed at their first use */
 } timing;
 
@@ -318,7 +318,7 @@ static void print_communication(const timing *t)
         return;
     for (uint32_t i = 0; i < t->p->n_launches; i++)
         reduced += t->launch_seconds[i] / t->steps;
-    log_info(t->e->log, "  sums over the ranks (%s): %.2f ms of a step are not hidden behind the backward",
+    log_info(t->e->log, "  reductions (%s): %.2f ms of a step are not hidden behind the backward",
              t->e->run.options.reducer->ops->name, 1e3 * fmax(0, reduced - t->unreduced_seconds));
 }
 
