@@ -50,7 +50,7 @@ int seal_make(const char *path, const void *rest, size_t rest_bytes, uint8_t blo
 
 static int check_sum(const char *path, const uint8_t *bytes, size_t count)
 {
-    uint64_t found, expected;
+    uint64_t found = 0, expected;
     TRY(whole_sum(path, bytes, bytes + SEAL_BYTES, count - SEAL_BYTES, &found));
     memcpy(&expected, bytes + SUM_AT, sizeof expected);
     CHECK(found == expected, ERROR_FILE, "%s: the file is damaged: its checksum is %016llx, expected %016llx", path,

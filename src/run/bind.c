@@ -19,9 +19,10 @@ static bool narrows(const runtime *r)
     return r->options.reducer && dtype_bytes(r->options.reduction_dtype) == 2;
 }
 
-static size_t narrow_ratio(const runtime *r)
+/* What `bytes` of gradients take in the dtype they travel in. */
+static size_t narrowed_bytes(const runtime *r, size_t bytes)
 {
-    return dtype_bytes(r->options.device->ops->real) / dtype_bytes(r->options.reduction_dtype);
+    return bytes / dtype_bytes(r->options.device->ops->real) * dtype_bytes(r->options.reduction_dtype);
 }
 
 /* What the ranks sum lies where the reduction wants it, if it has a wish. All ranks take part: it comes before anything
@@ -29,7 +30,7 @@ static size_t narrow_ratio(const runtime *r)
 static int allocate_for_reduction(runtime *r)
 {
     reduction *reducer = r->options.reducer;
-    size_t bytes = r->arena_bytes[KIND_GRADIENT] / (narrows(r) ? narrow_ratio(r) : 1);
+    size_t all = r->arena_bytes[KIND_GRADIENT], bytes = narrows(r) ? narrowed_bytes(r, all) : all;
     void **memory = narrows(r) ? &r->narrowed_gradients : &r->arena[KIND_GRADIENT];
     if (bytes == 0 || !reducer || !reducer->ops->alloc)
         return 0;
@@ -164,13 +165,12 @@ static int narrow_buckets(runtime *r, program *p)
     backend *device = r->options.device;
     if (!narrows(r))
         return 0;
-    size_t ratio = narrow_ratio(r);
     if (!r->narrowed_gradients)
-        TRY(allocate(r, r->arena_bytes[KIND_GRADIENT] / ratio, &r->narrowed_gradients));
+        TRY(allocate(r, narrowed_bytes(r, r->arena_bytes[KIND_GRADIENT]), &r->narrowed_gradients));
     for (uint32_t i = 0; i < p->n_buckets; i++) {
         gradient_bucket *bucket = &p->buckets[i];
         size_t count = bucket->bytes / dtype_bytes(device->ops->real);
-        bucket->narrowed = (char *)r->narrowed_gradients + bucket->offset / ratio;
+        bucket->narrowed = (char *)r->narrowed_gradients + narrowed_bytes(r, bucket->offset);
         TRY(prepare_conversion(device, count, device->ops->real, r->options.reduction_dtype, &bucket->narrow));
         TRY(prepare_conversion(device, count, r->options.reduction_dtype, device->ops->real, &bucket->widen));
     }

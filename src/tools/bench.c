@@ -129,7 +129,7 @@ static int measure_matmul(backend *device, double *flops)
     kernel_request request = {.node = {.op = OP_LINEAR, .n_in = 2, .n_out = 1}, .label = "matrix product"};
     request.in[0] = request.in[1] = request.out[0] = square;
     probe p = {0};
-    double seconds;
+    double seconds = INFINITY;
     TRY(device->ops->prepare(device, &request, &p.k, &p.bytes)); /* bytes: of its workspace */
     p.bytes += 256;
     int status = with_memory(device, tensor_bytes(&square), &p, &seconds);
@@ -144,7 +144,7 @@ static int measure_copy(backend *device, double *rate)
 {
     size_t bytes = device->ops->host_memory ? copied_bytes : large_copied_bytes;
     probe p = {.bytes = bytes};
-    double seconds;
+    double seconds = INFINITY;
     TRY(with_memory(device, bytes, &p, &seconds));
     *rate = 2 * (double)bytes / seconds;
     return 0;
