@@ -7,13 +7,17 @@
 #include <stdio.h>
 #include <string.h>
 
-/* As many classes as asked for, or as the data have. */
+/* As many classes as asked for, or as the data have; labels must fit. Data that are looked at are so when they are opened,
+ * where the number is given: an export needs none. */
 static int choose_classes(const settings *c, const data_source *source, model_options *m)
 {
     source_facts facts = {.classes = 0};
     const int32_t wanted = (int32_t)c->model.classes;
-    if (wanted == 0)
+    if (wanted == 0 || !source->driver->describe)
         TRY(source_describe(&facts, source, c->data.path));
+    CHECK(wanted == 0 || wanted >= facts.classes, ERROR_SETTINGS,
+          "model.classes: %d is less than the %d classes of data.kind = %s (0 takes the data's own)", wanted,
+          facts.classes, source->name);
     m->classes = wanted ? wanted : facts.classes ? facts.classes : SYNTHETIC_CLASSES;
     return 0;
 }
