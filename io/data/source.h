@@ -27,11 +27,6 @@ typedef enum {
     PLACEMENT_HOST     /* batch by batch */
 } data_placement;
 
-/* A part of an image, in pixels of the image as it is stored. */
-typedef struct {
-    int32_t top, left, height, width;
-} image_region;
-
 typedef struct image_set image_set;
 typedef struct image_reader image_reader;
 
