@@ -1,53 +1,16 @@
-/* What reading and writing tensor files share: the handle's end, HDF5's error text, types. HDF5 is a serial library
+/* What reading and writing tensor files share: the handle's end, types. HDF5 is a serial library
  * with global state: main thread only. */
 #include "tensor_file_private.h"
 
 #include "base/error.h"
 
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "checksums are of little-endian bytes");
 
-h5_silence h5_silence_begin(void)
-{
-    h5_silence silence = {NULL, NULL};
-    H5Eget_auto2(H5E_DEFAULT, &silence.print, &silence.data);
-    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    return silence;
-}
-
-void h5_silence_end(h5_silence silence)
-{
-    H5Eset_auto2(H5E_DEFAULT, silence.print, silence.data);
-}
-
-enum { REASON = 256, IMAGE_STEP = 1 << 22 }; /* bytes by which a file in memory grows */
-
-/* Keeps the innermost entry, which says what really happened; of several lines the first, without the time. */
-static herr_t keep_reason(unsigned depth, const H5E_error2_t *entry, void *reason)
-{
-    if (depth == 0 && entry->desc) {
-        snprintf(reason, REASON, "%.*s", (int)strcspn(entry->desc, "\n"), entry->desc);
-        char *time = strstr(reason, ": time = ");
-        if (time)
-            *time = '\0';
-    }
-    return 0;
-}
-
-int h5_error(const char *path, const char *format, ...)
-{
-    char reason[REASON] = "HDF5 gives no reason", what[256];
-    H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_reason, reason);
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(what, sizeof what, format, arguments);
-    va_end(arguments);
-    return error_set(ERROR_FILE, "%s: cannot %s: %s", path, what, reason);
-}
+enum { IMAGE_STEP = 1 << 22 }; /* bytes by which a file in memory grows */
 
 hid_t h5_access(void)
 {

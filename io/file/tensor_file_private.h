@@ -3,6 +3,7 @@
 #define TESKD_IO_FILE_TENSOR_FILE_PRIVATE_H
 
 #include "base/atomic_file.h"
+#include "io/file/hdf5_report.h"
 #include "io/file/tensor_file.h"
 
 #include <hdf5.h>
@@ -21,19 +22,6 @@ struct tensor_file {
     tensor_info *tensors;
     int32_t count, capacity;
 };
-
-/* HDF5 prints its error stack by itself; these keep it silent around our calls and give the printing back. */
-typedef struct {
-    H5E_auto2_t print;
-    void *data;
-} h5_silence;
-
-h5_silence h5_silence_begin(void);
-void h5_silence_end(h5_silence silence);
-
-/* Sets "PATH: cannot WHAT: HDF5's reason" from the current HDF5 error stack and returns ERROR_FILE. Call it before any
- * other HDF5 call, which would clear the stack. */
-int h5_error(const char *path, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 /* Access properties of a file in memory, which HDF5 neither reads nor writes itself, with checksummed metadata (file
  * format 1.8 or later); negative on failure. */
