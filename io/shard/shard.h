@@ -62,7 +62,7 @@ const shard_manifest *shard_set_manifest(const shard_set *set);
 int shard_set_read(const shard_set *set, int64_t index, void *bytes);
 
 /* The name of the image's original file, relative to its split ("n01440764/n01440764_10026.JPEG"), and its shard's path.
- * Asks HDF5, so it is slow; any thread. */
+ * Read from the file; any thread. */
 enum { SHARD_NAME_BYTES = 512 };
 int shard_set_name(const shard_set *set, int64_t index, char name[SHARD_NAME_BYTES]);
 const char *shard_set_path(const shard_set *set, int32_t shard);

@@ -1,0 +1,41 @@
+/* Owns the turn at HDF5, a serial library with global state. Any thread. */
+#include "io/shard/shard_hdf5.h"
+
+#include "io/file/hdf5_report.h"
+
+#include <pthread.h>
+#include <stdbool.h>
+
+static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
+static h5_silence silence; /* under `turn` */
+
+void shard_hdf5_begin(void)
+{
+    pthread_mutex_lock(&turn);
+    silence = h5_silence_begin();
+}
+
+void shard_hdf5_end(void)
+{
+    h5_silence_end(silence);
+    pthread_mutex_unlock(&turn);
+}
+
+/* The bytes of all images have a place by themselves: metadata before them, what says where each lies behind them. So
+ * their offset does not depend on how many they are (shard_write.c). */
+enum { BLOCK = 512, IMAGES_AT = 1 << 14 };
+
+hid_t shard_hdf5_access(void)
+{
+    hid_t access = H5Pcreate(H5P_FILE_ACCESS);
+    if (access < 0)
+        return access;
+    if (H5Pset_fapl_sec2(access) < 0 || H5Pset_file_locking(access, false, true) < 0 ||
+        H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) < 0 ||
+        H5Pset_libver_bounds(access, H5F_LIBVER_V18, H5F_LIBVER_V18) < 0 || H5Pset_alignment(access, 1, BLOCK) < 0 ||
+        H5Pset_meta_block_size(access, IMAGES_AT - BLOCK) < 0 || H5Pset_small_data_block_size(access, 0) < 0) {
+        H5Pclose(access);
+        return -1;
+    }
+    return access;
+}
