@@ -1,7 +1,7 @@
 /* Shards: compressed images of a data set in few HDF5 files, format 1 (docs/formats.md).
  *
- * DIR/train-00000.h5 ..., DIR/val-00000.h5 ... and DIR/manifest.json. HDF5 is asked for the layout once, when a split is
- * opened; images are then read by pread alone, by any number of threads. Errors are ERROR_FILE (the file system) or
+ * DIR/train-00000.h5 ..., DIR/val-00000.h5 ... and DIR/manifest.json. HDF5 is asked for the layout once, when a split
+ * is opened; images are then read by pread alone, by any number of threads. Errors are ERROR_FILE (the file system) or
  * ERROR_DATA (the content), and name the file, and the image, dataset or offset in it.
  */
 #ifndef TESKD_IO_SHARD_SHARD_H
@@ -31,6 +31,8 @@ typedef struct {
     int32_t label;
     int32_t height, width;
     uint32_t flags;
+    uint64_t position; /* in the order of the split's sources (classes by their ids, in each class images by their
+                        * names), whatever order they are stored in; no two images of a split have the same */
 } shard_image;
 
 /* What the manifest says of a data set, without opening a shard. */
@@ -56,13 +58,17 @@ void shard_set_close(shard_set **set); /* `*set` becomes NULL and may be NULL */
 
 int64_t shard_set_images(const shard_set *set);
 const shard_image *shard_set_image(const shard_set *set, int64_t index);
+
+/* The image that comes at a place when they are sorted by position: a training from shards goes by this order, so that
+ * it is the same as one from the class folders that were packed. */
+int64_t shard_set_ordered(const shard_set *set, int64_t place);
 const shard_manifest *shard_set_manifest(const shard_set *set);
 
 /* The image's bytes, as many as its size says, checked against its checksum. Any thread. */
 int shard_set_read(const shard_set *set, int64_t index, void *bytes);
 
-/* The name of the image's original file, relative to its split ("n01440764/n01440764_10026.JPEG"), and its shard's path.
- * Read from the file; any thread. */
+/* The name of the image's original file, relative to its split ("n01440764/n01440764_10026.JPEG"), and its shard's
+ * path. Read from the file; any thread. */
 enum { SHARD_NAME_BYTES = 512 };
 int shard_set_name(const shard_set *set, int64_t index, char name[SHARD_NAME_BYTES]);
 const char *shard_set_path(const shard_set *set, int32_t shard);

@@ -155,6 +155,7 @@ static shard_image image_at(const index_arrays *index, int64_t i, const shard_re
         .label = ((const int32_t *)index->arrays[SHARD_LABEL])[i],
         .height = ((const int32_t *)index->arrays[SHARD_HEIGHT])[i],
         .width = ((const int32_t *)index->arrays[SHARD_WIDTH])[i],
+        .position = ((const uint64_t *)index->arrays[SHARD_POSITION])[i],
         .flags = ((const uint32_t *)index->arrays[SHARD_FLAGS])[i],
     };
 }

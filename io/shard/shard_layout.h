@@ -13,6 +13,7 @@
     DATASET(LABEL, "label", H5T_STD_I32LE, 4)                                                                          \
     DATASET(WIDTH, "width", H5T_STD_I32LE, 4)                                                                          \
     DATASET(HEIGHT, "height", H5T_STD_I32LE, 4)                                                                        \
+    DATASET(POSITION, "position", H5T_STD_U64LE, 8)                                                                    \
     DATASET(FLAGS, "flags", H5T_STD_U32LE, 4)                                                                          \
     DATASET(NAMES, "names", H5T_STD_U8LE, 1)                                                                           \
     DATASET(NAME_OFFSET, "name_offset", H5T_STD_U64LE, 8)                                                              \

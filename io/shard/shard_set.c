@@ -19,6 +19,7 @@ struct shard_set {
     shard_file *files;   /* [shards], without lists of images */
     int64_t *first;      /* [shards + 1], a shard's first image in the split */
     shard_image *images; /* [first[shards]] */
+    int64_t *ordered;    /* [first[shards]], images by position */
 };
 
 /* All that are missing in one message, since they may be many. */
@@ -61,6 +62,28 @@ static int allocate(shard_set *s, const char *folder)
     return 0;
 }
 
+static int by_position(const void *a, const void *b, void *images)
+{
+    const uint64_t x = ((const shard_image *)images)[*(const int64_t *)a].position,
+                   y = ((const shard_image *)images)[*(const int64_t *)b].position;
+    return (x > y) - (x < y);
+}
+
+static int order_images(shard_set *s, const char *folder)
+{
+    const int64_t images = s->first[s->shards];
+    s->ordered = malloc((size_t)images * sizeof *s->ordered);
+    CHECK(s->ordered, ERROR_MEMORY, "%s: no memory for the order of %" PRId64 " images", folder, images);
+    for (int64_t i = 0; i < images; i++)
+        s->ordered[i] = i;
+    qsort_r(s->ordered, (size_t)images, sizeof *s->ordered, by_position, s->images);
+    for (int64_t i = 1; i < images; i++)
+        CHECK(s->images[s->ordered[i - 1]].position != s->images[s->ordered[i]].position, ERROR_DATA,
+              "%s: images %" PRId64 " and %" PRId64 " of split '%s' have the same position, %" PRIu64, folder,
+              s->ordered[i - 1], s->ordered[i], shard_split_name(s->split), s->images[s->ordered[i]].position);
+    return 0;
+}
+
 static int open_split(shard_set *s, const char *folder)
 {
     TRY(manifest_read(&s->manifest, folder));
@@ -71,7 +94,7 @@ static int open_split(shard_set *s, const char *folder)
     TRY(allocate(s, folder));
     for (int32_t i = 0; i < s->shards; i++)
         TRY(open_shard(s, folder, i));
-    return 0;
+    return order_images(s, folder);
 }
 
 int shard_set_open(shard_set **set, const char *folder, int split)
@@ -98,6 +121,7 @@ void shard_set_close(shard_set **set)
     free(s->files);
     free(s->first);
     free(s->images);
+    free(s->ordered);
     manifest_close(&s->manifest);
     free(s);
 }
@@ -110,6 +134,11 @@ int64_t shard_set_images(const shard_set *set)
 const shard_image *shard_set_image(const shard_set *set, int64_t index)
 {
     return &set->images[index];
+}
+
+int64_t shard_set_ordered(const shard_set *set, int64_t place)
+{
+    return set->ordered[place];
 }
 
 const shard_manifest *shard_set_manifest(const shard_set *set)

@@ -273,6 +273,7 @@ int shard_writer_add(shard_writer *writer, const shard_image *image, const char 
     TRY(row_add(writer, SHARD_LABEL, &image->label, sizeof image->label));
     TRY(row_add(writer, SHARD_WIDTH, &image->width, sizeof image->width));
     TRY(row_add(writer, SHARD_HEIGHT, &image->height, sizeof image->height));
+    TRY(row_add(writer, SHARD_POSITION, &image->position, sizeof image->position));
     TRY(row_add(writer, SHARD_FLAGS, &image->flags, sizeof image->flags));
     TRY(text_add(writer, SHARD_NAMES, SHARD_NAME_OFFSET, name));
     writer->bytes += image->size;

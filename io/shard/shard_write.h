@@ -17,7 +17,7 @@ typedef struct shard_writer shard_writer;
 
 int shard_writer_create(shard_writer **writer, const char *path, const shard_identity *identity);
 
-/* Appends an image: its label, size in bytes and pixels, and flags are taken from `image`. */
+/* Appends an image: its label, size in bytes and pixels, position and flags are taken from `image`. */
 int shard_writer_add(shard_writer *writer, const shard_image *image, const char *name, const void *bytes);
 
 /* Notes the name of an image that is not there, since it cannot be read. */

@@ -35,6 +35,7 @@ static void add_image(shard_writer *w, int64_t i)
                                .label = (int32_t)(i % CLASSES),
                                .height = (int32_t)(3 + i),
                                .width = (int32_t)(4 + i),
+                               .position = (uint64_t)(100 - 3 * i),
                                .flags = i % 2 ? SHARD_PNG : 0};
     fill(i, bytes);
     snprintf(name, sizeof name, "%s/%d.JPEG", ids[i % CLASSES], (int)i);
@@ -103,6 +104,7 @@ static void test_round_trip(void **state)
         assert_int_equal(image->size, size_of(i));
         assert_int_equal(image->label, i % CLASSES);
         assert_int_equal(image->height, 3 + i);
+        assert_int_equal(shard_set_ordered(set, IMAGES - 1 - i), i);
         assert_int_equal(image->flags, i % 2 ? SHARD_PNG : 0);
         assert_int_equal(shard_set_read(set, i, bytes), 0);
         assert_memory_equal(bytes, expected, image->size);
@@ -358,8 +360,8 @@ static void change_row(scratch *s, const char *name, int64_t index, int64_t valu
     values[index] = value;
     assert_true(H5Dwrite(dataset, H5T_NATIVE_INT64, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
     H5Dclose(dataset);
-    static const char *const rows[] = {"offset", "size",  "checksum", "label",      "width",
-                                       "height", "flags", "names",    "name_offset"};
+    static const char *const rows[] = {"offset", "size",     "checksum", "label", "width",
+                                       "height", "position", "flags",    "names", "name_offset"};
     XXH3_state_t *sum = XXH3_createState();
     XXH3_64bits_reset(sum);
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
