@@ -42,7 +42,7 @@ static int write_image(worker *w, shard_writer *writer, int split, const pack_en
 {
     const pack_input *input = &w->job->plan->input;
     const char *name = pack_entry_name(input, entry);
-    shard_image image = {.label = entry->label};
+    shard_image image = {.label = entry->label, .position = (uint64_t)(entry - input->entries[split])};
     const void *bytes;
     int status = input->read(input, split, entry, &w->buffer);
     if (status == 0)
@@ -197,7 +197,8 @@ pack_progress pack_job_progress(const pack_job *job)
                            .shards = job->shards,
                            .kept = job->kept,
                            .bytes = job->bytes,
-                           .is_over = job->running == 0};
+                           .is_over = job->running == 0,
+                           .has_failed = job->stopped};
 }
 
 int pack_job_end(pack_job **job, bool stop)

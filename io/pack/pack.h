@@ -61,7 +61,7 @@ typedef struct pack_job pack_job;
 typedef struct {
     int64_t images, shards, kept; /* of this rank: done so far; of the shards, those that were there */
     uint64_t bytes;               /* of the originals */
-    bool is_over;
+    bool is_over, has_failed;
 } pack_progress;
 
 /* Starts the threads that write this rank's shards. The plan outlives the job. */
