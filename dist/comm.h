@@ -13,8 +13,8 @@
  *     _exit(non-zero);
  *
  * _exit, because MPI is not finalized then, and the launcher ends the job on the non-zero code. The message of a rank
- * that died without a word is written by the communicator itself, on exactly one surviving rank ("PROGRAM: rank R on
- * HOST ended without a word ..."), at once and from its own thread: mpirun kills the survivors about a second after
+ * that died without a word is written by the communicator itself, at once and from its own thread, on exactly one
+ * surviving rank ("PROGRAM: rank R on HOST ended without a word ..."). mpirun kills the survivors about a second after
  * such a death, and a main thread may be longer than that in a computation. mpirun sends SIGTERM before: have a
  * handler.
  */
@@ -61,10 +61,10 @@ typedef struct {
      * than a few heartbeats of 2 s. */
     double silence_seconds;
 
-    /* The last resort, called from a thread of the communicator's when the main thread is past these limits in
-     * something that cannot be watched: a launch into a full queue of the GPU, the release of its memory, MPI's opening
-     * and end. Has to end the process, with the message on stderr where it is not NULL (a peer has told otherwise). A
-     * function of the main program's, since a library does not end processes; NULL: nobody does. */
+    /* The last resort, called from a thread of the communicator's when the main thread is past these limits. It is then
+     * in something that cannot be watched: a launch into a full queue of the GPU, the release of its memory, MPI's
+     * opening and end. Has to end the process, with the message on stderr where it is not NULL (a peer has told
+     * otherwise). A function of the main program's, since a library does not end processes; NULL: nobody does. */
     void (*end_process)(const char *message);
 } comm_limits;
 
@@ -87,11 +87,11 @@ int comm_open_self(comm **out);
 
 const comm_info *comm_describe(const comm *c);
 
-/* patience_seconds, and a little more the higher the rank: of ranks that wait for the same thing the first one to give
- * up then is alone, and its peers hear of it. */
+/* patience_seconds, and a little more the higher the rank. Of ranks that wait for the same thing one then gives up
+ * first, alone, and its peers hear of it. */
 double comm_patience(const comm *c);
 
-/* Sum over the ranks, in place, added in rank order: the same bits on every rank and in every run with as many ranks.
+/* All-reduce (a sum), in place, added in rank order: the same bits on every rank and in every run with as many ranks.
  * Numbers of 16 bits are added in float32 and rounded once. */
 int comm_all_reduce(comm *c, void *data, size_t count, comm_dtype type);
 
@@ -109,8 +109,8 @@ int comm_barrier(comm *c);
 /* Every rank's `bytes` of data, in rank order, into `all` (size * bytes). */
 int comm_all_gather(comm *c, const void *data, size_t bytes, void *all);
 
-/* Agrees on the outcome of something that each rank did alone (a file opened, a setting checked): returns 0 where
- * all passed status 0; otherwise every rank gets the lowest failing rank's code and message ("rank R on HOST: ...").
+/* Agrees on the outcome of something that each rank did alone (a file opened, a setting checked). Returns 0 where all
+ * passed status 0; otherwise every rank gets the lowest failing rank's code and message ("rank R on HOST: ...").
  * The communicator stays usable. Agreements nest: a failure that was agreed on keeps its text in an outer one. */
 int comm_agree(comm *c, int status);
 

@@ -75,13 +75,13 @@ static float value_of_16(uint16_t bits, comm_dtype type)
     return type == COMM_F16 ? float16_value(bits) : bfloat16_value(bits);
 }
 
-/* sum[i] = the sum of the ranks' parts [rank][i]. */
-static void add_16(uint16_t *restrict sum, const uint16_t *restrict parts, int ranks, size_t n, comm_dtype type)
+/* sum[i] = the sum of values[rank][i] over the ranks. */
+static void add_16(uint16_t *restrict sum, const uint16_t *restrict values, int ranks, size_t n, comm_dtype type)
 {
     for (size_t i = 0; i < n; i++) {
-        float total = value_of_16(parts[i], type);
+        float total = value_of_16(values[i], type);
         for (int rank = 1; rank < ranks; rank++)
-            total += value_of_16(parts[(size_t)rank * n + i], type);
+            total += value_of_16(values[(size_t)rank * n + i], type);
         sum[i] = type == COMM_F16 ? float16_from(total) : bfloat16_from(total);
     }
 }
@@ -256,7 +256,7 @@ int comm_mpi_wait(comm *c, comm_request *request)
         TRY(control_check(m->channel)); /* first: MPI may complete a call on what a dead peer left */
         if (s->stage == SUM_DONE)
             break;
-        TRY(check_patience(m, "a sum over the ranks", &waits));
+        TRY(check_patience(m, "an all-reduce", &waits));
     }
     started_sum **link = &m->first_sum;
     while (*link != s)

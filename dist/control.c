@@ -3,9 +3,9 @@
  * change after that.
  * Threads: after control_open only the watchdog touches links and sockets. The main thread asks it to leave by writing
  * `last_words`, then `leaving`, then the eventfd. The watchdog writes to stderr in one case: a rank died without a
- * word, and the launcher may kill this one before its main thread, deep in a computation or held up inside MPI, can
- * report it. It lets the process be ended in one case, too: the main thread does not come to know of a failure, since
- * it waits for a GPU that waits for the failed rank. */
+ * word. The launcher may kill this rank before its main thread, deep in a computation or held up inside MPI, can report
+ * it. It lets the process be ended in one case, too: where the main thread cannot learn of a failure, since it waits
+ * for a GPU that waits for the failed rank. */
 #include "control.h"
 
 #include "base/clock.h"

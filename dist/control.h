@@ -29,8 +29,8 @@ bool control_peer_stopped(const control *ctl);
 /* Waits up to `ms` milliseconds for word of a failure, and returns as control_check. */
 int control_await_failure(const control *ctl, int ms);
 
-/* Ends the watchdog. Without `failure` it says goodbye; with it, the peers are told that this rank fails (the text goes
- * out as it is), and it returns when they have heard, after one second at the latest. control_check goes on working. */
+/* Ends the watchdog. Without `failure` it says goodbye. With it, the peers are told that this rank fails (the text goes
+ * out as it is); it returns when they have heard, after one second at the latest. control_check goes on working. */
 void control_leave(control *ctl, const char *failure);
 
 /* As control_leave with a failure that is a signal. */

@@ -141,7 +141,7 @@ static ncclDataType_t nccl_type(comm_dtype type)
  * that is done. */
 static int start_sum(nccl_reduction *self, void *data, size_t count, comm_dtype type)
 {
-    const char *what = "starting a sum over the ranks";
+    const char *what = "starting an all-reduce";
     TRY(check_cuda(self, cudaEventRecord(self->ready, self->compute), what));
     TRY(check_cuda(self, cudaStreamWaitEvent(self->sums, self->ready, 0), what));
     self->unfinished = true;
@@ -166,7 +166,7 @@ static int start(reduction *base, void *data, size_t count, comm_dtype type)
 static int finish(reduction *base)
 {
     nccl_reduction *self = (nccl_reduction *)base;
-    const char *what = "finishing a sum over the ranks";
+    const char *what = "finishing an all-reduce";
     TRY(check_works(self));
     if (!self->unfinished)
         return 0;
@@ -177,7 +177,7 @@ static int finish(reduction *base)
     return code < 0 ? fail(self, code) : 0;
 }
 
-/* On the stream of the other sums, so behind them: a second communicator would compete with the first for the GPU. */
+/* On the stream of the other reductions, so behind them: a second communicator would compete for the GPU. */
 static int sum_now(reduction *base, void *data, size_t count, comm_dtype type)
 {
     TRY(start(base, data, count, type));
@@ -187,7 +187,7 @@ static int sum_now(reduction *base, void *data, size_t count, comm_dtype type)
 static int poll_peers(const nccl_reduction *self)
 {
     TRY(comm_progress(self->ranks));
-    return check_nccl(self, communicator_state(self), "sums over the ranks");
+    return check_nccl(self, communicator_state(self), "reductions");
 }
 
 static int progress(reduction *base)
@@ -224,7 +224,7 @@ static int await_streams(const nccl_reduction *self)
         CHECK(clock_seconds() < limit, ERROR_COMM,
               "%s: its %s were not done within %g s, while every rank is alive; %s may have lost a connection without "
               "noticing (NCCL_DEBUG=INFO in the environment shows more)",
-              what, idle[1] ? "launches" : "sums over the ranks", self->deadline, self->name);
+              what, idle[1] ? "launches" : "reductions", self->deadline, self->name);
     }
 }
 
@@ -352,7 +352,7 @@ static int replace_communicator(nccl_reduction *self)
 
 static int remove_window(nccl_reduction *self)
 {
-    const char *what = "releasing memory that is summed over the ranks";
+    const char *what = "releasing memory that is reduced";
     TRY(await_call(self, nccl_window_deregister(self->window, self->communicator), FINALIZE_SECONDS, what));
     free_window(self);
     return 0;
@@ -363,7 +363,7 @@ static int register_window(nccl_reduction *self)
 {
     bool all;
     int code, refusing = await_ranks(self, nccl_window_register(self->window, self->communicator),
-                                     "registering memory that is summed over the ranks", &code);
+                                     "registering memory that is reduced", &code);
     TRY(refusing);
     if (refusing > 0)
         return replace_communicator(self);
@@ -423,7 +423,7 @@ static void free_memory(reduction *base, void *memory)
 /* In good order: everything is done, and the peers end too. */
 static int finalize(const nccl_reduction *self)
 {
-    const char *what = "ending the sums over the ranks";
+    const char *what = "ending the reductions";
     bool idle[2];
     TRY(check_cuda(self, query(self->compute, &idle[0]), what));
     TRY(check_cuda(self, query(self->sums, &idle[1]), what));
@@ -518,7 +518,7 @@ int nccl_reduction_open(reduction **out, const cuda_libraries *libraries, comm *
                         const nccl_options *options)
 {
     nccl_reduction *self = calloc(1, sizeof *self);
-    int code = comm_agree(ranks, self ? 0 : error_set(ERROR_MEMORY, "no memory for the sums over the ranks"));
+    int code = comm_agree(ranks, self ? 0 : error_set(ERROR_MEMORY, "no memory for the reductions"));
     if (code < 0) {
         free(self);
         return code;

@@ -1,7 +1,7 @@
-/* Sums over the ranks of memory that kernels work on, in order with the launches.
+/* All-reduce (sums) of memory that kernels work on, in order with the launches.
  *
- * Every rank starts the same sums in the same order. Where memory is the host's, or goes through it, comm.h does the
- * work; between GPUs NCCL does, on a stream of its own. One thread. */
+ * Every rank starts the same reductions in the same order. Where memory is the host's, or goes through it, comm.h does
+ * the work; between GPUs NCCL does, on a stream of its own. One thread. */
 #ifndef TESKD_DIST_REDUCTION_H
 #define TESKD_DIST_REDUCTION_H
 
@@ -15,30 +15,31 @@ typedef struct {
     /* start, finish and sum may be captured together with launches (kernels/backend.h). */
     bool capturable;
 
-    /* Starts the sum, in place, of `count` elements at `data`, as the launches so far leave them. */
+    /* Starts to sum, in place, `count` elements at `data`, as the launches so far leave them. */
     int (*start)(reduction *self, void *data, size_t count, comm_dtype type);
 
     /* Launches from here on see the sums of everything started. */
     int (*finish)(reduction *self);
 
-    /* A sum that launches from here on see; sums started before may stay under way. */
+    /* A sum that launches from here on see; what was started before may stay under way. */
     int (*sum)(reduction *self, void *data, size_t count, comm_dtype type);
 
-    /* Lets started sums advance and sees whether the peers are still there; cheap, for between two launches. */
+    /* Lets started reductions advance and sees whether the peers are still there; cheap, for between two launches. */
     int (*progress)(reduction *self);
 
     /* Waits until the device has done everything that was launched and reduced, while watching the peers: returns
      * ERROR_COMM, and never hangs, when one is gone. */
     int (*synchronize)(reduction *self);
 
-    /* Optional. Memory of the device that sums are quicker in, aligned as the device's own; one piece at a time. Every
-     * rank calls it, for as many bytes, with no sum under way. `*memory` is NULL, on all ranks, where there is none:
-     * the device's own does. `free` waits for what is under way; before `close`, and after the release of captures
-     * that sum in the memory. */
+    /* Optional. Memory of the device that is reduced faster, aligned as the device's own; one piece at a time. Every
+     * rank calls it, for as many bytes, with no reduction under way. `*memory` is NULL, on all ranks, where there is
+     * none: the device's own does. `free` waits for what is under way; before `close`, and after the release of
+     * captures that sum in the memory. */
     int (*alloc)(reduction *self, size_t bytes, void **memory);
     void (*free)(reduction *self, void *memory);
 
-    /* After a failure sums may be under way: then this frees what can be freed and returns at once. NULL is fine. */
+    /* After a failure reductions may be under way: then this frees what can be freed and returns at once. NULL is fine.
+     */
     void (*close)(reduction *self);
 } reduction_ops;
 

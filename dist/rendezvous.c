@@ -1,10 +1,10 @@
 /* Owns sockets only until they are handed over. Invariant: a socket that is handed over is non-blocking, closed on
  * exec, and its other end has shown the invitation's token. Threads: main thread, while the communicator opens.
  *
- * A rank connects and greets, rank 0 greets back, and the rank greets once more: rank 0 counts only who has heard the
- * answer, for one that gave up waiting for it comes again. Nobody waits for one connection: rank 0 listens to all
- * candidates together, and a rank tries all addresses of rank 0 together, since a stranger at either end may say
- * nothing, or too little. */
+ * A rank connects and greets, rank 0 greets back, and the rank greets once more. Rank 0 counts only who has heard the
+ * answer: one that gave up waiting for it comes again. Nobody waits for one connection, since a stranger at either end
+ * may say nothing, or too little. Rank 0 listens to all candidates together, and a rank tries all addresses of rank 0
+ * together. */
 #include "rendezvous.h"
 
 #include "base/clock.h"

@@ -61,9 +61,9 @@ typedef struct {
     int (*launch)(backend *self, kernel *kernel, const kernel_args *args);
     void (*release)(backend *self, kernel *kernel);
 
-    /* Optional. One kernel for `n` nodes that follow one another, launched with the args NULL: of the same op; or of
-     * any for which op_is_loss holds, and then none writes memory that another reads or writes. `*out` stays NULL where
-     * they are better launched one by one. */
+    /* Optional. One kernel for `n` nodes that follow one another, launched with the args NULL. They are of the same op,
+     * or of any for which op_is_loss holds; then none writes memory that another reads or writes. `*out` stays NULL
+     * where they are better launched one by one. */
     int (*batch_launches)(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
 
     /* 256-byte aligned memory (64 on the CPU); contents undefined. NULL when there is not enough. */

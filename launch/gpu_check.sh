@@ -40,7 +40,7 @@ rewrites               300  errors with and without the exact rewrites
 capture                300  captured steps against launched ones, bit for bit
 repeat                 300  two runs, bit for bit
 resume                 300  stopped and resumed runs, bit for bit
-nccl                   180  sums by NCCL over one rank
+nccl                   180  reductions by NCCL over one rank
 ranks                  300  two ranks on one GPU through host memory
 bench_resnet18         120  a step of resnet18 at 224, batch 256, fp16
 bench_resnet18_host    120  the same, its images coming from the host

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a trained and evaluated network on this machine's CPU, with drawn images.
+# From a fresh checkout to a trained and evaluated network on this machine's CPU, with synthetic images.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

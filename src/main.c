@@ -189,7 +189,7 @@ int main(int argc, char **argv)
                                 .grace_seconds = COMM_GRACE_SECONDS,
                                 .silence_seconds = COMM_SILENCE_SECONDS,
                                 .end_process = end_process};
-    comm *ranks;
+    comm *ranks = NULL;
     logger log;
     if (!fill_standard_files()) {
         fprintf(stderr, "teskd: /dev/null, for a standard file that is closed: %s\n", strerror(errno));

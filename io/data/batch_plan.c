@@ -1,4 +1,4 @@
-/* Computes the parts of an epoch. Holds no state; any thread. */
+/* Computes the micro-batches of an epoch. Holds no state; any thread. */
 #include "io/data/batch_plan.h"
 
 #include "base/error.h"
@@ -85,11 +85,11 @@ micro_batch batch_plan_at(const batch_plan *plan, int64_t index)
 {
     const batch_options *o = &plan->options;
     const int64_t step = index / o->accumulate;
-    const int32_t part = (int32_t)(index % o->accumulate), size = micro_batch_images(o);
-    const int32_t images = batch_plan_step_images(plan, step), before = part * size;
+    const int32_t within = (int32_t)(index % o->accumulate), size = micro_batch_images(o);
+    const int32_t images = batch_plan_step_images(plan, step), before = within * size;
     micro_batch m = {.global_images = images - before < size ? images - before : size,
                      .step_images = images,
-                     .first = part == 0,
+                     .first = within == 0,
                      .last = images - before <= size};
     m.kind = (step < whole_steps(o) ? 0 : PLACES) + (m.last ? LAST : m.first ? FIRST : MIDDLE);
     take_share(o, step * o->batch + before, &m);
@@ -99,8 +99,8 @@ micro_batch batch_plan_at(const batch_plan *plan, int64_t index)
 bool batch_plan_find(const batch_plan *plan, int kind, micro_batch *found)
 {
     const int64_t step = kind < PLACES ? 0 : plan->steps - 1, place = kind % PLACES;
-    const int32_t parts = batch_plan_step_micro_batches(plan, step);
-    *found = batch_plan_at(plan, step * plan->options.accumulate + (place == LAST ? parts - 1 : place == MIDDLE));
+    const int32_t count = batch_plan_step_micro_batches(plan, step);
+    *found = batch_plan_at(plan, step * plan->options.accumulate + (place == LAST ? count - 1 : place == MIDDLE));
     return found->kind == kind;
 }
 

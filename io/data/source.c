@@ -47,6 +47,12 @@ int source_find(const data_source **source, const char *name)
     return error_set(ERROR_SETTINGS, "data.kind: \"%.60s\" is not one of %s", name, names);
 }
 
+int source_describe(source_facts *facts, const data_source *source, const char *path)
+{
+    *facts = (source_facts){.classes = source->classes, .images = {source->images[0], source->images[1]}};
+    return source->driver->describe && path[0] ? source->driver->describe(facts, path) : 0;
+}
+
 int source_open(image_set *set, const data_source *source, const source_request *request)
 {
     memset(set, 0, sizeof *set);
@@ -93,12 +99,41 @@ const char *image_set_class_name(const image_set *set, int32_t label)
     return set->class_names && label >= 0 && label < set->classes ? set->class_names[label] : NULL;
 }
 
+int image_set_class_list(const image_set *set, char **text)
+{
+    size_t bytes = 1;
+    *text = NULL;
+    if (!set->class_names)
+        return 0;
+    for (int32_t label = 0; label < set->classes; label++)
+        bytes += strlen(set->class_names[label]) + 1;
+    char *at = *text = malloc(bytes);
+    CHECK(at, ERROR_MEMORY, "no memory for the names of %d classes", set->classes);
+    *at = '\0';
+    for (int32_t label = 0; label < set->classes; label++)
+        at += sprintf(at, "%s%s", label ? "\n" : "", set->class_names[label]);
+    return 0;
+}
+
+void image_set_describe(const image_set *set, int32_t index, char *text, size_t bytes)
+{
+    char name[768] = "";
+    if (set->ops && set->ops->describe)
+        set->ops->describe(set, index, name, sizeof name);
+    if (name[0])
+        snprintf(text, bytes, "image %d (%s)", index, name);
+    else
+        snprintf(text, bytes, "image %d", index);
+}
+
 void image_set_identity(const image_set *set, char text[IMAGE_SET_IDENTITY_BYTES])
 {
     char size[32] = "varying size";
     XXH64_hash_t sum = XXH3_64bits(set->labels, (size_t)set->images * sizeof *set->labels);
     if (set->pixels)
         sum = XXH3_64bits_withSeed(set->pixels, (size_t)set->images * image_bytes(set), sum);
+    else
+        sum = XXH3_64bits_withSeed(&set->content, sizeof set->content, sum);
     if (set->height != SIZE_VARIES)
         snprintf(size, sizeof size, "%dx%d", set->width, set->height);
     snprintf(text, IMAGE_SET_IDENTITY_BYTES, "%d images of %s, %d classes, checksum %016llx", set->images, size,
@@ -114,5 +149,6 @@ void image_set_close(image_set *set)
     free(set->class_names);
     free(set->pixels);
     free(set->labels);
+    free(set->storage);
     memset(set, 0, sizeof *set);
 }

@@ -11,10 +11,10 @@
 
 enum { TRAIN_FILES = 5 };
 
-/* What one file holds: images `first` to `first + count - 1` of a part; count 0: the class names. */
+/* What one file holds: images `first` to `first + count - 1` of a split; count 0: the class names. */
 typedef struct {
     uint64_t seed;
-    uint32_t part, first, count;
+    uint32_t split, first, count;
 } content;
 
 static int write_images(atomic_file *file, const content *c)
@@ -22,7 +22,7 @@ static int write_images(atomic_file *file, const content *c)
     uint8_t record[1 + SYNTH_IMAGE_BYTES];
     for (uint32_t i = 0; i < c->count; i++) {
         record[0] = (uint8_t)((c->first + i) % SYNTH_CLASSES);
-        synth_draw(c->seed, c->part, c->first + i, record + 1);
+        synth_draw(c->seed, c->split, c->first + i, record + 1);
         TRY(atomic_file_write(file, record, sizeof record));
     }
     return 0;
@@ -65,10 +65,10 @@ int synth_write(const char *folder, int32_t train_images, int32_t test_images, u
     for (uint32_t i = 0; i < TRAIN_FILES; i++) {
         char name[32];
         snprintf(name, sizeof name, "data_batch_%u.bin", i + 1);
-        content c = {.seed = seed, .part = 0, .first = first, .count = all / TRAIN_FILES + (i < all % TRAIN_FILES)};
+        content c = {.seed = seed, .split = 0, .first = first, .count = all / TRAIN_FILES + (i < all % TRAIN_FILES)};
         TRY(write_file(folder, name, c));
         first += c.count;
     }
-    TRY(write_file(folder, "test_batch.bin", (content){.seed = seed, .part = 1, .count = (uint32_t)test_images}));
+    TRY(write_file(folder, "test_batch.bin", (content){.seed = seed, .split = 1, .count = (uint32_t)test_images}));
     return write_file(folder, "batches.meta.txt", (content){.seed = seed});
 }

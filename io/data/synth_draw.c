@@ -1,4 +1,4 @@
-/* Draws the images of the synthetic set. Owns no state: an image is a pure function of (seed, part, index), so any
+/* Draws the images of the synthetic set. Owns no state: an image is a pure function of (seed, split, index), so any
  * thread may call it. Shapes are signed distances in pixels (negative inside), which also gives their anti-aliased
  * edges. */
 #include "io/data/synth.h"
@@ -10,7 +10,7 @@
 
 enum { SIDE = SYNTH_SIDE, DISC = 0, RING, SQUARE, TRIANGLE, CROSS, STAR, CRESCENT, HORIZONTAL, VERTICAL, CHECKER };
 
-static const float pi = 3.14159265F;
+static const float pi = 3.14159265F, middle = 0.5F * SIDE;
 
 const char *synth_class_name(int32_t label)
 {
@@ -155,8 +155,8 @@ static figure random_figure(draws *d, int32_t shape, colour background)
     f.sin_angle = sinf(angle);
     f.radius = uniform(d, 6, 12);
     f.stretch = uniform(d, 0.85F, 1.18F);
-    f.x = SIDE / 2 + uniform(d, -1, 1) * (SIDE / 2 - f.radius);
-    f.y = SIDE / 2 + uniform(d, -1, 1) * (SIDE / 2 - f.radius);
+    f.x = middle + uniform(d, -1, 1) * (middle - f.radius);
+    f.y = middle + uniform(d, -1, 1) * (middle - f.radius);
     f.period = uniform(d, 4, 6);
     f.phase = uniform(d, 0, f.period);
     f.round_patch = uniform(d, 0, 1) < 0.5F;
@@ -197,7 +197,7 @@ static void draw_background(draws *d, colour background, colour image[SIDE][SIDE
 /* Small discs that belong to no class. */
 static void draw_distractors(draws *d, float count, colour image[SIDE][SIDE])
 {
-    for (float i = 0; i < count; i++) {
+    for (int i = 0; (float)i < count; i++) {
         figure blob = {.shape = DISC, .cos_angle = 1};
         blob.x = uniform(d, 0, SIDE);
         blob.y = uniform(d, 0, SIDE);
@@ -223,9 +223,9 @@ static void to_bytes(draws *d, colour image[SIDE][SIDE], uint8_t *planar)
     }
 }
 
-void synth_draw(uint64_t seed, uint32_t part, uint32_t index, uint8_t *planar)
+void synth_draw(uint64_t seed, uint32_t split, uint32_t index, uint8_t *planar)
 {
-    const uint64_t stream = rng_stream(RNG_SYNTHETIC, (uint64_t)part << 32 | index);
+    const uint64_t stream = rng_stream(RNG_SYNTHETIC, (uint64_t)split << 32 | index);
     draws d = {.seed = seed, .counter = {0, 0, (uint32_t)stream, (uint32_t)(stream >> 32)}, .used = 4};
     colour image[SIDE][SIDE];
     colour background = random_colour(&d);

@@ -66,14 +66,14 @@ static const struct {
 };
 
 static const struct {
-    file_kind kind;
     const char *what;
+    file_kind kind;
     bool weights;
 } expectations[] = {
-    [EXPECT_CHECKPOINT] = {FILE_CHECKPOINT, "a teskd-checkpoint", true},
-    [EXPECT_REFERENCE] = {FILE_HDF5, "a reference (HDF5)", false},
-    [EXPECT_SAFETENSORS] = {FILE_SAFETENSORS, "a safetensors file", true},
-    [EXPECT_RECORDS] = {FILE_UNKNOWN, "records of images", false},
+    [EXPECT_CHECKPOINT] = {"a teskd-checkpoint", FILE_CHECKPOINT, true},
+    [EXPECT_REFERENCE] = {"a reference (HDF5)", FILE_HDF5, false},
+    [EXPECT_SAFETENSORS] = {"a safetensors file", FILE_SAFETENSORS, true},
+    [EXPECT_RECORDS] = {"records of images", FILE_UNKNOWN, false},
 };
 
 static bool begins(const beginning *b, size_t at, const void *mark, size_t bytes)
@@ -118,8 +118,9 @@ static bool is_pytorch(const beginning *b)
 /* The first text that is no white space and no byte order mark. */
 static const char *first_text(const beginning *b, size_t *left)
 {
+    static const char blanks[] = {' ', '\t', '\r', '\n'};
     size_t at = begins(b, 0, "\xef\xbb\xbf", 3) ? 3 : 0;
-    while (at < b->count && memchr(" \t\r\n", b->bytes[at], 4))
+    while (at < b->count && memchr(blanks, b->bytes[at], sizeof blanks))
         at++;
     *left = b->count - at;
     return (const char *)b->bytes + at;

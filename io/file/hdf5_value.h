@@ -1,5 +1,5 @@
-/* The one way in which values come out of an HDF5 file: only where class, size and number of elements are what the
- * reader has room for, and only from that file. Owns nothing; main thread only (HDF5). */
+/* The one way in which values come out of an HDF5 file: only from that file, and only where class, size and number of
+ * elements are what the reader has room for. Owns nothing; main thread only (HDF5). */
 #ifndef TESKD_IO_FILE_HDF5_VALUE_H
 #define TESKD_IO_FILE_HDF5_VALUE_H
 

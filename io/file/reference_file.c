@@ -154,6 +154,7 @@ void reference_close(reference_file *f)
 static int open_object(const reference_file *f, const char *path, hid_t *object)
 {
     hdf5_place place = hdf5_find((hid_t)f->file, path);
+    *object = H5I_INVALID_HID;
     CHECK(place != HDF5_LINKED_ELSEWHERE, ERROR_FILE, "%s: \"%s\" is a link to somewhere else, which is not followed",
           f->path, path);
     *object = place == HDF5_HERE ? H5Oopen((hid_t)f->file, path, H5P_DEFAULT) : H5I_INVALID_HID;

@@ -111,8 +111,8 @@ static uint64_t shape_bytes(const safetensors_info *tensor)
 static int take_tensor(safetensors_file *f, const char *name, json_object *entry)
 {
     safetensors_info *tensor = &f->tensors[f->count];
-    int64_t place[2];
-    int32_t numbers;
+    int64_t place[2] = {0};
+    int32_t numbers = 0;
     CHECK(json_object_is_type(entry, json_type_object), ERROR_FILE, "%s: header, tensor \"%s\": no object", f->path,
           name);
     TRY(find_type(f, name, entry, &tensor->type));

@@ -1,7 +1,8 @@
 /* safetensors files: named tensors behind a JSON header, as PyTorch users exchange weights.
  *
- * A file is the header's length (8 bytes, little-endian), the header (a JSON object: for each tensor its type, shape
- * and place; "__metadata__" with texts), then the tensors' bytes, row-major and little-endian, without gaps.
+ * A file is the header's length (8 bytes, little-endian), the header, then the tensors' bytes, row-major and
+ * little-endian, without gaps. The header is a JSON object: for each tensor its type, shape and place, and
+ * "__metadata__" with texts.
  *
  * Errors are ERROR_FILE and name the path, and where a file is malformed the offset in it, unless said otherwise. A
  * handle belongs to one thread at a time.

@@ -1,5 +1,5 @@
 /* Owns the writing of safetensors files. Invariant: the header is written first and complete, so that the values of one
- * tensor at a time are all that is held. One thread a writer. */
+ * tensor at a time are all that is held. One thread per writer. */
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "io/file/safetensors.h"

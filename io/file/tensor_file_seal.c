@@ -1,6 +1,6 @@
-/* The seal: a first block before the HDF5 file (to HDF5 a user block, which it skips) that says what the file is, how
- * long, and the checksum of the whole. It is read and held against the file's bytes before HDF5 sees any of them: HDF5
- * 1.10 crashes or hangs on some damaged files. A file is therefore read whole into memory, and HDF5 is given these
+/* The seal: a first block before the HDF5 file that says what the file is, how long, and the checksum of the whole. To
+ * HDF5 it is a user block, which it skips. It is read and held against the file's bytes before HDF5 sees any of them:
+ * HDF5 1.10 crashes or hangs on some damaged files. A file is therefore read whole into memory, and HDF5 is given these
  * bytes: what was checked is what is opened, and neither needs a lock. Owns no state. */
 #include "tensor_file_private.h"
 
@@ -50,7 +50,7 @@ int seal_make(const char *path, const void *rest, size_t rest_bytes, uint8_t blo
 
 static int check_sum(const char *path, const uint8_t *bytes, size_t count)
 {
-    uint64_t found, expected;
+    uint64_t found = 0, expected;
     TRY(whole_sum(path, bytes, bytes + SEAL_BYTES, count - SEAL_BYTES, &found));
     memcpy(&expected, bytes + SUM_AT, sizeof expected);
     CHECK(found == expected, ERROR_FILE, "%s: the file is damaged: its checksum is %016llx, expected %016llx", path,

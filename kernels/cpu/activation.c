@@ -1,5 +1,5 @@
-/* ReLU, and the excitation that scales the channels of a map before its shortcut is added. Elements of a ReLU and
- * images of an excitation belong to one thread each. The workspace of an excitation holds gates and sums. */
+/* ReLU, and the excitation that scales the channels of a feature map before its shortcut is added. Elements of a ReLU
+ * and images of an excitation belong to one thread each. The workspace of an excitation holds gates and sums. */
 #include "cpu.h"
 
 #include <math.h>

@@ -8,7 +8,7 @@
 /* The offsets of a kernel that bn_prepare sets. */
 enum { BN_SLOT_TABLES, BN_SLOT_SUMS, BN_SLOTS };
 
-/* The tables of a launch, one float a channel of in[0] each; bn_tables says what they mean. */
+/* The tables of a launch, one float per channel of in[0] each; bn_tables says what they mean. */
 typedef struct {
     float *scale, *shift, *mean, *from_g, *from_x, *constant;
 } bn_table_memory;

@@ -23,7 +23,7 @@ static bool is_matrix_product(const op_attr *attr)
 }
 
 /* How many groups become one whose weight has zeros between them. With AVX2 oneDNN leaves groups narrower than its
- * vector of 8 to its slowest kernels, two to three times as slow as this for 4 channels; with AVX-512 it masks them
+ * vector of 8 to its slowest kernels, two to three times as slow as this for 4 channels. With AVX-512 it masks them
  * well. One channel a group has kernels of its own. */
 static int64_t groups_merged(const cpu_backend *self, int64_t groups, const tensor_desc *w)
 {
@@ -110,9 +110,9 @@ static void convolution_destroy(onednn_convolution *c)
     onednn_layout_destroy(c->dst);
 }
 
-/* The gradient of the weight of a strided 1x1 convolution from fewer channels than a vector has comes out wrong, or
- * never, from jit_1x1, which writes behind its scratchpad: seen with AVX2 in oneDNN 2.6, 3.2 and 3.13, and reported of
- * AVX-512 (oneDNN's issue 6035). */
+/* jit_1x1 writes behind its scratchpad where a strided 1x1 convolution has fewer channels than a vector: the gradient
+ * of its weight comes out wrong, or never. Seen with AVX2 in oneDNN 2.6, 3.2 and 3.13, and reported of AVX-512
+ * (oneDNN's issue 6035). */
 static bool is_faulty(const onednn_convolution *c, const char *name)
 {
     int64_t lanes = strstr(name, "avx512") ? 16 : 8;
@@ -120,7 +120,7 @@ static bool is_faulty(const onednn_convolution *c, const char *name)
            strncmp(name, "jit_1x1:", 8) == 0;
 }
 
-/* brgconv is half as fast as oneDNN's next choice on maps of 4x4 and smaller. */
+/* brgconv is half as fast as oneDNN's next choice on feature maps of 4x4 and smaller. */
 static bool is_slow(const onednn_convolution *c, const char *name)
 {
     enum { SMALL_MAP = 4 };

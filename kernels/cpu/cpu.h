@@ -1,7 +1,7 @@
 /* Inside the CPU backend: its state, its kernels, and the functions that its op table names.
  *
- * Every loop is split into one fixed part a thread, whoever runs it, and partial sums are added in
- * the order of the parts: results depend on the number of threads and on nothing else.
+ * Every loop is split into one fixed range per thread, whoever runs it, and partial sums are added
+ * in that order. So results depend on the number of threads and on nothing else.
  */
 #ifndef TESKD_KERNELS_CPU_CPU_H
 #define TESKD_KERNELS_CPU_CPU_H

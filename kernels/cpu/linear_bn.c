@@ -79,7 +79,7 @@ int linear_bn_sums_prepare(const cpu_backend *self, kernel *k, size_t *workspace
     return 0;
 }
 
-/* ---- the normalised map ---- */
+/* ---- the normalised feature map ---- */
 
 static void scale_row(const float *from, double scale, int64_t count, float *to)
 {

@@ -41,13 +41,13 @@ typedef struct {
     float weight[UPSAMPLE_MAX_SOURCES];
 } upsample_sources;
 
-/* One row of an upsampled map: x, made from z, and the gradient of what batch normalisation makes of it. */
+/* One row of an upsampled feature map: x, made from z, and the gradient of what batch normalisation makes of it. */
 typedef struct {
     const float *x, *dy;
     bool relu; /* g = dy where scale*x + shift > 0, else 0; otherwise g = dy */
 } upsample_bn_row;
 
-/* The windows of a pooling of a `height` x `width` map. */
+/* The windows of a pooling of a `height` x `width` feature map. */
 typedef struct {
     int64_t height, width, channels;
     int64_t out_height, out_width;
@@ -82,7 +82,7 @@ typedef struct {
     void (*upsample_row)(const float *top, const float *bottom, float weight, const upsample_tap *tap, int64_t width,
                          int64_t columns, int64_t channels, float *y, float *scratch, bool stream);
 
-    /* One input row of `width` pixels from the output rows of `row` in the image dy (`columns` pixels a row).
+    /* One input row of `width` pixels from the output rows of `row` in the image dy (`columns` pixels per row).
      * scratch: columns*channels. */
     void (*upsample_grad_row)(const float *dy, const upsample_sources *row, const upsample_sources *column,
                               int64_t width, int64_t columns, int64_t channels, float *dx, float *scratch);

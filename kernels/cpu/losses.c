@@ -99,9 +99,9 @@ int kd_loss_launch(const cpu_backend *self, const kernel *k, const kernel_args *
     return 0;
 }
 
-/* Of one image. With p and s the softmaxes of student and teacher and q = s + floor, the loss
- * sum q (log q - log p) has d/dz_student = (p * sum q - q)/T and, with a = log q - log p + 1,
- * d/dz_teacher = s (a - sum s a)/T. Either output may be absent. */
+/* Of one image. Let p and s be the softmaxes of student and teacher, and q = s + floor. The loss sum q (log q - log p)
+ * has d/dz_student = (p * sum q - q)/T. With a = log q - log p + 1 it has d/dz_teacher = s (a - sum s a)/T. Either
+ * output may be absent. */
 static void kd_gradient(const float *student, const float *teacher, int64_t classes, double temperature, double scale,
                         float *dstudent, float *dteacher)
 {

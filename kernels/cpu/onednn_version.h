@@ -1,6 +1,6 @@
-/* What differs between oneDNN 2 and oneDNN 3, as functions that follow version 3: a layout is a handle that is created
- * and destroyed, a primitive is described in one call. Private to onednn.c; beside the type of a handle in onednn.h,
- * nothing else asks for the version. Owns no state. */
+/* What differs between oneDNN 2 and oneDNN 3, as functions that follow version 3. There a layout is a handle that is
+ * created and destroyed, and a primitive is described in one call. Private to onednn.c; beside the type of a handle in
+ * onednn.h, nothing else asks for the version. Owns no state. */
 #ifndef TESKD_KERNELS_CPU_ONEDNN_VERSION_H
 #define TESKD_KERNELS_CPU_ONEDNN_VERSION_H
 

@@ -16,7 +16,7 @@ static pool_windows windows_of(const op_attr *attr, const tensor_desc *map, cons
                           .pad = attr->pad};
 }
 
-/* A row of the map for each thread, in whole vectors. */
+/* A row of the feature map for each thread, in whole vectors. */
 static int64_t scratch_floats(const tensor_desc *map)
 {
     return ((int64_t)map->dim[2] * map->dim[3] + 15) / 16 * 16;

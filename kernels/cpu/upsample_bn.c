@@ -1,5 +1,5 @@
-/* Batch normalisation of an upsampled map from the small map z. With U the upsample, whose rows sum to 1: sums over U z
- * and over its gradients are sums over z, and the large map only exists a row at a time, in a buffer in the cache.
+/* Batch normalisation of an upsampled feature map from the small one, z. Let U be the upsample, whose rows sum to 1.
+ * Sums over U z and over its gradients are sums over z, and the large one exists only a row at a time, in cache.
  *
  * Along each axis UᵀU has three diagonals, and Uᵀ1 is what a small position counts for among the large ones.
  * The workspace holds the tables and sums of batch_norm.c, the axes, then the rows of each thread. */
@@ -31,7 +31,7 @@ static size_t axis_bytes(int64_t n)
     return (bytes + 63) / 64 * 64;
 }
 
-/* Rows of one thread: two of the small map and three of the large one. */
+/* Rows of one thread: two of the small feature map and three of the large one. */
 static size_t rows_bytes(const tensor_desc *z)
 {
     size_t bytes = 8 * (size_t)z->dim[2] * (size_t)z->dim[3] * sizeof(float);
@@ -96,7 +96,7 @@ static small_map small_map_at(const kernel *k, const kernel_args *args)
                        .buffers = workspace_at(args, k->offset[SLOT_ROWS])};
 }
 
-/* Buffer `index` of a thread, each as long as a row of the small map. */
+/* Buffer `index` of a thread, each as long as a row of the small feature map. */
 static float *row_buffer(const small_map *m, const kernel *k, int thread, int index)
 {
     return (float *)(void *)(m->buffers + rows_bytes(&k->request.in[0]) * (size_t)thread) +

@@ -1,4 +1,4 @@
-/* ReLU, and the excitation that scales a map's channels before a shortcut is added. Nothing is kept between calls. */
+/* ReLU, and the excitation that scales channels before a shortcut is added. Nothing is kept between calls. */
 #include <math.h>
 #include <string.h>
 
@@ -29,7 +29,7 @@ static double sigmoid(double z)
     return 1 / (1 + exp(-z));
 }
 
-/* Which element of z{n,1,1,c} element `i` of a map is scaled by. */
+/* Which element of z{n,1,1,c} element `i` of a feature map is scaled by. */
 static int64_t gate_of(const tensor_desc *map, int64_t i)
 {
     int64_t channels = map->dim[3], image = (int64_t)map->dim[1] * map->dim[2] * channels;

@@ -1,6 +1,6 @@
 /* Owns the handle of the OpenBLAS library. OpenBLAS reads its environment when it loads and keeps it, so it is not
- * linked: this file puts the right kernels into the environment, loads it, and puts the environment back.
- * One thread at a time opens or closes. */
+ * linked. This file puts the right kernels into the environment, loads it, and puts the environment back. One thread at
+ * a time opens or closes. */
 #include "blas.h"
 
 #include <dlfcn.h>

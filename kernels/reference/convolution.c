@@ -5,7 +5,7 @@
 
 #include "reference.h"
 
-/* One convolution: `x` is its input map, `y` its output map, for the gradients too. */
+/* One convolution: `x` is its input, `y` its output, for the gradients too. */
 typedef struct {
     int n, h, w, c, oh, ow, o;
     int kernel, stride, pad, groups;
@@ -94,7 +94,7 @@ static void scatter_patches(const convolution *v, int group, const double *patch
             }
 }
 
-/* Views of one group: its channels of the output map, its rows of the weight. */
+/* Views of one group: its channels of the output, its rows of the weight. */
 static blas_matrix group_map(const convolution *v, const double *y, int image, int group, bool transposed)
 {
     return (blas_matrix){y + (size_t)image * v->y_size + group * v->group_out, v->o, transposed};

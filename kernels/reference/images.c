@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "reference.h"
 
-/* One place of the chosen crop: bytes of the image, or zeros outside it. */
+/* One pixel of the chosen crop: bytes of the image, or zeros outside it. */
 static void pixel_at(const tensor_desc *set, const uint8_t *image, int32_t row, int32_t column, uint8_t pixel[3])
 {
     bool inside = row >= 0 && row < set->dim[1] && column >= 0 && column < set->dim[2];

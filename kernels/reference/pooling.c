@@ -1,11 +1,11 @@
-/* Maximum over windows and its gradient. A window is cut to the map, so that padding never wins; the first of several
- * largest elements, in (kh, kw) order, gets the gradient. Nothing is kept between calls. */
+/* Maximum over windows and its gradient. A window is cut to the feature map, so that padding never wins; the first of
+ * several largest elements, in (kh, kw) order, gets the gradient. Nothing is kept between calls. */
 #include <math.h>
 #include <string.h>
 
 #include "reference.h"
 
-/* The part of a window that lies on the map. */
+/* The part of a window that lies on the feature map. */
 typedef struct {
     int top, bottom, left, right;
 } window;
@@ -18,15 +18,14 @@ static window window_at(const op_attr *attr, const tensor_desc *map, int oy, int
                     right > map->dim[2] ? map->dim[2] : right};
 }
 
-/* An element's number in its window, of the map's place `at` of channel 0. */
+/* An element's number in its window, of the feature map's position `at` of channel 0. */
 static uint8_t number_of(const op_attr *attr, const tensor_desc *map, int oy, int ox, int64_t at)
 {
     int64_t place = at / map->dim[3], y = place / map->dim[2], x = place % map->dim[2];
     return (uint8_t)((y - oy * attr->stride + attr->pad) * attr->kernel + x - ox * attr->stride + attr->pad);
 }
 
-/* Where in a map's channel the largest element of a window lies, or its last NaN. `image` begins with that channel.
- */
+/* Where in a feature map's channel the largest element of a window lies, or its last NaN; `image` begins there. */
 static int64_t largest_in(const double *image, const tensor_desc *map, window v)
 {
     int64_t channels = map->dim[3], width = map->dim[2], best = (v.top * width + v.left) * channels;

@@ -42,7 +42,7 @@ reference_op reference_images, reference_pad_channels, reference_convert;
 /* Workspace of the three convolution ops: the patches of one group of one image as a matrix. */
 size_t reference_conv2d_workspace(const kernel_request *request);
 
-/* Workspace of the upsample_bn ops: two maps of the large size. */
+/* Workspace of the upsample_bn ops: two feature maps of the large size. */
 size_t reference_upsample_bn_workspace(const kernel_request *request);
 
 /* Workspace of linear_bn_dgrad: the product. */

@@ -1,5 +1,5 @@
-/* Batch normalisation of an upsampled map, by making that map: what the ops of the small map must agree with.
- * The workspace holds two maps of the large size. Nothing is kept between calls. */
+/* Batch normalisation of an upsampled feature map, by making it: what the ops of the small one must agree with.
+ * The workspace holds two of the large size. Nothing is kept between calls. */
 #include <math.h>
 #include <string.h>
 
@@ -26,7 +26,7 @@ static double *second_map(const kernel_request *request, const kernel_args *args
     return (double *)args->workspace + tensor_count(&large);
 }
 
-/* upsample2x(z) as the first map of the workspace. */
+/* upsample2x(z) as the first feature map of the workspace. */
 static int upsample(const reference *self, const kernel_request *request, const kernel_args *args)
 {
     const kernel_request r = {.in = {request->in[0]}, .out = {large_of(&request->in[0])}};
@@ -39,7 +39,7 @@ static int upsample_grad(const reference *self, const kernel_request *request, c
     return reference_upsample2x_grad(self, &r, &(kernel_args){.in = {large}, .out = {small}});
 }
 
-/* Batch normalisation's own op on the upsampled map, which takes the place of z. */
+/* Batch normalisation's own op on the upsampled feature map, which takes the place of z. */
 static int on_large_map(const reference *self, const kernel_request *request, const kernel_args *args, reference_op *op)
 {
     kernel_request r = *request;

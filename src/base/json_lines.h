@@ -1,4 +1,4 @@
-/* A file of one JSON object a line, only ever appended to (metrics.jsonl).
+/* A file of one JSON object per line, only ever appended to (metrics.jsonl).
  *
  * json_begin, any number of members, json_end; the line is in the file when json_end returns. One thread at a time.
  */

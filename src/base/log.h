@@ -35,7 +35,7 @@ void log_error(logger *log, const char *format, ...) __attribute__((format(print
 void log_is_note(logger *log);
 
 /* Clears a live line and writes out what is left. ERROR_FILE, with the reason, when something that was printed to
- * `out`, here or by others, could not be written; a pipe whose reader has gone is none: it had read enough. */
+ * `out`, here or by others, could not be written. A pipe whose reader has gone is no failure: it had read enough. */
 int log_close(logger *log);
 
 #endif

@@ -9,7 +9,7 @@
 #include <stdint.h>
 
 /* What a stream is for; keeps the uses of one seed apart. */
-typedef enum { RNG_ORDER = 1, RNG_AUGMENTATION, RNG_INITIALISATION, RNG_SYNTHETIC } rng_purpose;
+typedef enum { RNG_ORDER = 1, RNG_AUGMENTATION, RNG_INITIALISATION, RNG_SYNTHETIC, RNG_CROP, RNG_BLOCKS } rng_purpose;
 
 /* The stream of a purpose and a number below 2^56 (an epoch, a tensor, a class). */
 static inline uint64_t rng_stream(rng_purpose purpose, uint64_t number)

@@ -217,8 +217,29 @@ static int validate_train(const settings *s)
     return 0;
 }
 
+static int validate_range(const char *name, const setting_reals *range)
+{
+    CHECK(range->count == 2 && range->value[0] <= range->value[1], ERROR_SETTINGS,
+          "%s: expected two numbers, the least and the greatest", name);
+    return 0;
+}
+
+static int validate_sizes(const settings *s)
+{
+    const setting_ints *sizes = &s->data.image_size;
+    CHECK(sizes->count == 1 || (sizes->count == 2 && 0 < sizes->value[0] && sizes->value[0] <= sizes->value[1]),
+          ERROR_SETTINGS, "data.image_size: expected one number, or the first and the last, which is no smaller");
+    CHECK(s->data.resize_size == 0 || s->data.eval_size == 0 || s->data.resize_size >= s->data.eval_size,
+          ERROR_SETTINGS, "data.resize_size: %lld is less than data.eval_size = %lld, which is cut from it",
+          (long long)s->data.resize_size, (long long)s->data.eval_size);
+    return 0;
+}
+
 static int validate_data(const settings *s)
 {
+    TRY(validate_range("data.crop_scale", &s->data.crop_scale));
+    TRY(validate_range("data.crop_ratio", &s->data.crop_ratio));
+    TRY(validate_sizes(s));
     CHECK(!s->data.drop_last || s->data.train_images == 0 || s->data.train_images >= s->train.batch, ERROR_SETTINGS,
           "data.drop_last: yes leaves no step, since data.train_images = %lld is less than train.batch = %lld",
           (long long)s->data.train_images, (long long)s->train.batch);

@@ -52,6 +52,12 @@ typedef struct {
     X(ISA_BASELINE, "baseline")                                                                                        \
     X(ISA_AVX2, "avx2")                                                                                                \
     X(ISA_AVX512, "avx512")
+#define ORDER_CHOICES(X)                                                                                               \
+    X(ORDER_GLOBAL, "global")                                                                                          \
+    X(ORDER_BLOCK, "block")
+#define BAD_CHOICES(X)                                                                                                 \
+    X(BAD_SUBSTITUTE, "substitute")                                                                                    \
+    X(BAD_FAIL, "fail")
 #define NO_CHOICES(X)
 
 #define CHOICE_ID(id, word) id,
@@ -61,6 +67,8 @@ enum { DEVICE_CHOICES(CHOICE_ID) };
 enum { PRECISION_CHOICES(CHOICE_ID) };
 enum { REDUCTION_CHOICES(CHOICE_ID) };
 enum { ISA_CHOICES(CHOICE_ID) };
+enum { ORDER_CHOICES(CHOICE_ID) };
+enum { BAD_CHOICES(CHOICE_ID) };
 #undef CHOICE_ID
 
 /* One member for each section, holding one member for each key: s.train.lr. A choice is one of the constants above. */

@@ -1,8 +1,8 @@
 /* Owns the reading of INI files and assignments. Invariant: the caller's settings change only when everything was
  * right. Threads: any, each with settings of its own.
  *
- * inih splits lines and tracks sections; this file feeds it line by line, which is how it knows the line's number, and
- * reads the values itself: inih would begin a comment inside of quotes. */
+ * inih splits lines and tracks sections. This file feeds it line by line, and so knows the line's number, and reads
+ * the values itself: inih would begin a comment inside of quotes. */
 #include "settings_table.h"
 
 #include "base/error.h"

@@ -169,13 +169,26 @@ static int read_element(const setting_row *row, const char *value, void *member,
     return read_real(row, value, &((setting_reals *)member)->value[index]);
 }
 
+/* Elements are separated by a comma; a range is written with two dots. */
+static size_t element_length(const char *text)
+{
+    const size_t comma = strcspn(text, ",");
+    const char *dots = strstr(text, "..");
+    return dots != NULL && (size_t)(dots - text) < comma ? (size_t)(dots - text) : comma;
+}
+
+static const char *after_element(const char *end)
+{
+    return *end == ',' ? end + 1 : *end == '.' ? end + 2 : NULL;
+}
+
 static int read_list(const setting_row *row, const char *value, void *member)
 {
     char element[64];
     int count = 0;
     const char *rest = *value != '\0' ? value : NULL;
     while (rest != NULL) {
-        size_t length = strcspn(rest, ",");
+        size_t length = element_length(rest);
         if (count == SETTING_LIST_MAX)
             return refuse(row, value, "has too many values");
         if (length >= sizeof element)
@@ -183,7 +196,7 @@ static int read_list(const setting_row *row, const char *value, void *member)
         memcpy(element, rest, length);
         element[length] = '\0';
         TRY(read_element(row, text_trim(element), member, count++));
-        rest = rest[length] == ',' ? rest + length + 1 : NULL;
+        rest = after_element(rest + length);
     }
     if (row->type == SETTING_INTS)
         ((setting_ints *)member)->count = count;

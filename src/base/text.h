@@ -19,9 +19,9 @@ char *text_trim(char *text);
 /* Bytes of the UTF-8 character at `text` and, unless it is NULL, its code; 0 when there is none. */
 int text_utf8_length(const char *text, uint32_t *code);
 
-/* Copies as much of `text` as there is room for, as a terminal may show it, whoever wrote it: bytes that are no UTF-8
- * or that steer the terminal (controls, line ends, changes of direction) become "\xNN". Doing it twice changes
- * nothing. */
+/* Copies as much of `text` as there is room for, as a terminal may show it, whoever wrote it. Bytes that are no UTF-8
+ * or that steer the terminal (controls, line ends, changes of direction) become "\xNN". Doing it twice changes nothing.
+ */
 void text_printable(const char *text, char *out, size_t bytes);
 
 #endif

@@ -58,7 +58,7 @@ static void help(const options *o, FILE *out)
 
 const command command_data = {
     .name = "data",
-    .summary = "make and check data sets: pack puts images into few files, synth draws labelled ones",
+    .summary = "make and check data sets: pack puts images into few files, synth makes labelled ones",
     .usage = "pack | synth",
     .options = OPTION_PACK | OPTION_SYNTH | OPTION_SEED | OPTION_OUT | OPTION_ARGUMENTS,
     .uses_settings = false,

@@ -28,11 +28,13 @@ static int choose_data(const options *o, const settings *saved, settings *config
 static int check_classes(const char *checkpoint, const settings *saved, const settings *config)
 {
     const data_source *source;
+    source_facts facts;
     TRY(source_find(&source, config->data.kind));
+    TRY(source_describe(&facts, source, config->data.path));
     bool same = strcmp(config->data.kind, saved->data.kind) == 0;
-    CHECK(same || source->classes == 0 || source->classes == saved->model.classes, ERROR_SETTINGS,
+    CHECK(same || facts.classes == 0 || facts.classes == saved->model.classes, ERROR_SETTINGS,
           "%s is a network of %lld classes, but the data (%s) have %d", checkpoint, (long long)saved->model.classes,
-          source->title, source->classes);
+          source->title, facts.classes);
     return 0;
 }
 

@@ -12,9 +12,9 @@
 
 static int print_settings(const options *o, comm *ranks)
 {
-    const data_source *source;
+    image_options images;
     step_options step = {0};
-    TRY(comm_agree(ranks, configure(&o->config, &source, &step))); /* what makes no sense is refused */
+    TRY(comm_agree(ranks, configure(&o->config, &images, &step))); /* what makes no sense is refused */
     if (comm_describe(ranks)->rank != 0)
         return 0;
     char *text = settings_to_text(&o->config);

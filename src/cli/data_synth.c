@@ -1,4 +1,4 @@
-/* Owns `teskd data synth`: drawn images, for trying the program without a download. */
+/* Owns `teskd data synth`: synthetic images, for trying the program without a download. */
 #include "base/error.h"
 #include "cli/data_commands.h"
 #include "io/data/synth.h"
@@ -27,7 +27,7 @@ static int run(const options *o, logger *log, comm *ranks)
 const data_command data_synth = {
     .name = "synth",
     .usage = "",
-    .summary = "draw labelled images, in the CIFAR-10 binary layout",
+    .summary = "write synthetic images in the CIFAR-10 binary layout",
     .options = OPTION_SYNTH | OPTION_SEED | OPTION_OUT | OPTION_ARGUMENTS,
     .run = run,
 };

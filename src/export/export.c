@@ -3,8 +3,8 @@
 #include "export/export.h"
 #include "base/error.h"
 #include "base/text.h"
-#include "session/configure.h"
 #include "train/checkpoint.h"
+#include "train/class_names.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -56,14 +56,19 @@ static int say_all(network_export *d, const char *checkpoint, bool ema)
     say(d, "students", "%s", model_has_students(o) ? "yes" : "no");
     say(d, "image_height", "%d", o->image_height);
     say(d, "image_width", "%d", o->image_width);
-    say_numbers(d, "mean", d->source->mean);
-    say_numbers(d, "std", d->source->std);
+    if (d->images.source->side == SIZE_VARIES)
+        say(d, "resize_size", "%d", d->images.resize_size);
+    say_numbers(d, "mean", d->images.source->mean);
+    say_numbers(d, "std", d->images.source->std);
     say(d, "weights", "%s", ema ? "averages" : "last");
     say(d, "checkpoint", "%s", checkpoint);
     say(d, "epoch", "%lld", (long long)d->epoch);
     say(d, "step", "%lld", (long long)d->step);
     say(d, "steps_done", "%lld", (long long)d->steps_done);
     say(d, "program", "teskd " TESKD_VERSION);
+    TRY(class_names_read(d->checkpoint, &d->class_names));
+    if (d->class_names && is_utf8(d->class_names))
+        d->texts[d->n_texts++] = (safetensors_text){"class_names", d->class_names};
     return 0;
 }
 
@@ -88,6 +93,7 @@ static int open_weights(network_export *d, const char *checkpoint, bool ema)
 static int build(network_export *d)
 {
     d->options.rewrites = REWRITE_NONE;
+    d->options.model.image_height = d->options.model.image_width = d->images.eval_size;
     graph_init(&d->g, DTYPE_F32);
     return step_build_evaluation(&d->g, &d->m, &d->options, 1, &(step_input){.kind = INPUT_REAL});
 }
@@ -101,7 +107,7 @@ int export_open(network_export *d, const char *checkpoint, bool with_students, b
           "--all-heads: %s is a checkpoint of a training without students", checkpoint);
     if (!with_students)
         config.model.method = METHOD_PLAIN;
-    int status = comm_agree(ranks, configure(&config, &d->source, &d->options));
+    int status = comm_agree(ranks, configure(&config, &d->images, &d->options));
     if (status == 0)
         status = build(d);
     if (status == 0)
@@ -116,6 +122,7 @@ int export_open(network_export *d, const char *checkpoint, bool with_students, b
 void export_close(network_export *d)
 {
     tensor_file_close(&d->checkpoint);
+    free(d->class_names);
     model_free(&d->m);
     graph_free(&d->g);
 }

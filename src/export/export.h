@@ -4,15 +4,15 @@
 
 #include "base/settings.h"
 #include "dist/comm.h"
-#include "io/data/source.h"
 #include "io/file/safetensors.h"
 #include "io/file/tensor_file.h"
 #include "model/step.h"
+#include "session/configure.h"
 
 enum { EXPORT_TEXTS_MAX = 20, EXPORT_TEXT_BYTES = SETTING_TEXT_BYTES };
 
 typedef struct {
-    const data_source *source;
+    image_options images;
     step_options options;
     graph g; /* of one image, without rewrites */
     model m;
@@ -23,6 +23,7 @@ typedef struct {
     int64_t steps_done;
     int32_t n_texts; /* what a file says about itself */
     safetensors_text texts[EXPORT_TEXTS_MAX];
+    char *class_names;                                /* parted by line feeds; NULL: the checkpoint has none */
     char values[EXPORT_TEXTS_MAX][EXPORT_TEXT_BYTES]; /* of the texts */
 } network_export;
 

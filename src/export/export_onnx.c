@@ -212,7 +212,7 @@ static int put_linear(exporter *x, const graph_node *node)
 {
     const tensor_desc *in_desc = graph_desc(x->g, node->in[0]);
     CHECK(in_desc->dim[1] == 1 && in_desc->dim[2] == 1 && graph_desc(x->g, node->in[1])->layout == LAYOUT_OI,
-          ERROR_INTERNAL, "%s: a linear layer over a map has no counterpart in an ONNX file", node->label);
+          ERROR_INTERNAL, "%s: a linear layer over a feature map has no counterpart in an ONNX file", node->label);
     TRY(put_weights(x, node, 1, node->n_in));
     value_name flattened = inner_name(node, "Flatten");
     const char *from = in_name(x, node, 0);
@@ -253,7 +253,7 @@ static int put_global_average_pool(exporter *x, const graph_node *node)
     return 0;
 }
 
-/* relu(r * sigmoid(z) + shortcut), with z the same for a whole map. */
+/* relu(r * sigmoid(z) + shortcut), with z the same for a whole feature map. */
 static int put_excite(exporter *x, const graph_node *node)
 {
     static const int64_t map_axes[] = {2, 3};

@@ -1,5 +1,5 @@
 /* Owns the reverse walk that turns losses into gradients of parameters.
- * Invariant: when a node is visited, every part of its outputs' gradients has been emitted. One thread. */
+ * Invariant: when a node is visited, every term of its outputs' gradients has been emitted. One thread. */
 #include "base/error.h"
 #include "graph/backward.h"
 
@@ -8,7 +8,7 @@
 
 struct contribution {
     int count;
-    value_id part[CONTRIBUTIONS_MAX];
+    value_id term[CONTRIBUTIONS_MAX];
 };
 
 bool backward_wants(const backward *b, value_id value)
@@ -16,19 +16,19 @@ bool backward_wants(const backward *b, value_id value)
     return b->wanted[value];
 }
 
-int backward_parts(const backward *b, value_id value, value_id parts[CONTRIBUTIONS_MAX])
+int backward_terms(const backward *b, value_id value, value_id terms[CONTRIBUTIONS_MAX])
 {
-    memcpy(parts, b->lists[value].part, sizeof b->lists[value].part);
+    memcpy(terms, b->lists[value].term, sizeof b->lists[value].term);
     return b->lists[value].count;
 }
 
-void backward_give(backward *b, value_id value, value_id part)
+void backward_give(backward *b, value_id value, value_id term)
 {
     struct contribution *list = &b->lists[value];
     if (list->count == CONTRIBUTIONS_MAX)
         graph_fail(b->g, ERROR_INTERNAL, "%s: a value with more than %d readers", b->g->scope, CONTRIBUTIONS_MAX);
     else
-        list->part[list->count++] = part;
+        list->term[list->count++] = term;
 }
 
 value_id backward_give_new(backward *b, value_id value)
@@ -53,10 +53,10 @@ value_id backward_take(backward *b, value_id value)
 {
     struct contribution *list = &b->lists[value];
     if (list->count > 1) {
-        list->part[0] = graph_apply(b->g, OP_ADD, NULL, list->count, list->part);
+        list->term[0] = graph_apply(b->g, OP_ADD, NULL, list->count, list->term);
         list->count = 1;
     }
-    return list->part[0];
+    return list->term[0];
 }
 
 /* A value's gradient is wanted when a parameter lies before it. */

@@ -1,4 +1,4 @@
-/* Owns dead-code elimination: the deployed model is what remains when only the teacher's logits are kept. */
+/* Owns dead-code elimination: the exported model is what remains when only the teacher's logits are kept. */
 #include "base/error.h"
 #include "graph/edit.h"
 

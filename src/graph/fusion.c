@@ -27,7 +27,7 @@ static bool fuse_sums(graph *g, const graph_node *node, uint32_t before)
     return true;
 }
 
-/* The max_pool of that map and those windows; else NULL. */
+/* The max_pool of that feature map and those windows; else NULL. */
 static graph_node *pool_of(graph *g, value_id map, const op_attr *windows, uint32_t before)
 {
     for (uint32_t i = 0; i < before; i++) {

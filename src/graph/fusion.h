@@ -1,13 +1,13 @@
-/* Results on the way: for devices whose kernels can give them. */
+/* Fusion: a kernel gives a second result, on devices whose kernels can. */
 #ifndef TESKD_GRAPH_FUSION_H
 #define TESKD_GRAPH_FUSION_H
 
 #include "graph/graph.h"
 
-/* Lets a convolution without bias, or a concat_linear, give the sums that batch normalisation takes of its result, in
- * the place of a bn_sums; the sums of batch normalisation's gradient the gradients of its parameters, in the place of a
- * bn_param_grad; and a max_pool the choices that its gradient then reads, in the place of the map. After the backward
- * is derived. */
+/* A convolution without bias, or a concat_linear, also gives the sums that batch normalisation takes of its result: no
+ * bn_sums. The sums of batch normalisation's gradient also give the gradients of its parameters: no bn_param_grad. A
+ * max_pool also gives the choices, which its gradient then reads instead of the feature map. After the backward is
+ * derived. */
 void graph_fuse(graph *g);
 
 #endif

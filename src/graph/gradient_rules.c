@@ -78,26 +78,26 @@ void gradient_bn_normalize(backward *b, const graph_node *node)
     graph *g = b->g;
     value_id x = node->in[0], sums = node->in[1], gamma = node->in[2], beta = node->in[3];
     value_id residual = node->n_in == 5 ? node->in[4] : VALUE_NONE, y = node->out[0];
-    enum { FIXED = 5, PARTS = NODE_MAX_IN - FIXED };
-    value_id parts[CONTRIBUTIONS_MAX];
-    int n_parts = backward_parts(b, y, parts);
-    if (n_parts > PARTS) {
-        parts[0] = backward_take(b, y);
-        n_parts = 1;
+    enum { FIXED = 5, TERMS = NODE_MAX_IN - FIXED };
+    value_id terms[CONTRIBUTIONS_MAX];
+    int n_terms = backward_terms(b, y, terms);
+    if (n_terms > TERMS) {
+        terms[0] = backward_take(b, y);
+        n_terms = 1;
     }
     /* The masked sum is written down only where somebody besides this batch normalisation reads it, or to add once. */
-    bool write_g = n_parts > 1 || (residual && node->attr.relu);
+    bool write_g = n_terms > 1 || (residual && node->attr.relu);
     value_id in[NODE_MAX_IN] = {x, sums, gamma, beta, residual && node->attr.relu ? y : VALUE_NONE};
-    memcpy(in + FIXED, parts, (size_t)n_parts * sizeof *parts);
+    memcpy(in + FIXED, terms, (size_t)n_terms * sizeof *terms);
     value_id out[2] = {new_sums(g, sums), VALUE_NONE};
     if (write_g)
-        out[1] = graph_value_new(g, *graph_desc(g, parts[0]), NULL);
-    graph_emit(g, OP_BN_GRAD_SUMS, &node->attr, FIXED + n_parts, in, write_g ? 2 : 1, out);
+        out[1] = graph_value_new(g, *graph_desc(g, terms[0]), NULL);
+    graph_emit(g, OP_BN_GRAD_SUMS, &node->attr, FIXED + n_terms, in, write_g ? 2 : 1, out);
     give_affine(b, out[0], gamma, beta);
 
     op_attr attr = node->attr;
     attr.relu = node->attr.relu && !write_g;
-    value_id dy = write_g ? out[1] : parts[0];
+    value_id dy = write_g ? out[1] : terms[0];
     give_input(b, x, OP_BN_GRAD, &attr, 6, (value_id[]){x, sums, gamma, beta, out[0], dy});
     if (residual && backward_wants(b, residual))
         backward_give(b, residual, dy);
@@ -194,8 +194,8 @@ void gradient_feature_loss(backward *b, const graph_node *node)
     give_input(b, node->in[0], OP_FEATURE_LOSS_GRAD, &node->attr, 2, node->in);
 }
 
-/* What the batch's statistics add to the gradients comes from sums and small products: the large map is only read as
- * the masked gradient, and never made without the ReLU. */
+/* What the batch's statistics add to the gradients comes from sums and small products. Of the large feature maps only
+ * the masked gradient is read. */
 void gradient_linear_bn(backward *b, const graph_node *node)
 {
     graph *g = b->g;

@@ -1,8 +1,8 @@
 /* The step graph and its builder.
  *
  * A graph is two arrays: values and nodes. Nodes are in execution order and every value is written before it
- * is read. Builder calls are chained without checks: the first failure is kept in `status` with its message
- * and every later call does nothing and returns VALUE_NONE; look at graph_status once, at the end.
+ * is read. Builder calls are chained without checks: the first failure is kept in `status` with its message. Every
+ * later call does nothing and returns VALUE_NONE; look at graph_status once, at the end.
  */
 #ifndef TESKD_GRAPH_GRAPH_H
 #define TESKD_GRAPH_GRAPH_H

@@ -21,9 +21,9 @@ enum { NODE_MAX_IN = 10, NODE_MAX_OUT = 4, GRAPH_NAME_BYTES = 64 };
  * O,I,H,W. OI: linear weight {O,1,1,I}, in files O,I. C: a vector {1,1,1,C}, in files C. */
 typedef enum { LAYOUT_NHWC, LAYOUT_OHWI, LAYOUT_OI, LAYOUT_C } tensor_layout;
 
-/* Where a value lives. Inputs are filled by the caller before each step; parameters and states
- * (momentum, running statistics) outlive the program; gradients are laid out in the order in
- * which the backward completes them; activations are packed by lifetime. */
+/* Where a value lives. Inputs are filled by the caller before each step. Parameters and states (momentum, running
+ * statistics) outlive the program. Gradients lie in the order in which the backward completes them. Activations are
+ * packed by lifetime. */
 typedef enum { KIND_INPUT, KIND_PARAMETER, KIND_GRADIENT, KIND_STATE, KIND_ACTIVATION, KIND_COUNT } value_kind;
 
 /* row_stride and patch differ from 0 only where graph/placement.h put a value into another. */
@@ -32,8 +32,8 @@ typedef struct {
     uint8_t dtype;
     uint8_t layout;
     uint8_t kind;
-    int32_t row_stride; /* elements from the channels of one place to those of the next; 0: dim[3] */
-    int32_t patch;      /* places lie by patches of this size, in which they lie by lines; 0: all by lines */
+    int32_t row_stride; /* elements from the channels of one position to the next; 0: dim[3] */
+    int32_t patch;      /* positions lie by patches of this size, in a patch by lines; 0: all by lines */
 } tensor_desc;
 
 typedef enum {
@@ -93,7 +93,7 @@ static inline int64_t tensor_rows(const tensor_desc *t)
     return (int64_t)t->dim[0] * t->dim[1] * t->dim[2];
 }
 
-/* Where the map's place (n*H + y)*W + x lies among the rows in memory. */
+/* Where position (n*H + y)*W + x of a feature map lies among the rows in memory. */
 static inline int64_t tensor_row(const tensor_desc *t, int64_t place)
 {
     if (!t->patch)

@@ -1,4 +1,4 @@
-/* Owns the order of updates that nobody in the step waits for, and which nodes may be one launch. One thread. */
+/* Owns the order of updates that no node of the step reads, and which nodes may be one launch. One thread. */
 #include "base/error.h"
 #include "graph/graph.h"
 

@@ -40,7 +40,7 @@ static bool reads_rows(unsigned op, int index)
     }
 }
 
-/* A map of the step that nobody outside it sees, written and read by the right ops alone. */
+/* A feature map of the step that nobody outside it sees, written and read by the right ops alone. */
 static bool can_be_part(const graph *g, value_id value)
 {
     bool written = false;
@@ -97,7 +97,7 @@ static bool reads_patches(unsigned op, int index)
     return op_has(op, TRAIT_PATCHED_GRADIENTS) && index >= FIRST_GRADIENT;
 }
 
-/* A map of the step whose other end is ops that can do with patch order: `moved` is the node that goes away. */
+/* A feature map of the step whose other end is ops that can do with patch order: `moved` is the node that goes away. */
 static bool can_be_patches(const graph *g, value_id map, const graph_node *moved)
 {
     int32_t size = moved->attr.kernel;

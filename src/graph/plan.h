@@ -15,8 +15,8 @@ typedef struct {
 } memory_plan;
 
 /* Inputs, parameters and states lie in the order of their creation, gradients in the order in which the backward
- * completes them, activations packed by lifetime: two share bytes only if one is dead before the other is
- * written, or if an op may work in place. Returns 0 or ERROR_MEMORY; free with plan_free. */
+ * completes them. Activations are packed by lifetime: two share bytes only if one is dead before the other is written,
+ * or if an op may work in place. Returns 0 or ERROR_MEMORY; free with plan_free. */
 int plan_make(memory_plan *plan, const graph *g);
 void plan_free(memory_plan *plan);
 

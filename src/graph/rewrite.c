@@ -108,7 +108,7 @@ static bool rewrite_patch(graph *g, uint32_t index)
     return true;
 }
 
-/* The upsample whose map x feeds nothing but batch normalisation; else NULL. */
+/* The upsample whose feature map x feeds nothing but batch normalisation; else NULL. */
 static const graph_node *normalized_upsample(graph *g, value_id x, uint32_t readers)
 {
     graph_node *upsample = writer_of(g, x);
@@ -116,7 +116,7 @@ static const graph_node *normalized_upsample(graph *g, value_id x, uint32_t read
     return upsample && upsample->op == OP_UPSAMPLE2X && hidden ? upsample : NULL;
 }
 
-/* Batch statistics: the sums and the normalisation are all that read the large map, which is dead then. */
+/* Batch statistics: the sums and the normalisation are all that read the large feature map, which is dead then. */
 static void rewrite_upsample_bn(graph *g, graph_node *normalize)
 {
     if (normalize->op != OP_BN_NORMALIZE || normalize->n_in != 4)

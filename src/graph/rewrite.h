@@ -11,7 +11,7 @@ enum {
     REWRITE_FUSE = 1 << 1,        /* conv1x1(concat(u + l, u)), weight [Wa, Wb] = (Wa + Wb) u + Wa l: no sum, no
                                    * concatenation */
     REWRITE_PATCH = 1 << 2,       /* a k x k stride k convolution without padding is one product over patches */
-    REWRITE_UPSAMPLE_BN = 1 << 3, /* bn(upsample(x)) from x: the upsampled map itself is never made */
+    REWRITE_UPSAMPLE_BN = 1 << 3, /* bn(upsample(x)) from x: the upsampled feature map itself is never made */
     REWRITE_LINEAR_BN = 1 << 4,   /* bn(conv1x1(x)) of a narrow x from x's moments: one product normalises, too */
     REWRITE_BIAS = 1 << 5,        /* bn(x + b) = bn(x) with batch statistics: a bias only shifts the running mean */
     REWRITE_NONE = 0,

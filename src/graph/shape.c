@@ -42,8 +42,8 @@ int shape_conv2d(const graph *g, const graph_node *node, tensor_desc *out)
           "the convolution takes %d channels in %d groups but its input has %d", w->dim[3] * a->groups, a->groups,
           x->dim[3]);
     int32_t h = x->dim[1] + 2 * a->pad - a->kernel, width = x->dim[2] + 2 * a->pad - a->kernel;
-    CHECK(h >= 0 && width >= 0, ERROR_SHAPE, "a %dx%d convolution does not fit into a %dx%d map", a->kernel, a->kernel,
-          x->dim[1], x->dim[2]);
+    CHECK(h >= 0 && width >= 0, ERROR_SHAPE, "a %dx%d convolution does not fit into a %dx%d feature map", a->kernel,
+          a->kernel, x->dim[1], x->dim[2]);
     set_dim(out, x->dim[0], h / a->stride + 1, width / a->stride + 1, w->dim[0]);
     return check_bias(g, node, w->dim[0]);
 }
@@ -146,7 +146,7 @@ int shape_concat(const graph *g, const graph_node *node, tensor_desc *out)
 {
     const tensor_desc *a = input(g, node, 0), *b = input(g, node, 1);
     CHECK(a->dim[0] == b->dim[0] && a->dim[1] == b->dim[1] && a->dim[2] == b->dim[2], ERROR_SHAPE,
-          "cannot concatenate maps of %dx%d and %dx%d", a->dim[1], a->dim[2], b->dim[1], b->dim[2]);
+          "cannot concatenate feature maps of %dx%d and %dx%d", a->dim[1], a->dim[2], b->dim[1], b->dim[2]);
     set_dim(out, a->dim[0], a->dim[1], a->dim[2], a->dim[3] + b->dim[3]);
     return 0;
 }
@@ -162,8 +162,8 @@ int shape_patchify(const graph *g, const graph_node *node, tensor_desc *out)
 {
     const tensor_desc *x = input(g, node, 0);
     int32_t k = node->attr.kernel;
-    CHECK(k >= 1 && x->dim[1] % k == 0 && x->dim[2] % k == 0, ERROR_SHAPE, "a %dx%d map has no whole patches of %dx%d",
-          x->dim[1], x->dim[2], k, k);
+    CHECK(k >= 1 && x->dim[1] % k == 0 && x->dim[2] % k == 0, ERROR_SHAPE,
+          "a %dx%d feature map has no whole patches of %dx%d", x->dim[1], x->dim[2], k, k);
     set_dim(out, x->dim[0], x->dim[1] / k, x->dim[2] / k, x->dim[3] * k * k);
     return 0;
 }
@@ -182,7 +182,7 @@ int shape_max_pool(const graph *g, const graph_node *node, tensor_desc *out)
     int32_t h = x->dim[1] + 2 * a->pad - a->kernel, w = x->dim[2] + 2 * a->pad - a->kernel;
     CHECK(a->stride >= 1 && a->kernel >= 1 && a->pad >= 0 && 2 * a->pad <= a->kernel, ERROR_SHAPE,
           "a %dx%d max-pool of stride %d, padding %d", a->kernel, a->kernel, a->stride, a->pad);
-    CHECK(h >= 0 && w >= 0, ERROR_SHAPE, "a %dx%d max-pool does not fit into a %dx%d map", a->kernel, a->kernel,
+    CHECK(h >= 0 && w >= 0, ERROR_SHAPE, "a %dx%d max-pool does not fit into a %dx%d feature map", a->kernel, a->kernel,
           x->dim[1], x->dim[2]);
     set_dim(out, x->dim[0], h / a->stride + 1, w / a->stride + 1, x->dim[3]);
     return 0;
@@ -192,7 +192,7 @@ int shape_excite(const graph *g, const graph_node *node, tensor_desc *out)
 {
     const tensor_desc *r = input(g, node, 0), *z = input(g, node, 1);
     CHECK(z->dim[0] == r->dim[0] && z->dim[1] == 1 && z->dim[2] == 1 && z->dim[3] == r->dim[3], ERROR_SHAPE,
-          "an excitation of %dx%dx%dx%d for a map of %d channels", z->dim[0], z->dim[1], z->dim[2], z->dim[3],
+          "an excitation of %dx%dx%dx%d for a feature map of %d channels", z->dim[0], z->dim[1], z->dim[2], z->dim[3],
           r->dim[3]);
     memcpy(out->dim, r->dim, sizeof r->dim);
     return same_dims(r, input(g, node, 2));

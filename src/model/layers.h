@@ -48,7 +48,7 @@ value_id layer_global_average_pool(builder *b, value_id x);
 int32_t base_width(const builder *b);
 int32_t stage_blocks(const builder *b, int stage);
 
-/* One a family: fills m->stages, features[0] and logits[0]. */
+/* One per family: fills m->stages, features[0] and logits[0]. */
 void build_residual(builder *b);
 void build_seresnet(builder *b);
 void build_vgg(builder *b);

@@ -24,8 +24,8 @@ typedef enum {
 
 typedef enum { BLOCK_BASIC, BLOCK_BOTTLENECK } block_kind;
 
-/* One row per network. Of the residual families stage i has width * 2^i channels before expansion and halves the map
- * (the first does not); of VGG stage i has width * {2, 4, 8, 8} channels and ends in a max-pool that halves. */
+/* One row per network. Stage i of a residual family has width * 2^i channels before expansion and, but for the first,
+ * halves the feature map. Stage i of a VGG has width * {2, 4, 8, 8} channels and ends in a max-pool. */
 typedef struct {
     const char *name;
     network_family family;
@@ -108,7 +108,7 @@ typedef struct {
 typedef struct {
     bool head_on[HEADS];     /* the teacher always */
     value_id input, target;  /* what the first layer reads {n,h,w,3 or padded_channels}, classes {n,1,1,1} int32 */
-    value_id stages[STAGES]; /* the backbone's maps, shallow to deep */
+    value_id stages[STAGES]; /* the backbone's feature maps, shallow to deep */
     value_id logits[HEADS], features[HEADS];
     value_id cross_entropy[HEADS], top_k[HEADS];
     value_id kd[STUDENTS], feature[STUDENTS];

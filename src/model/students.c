@@ -33,8 +33,8 @@ static value_id fused(builder *b, int stage, value_id u, value_id l, int32_t wid
     return layer_conv_bn_relu(b, name, 0, both, pointwise(width, false));
 }
 
-/* The patch convolution brings every student's map to one size; the second convolution brings its channels to the
- * teacher's, with whose feature the student's is compared. */
+/* The patch convolution brings every student's feature map to one size; the second convolution brings its channels to
+ * the teacher's, with whose feature the student's is compared. */
 static value_id head_feature(builder *b, int student, value_id x, int32_t width)
 {
     char name[GRAPH_NAME_BYTES];

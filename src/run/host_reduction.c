@@ -24,7 +24,7 @@ static int take_sum(host_reduction *h, started_sum **out)
     if (h->n_started == h->capacity) {
         size_t capacity = h->capacity ? 2 * h->capacity : 16;
         started_sum *sums = realloc(h->sums, capacity * sizeof *sums);
-        CHECK(sums, ERROR_MEMORY, "no memory for %zu sums over the ranks", capacity);
+        CHECK(sums, ERROR_MEMORY, "no memory for %zu reductions", capacity);
         for (size_t i = h->capacity; i < capacity; i++)
             sums[i] = (started_sum){0};
         h->sums = sums;
@@ -42,7 +42,7 @@ static int stage(host_reduction *h, started_sum *sum, void *data, size_t bytes)
         return 0;
     if (sum->staged_bytes < bytes) {
         void *staged = realloc(sum->staged, bytes);
-        CHECK(staged, ERROR_MEMORY, "no memory for a sum of %zu bytes over the ranks", bytes);
+        CHECK(staged, ERROR_MEMORY, "no memory to reduce %zu bytes", bytes);
         sum->staged = staged;
         sum->staged_bytes = bytes;
     }
@@ -133,7 +133,7 @@ static const reduction_ops staged_ops = {.name = "MPI through host memory",
 int host_reduction_open(reduction **out, comm *ranks, backend *device)
 {
     host_reduction *h = calloc(1, sizeof *h);
-    CHECK(h, ERROR_MEMORY, "no memory for the sums over the ranks");
+    CHECK(h, ERROR_MEMORY, "no memory for the reductions");
     h->base.ops = device->ops->host_memory ? &direct_ops : &staged_ops;
     h->ranks = ranks;
     h->device = device;

@@ -1,4 +1,4 @@
-/* Sums over the ranks by way of dist/comm.h: for devices whose memory is the host's, and for others through a copy. */
+/* Reductions by way of dist/comm.h: for devices whose memory is the host's, and for others through a copy. */
 #ifndef TESKD_RUN_HOST_REDUCTION_H
 #define TESKD_RUN_HOST_REDUCTION_H
 

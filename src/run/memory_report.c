@@ -125,9 +125,10 @@ int memory_explain(const runtime *r, size_t wanted)
     const program *p = largest_program(r);
     CHECK(p, ERROR_MEMORY, "no memory for %zu bytes", wanted);
     list_largest(p, list);
+    size_t used = 0;
     for (int i = 0; i < LISTED && list[i].bytes > 0; i++) {
         value_text(&list[i], line);
-        strcat(strcat(text, i ? "; " : ""), line);
+        used += (size_t)snprintf(text + used, sizeof text - used, "%s%s", i ? "; " : "", line);
     }
     int64_t batch = batch_that_fits(r, p);
     if (batch > 0)

@@ -1,7 +1,7 @@
 /* A graph made ready to run: kernels chosen, memory placed, gradients cut into buckets.
  *
- * Programs of one runtime (the step of a full batch, of the last one, the evaluation) take turns: they share one
- * arena for inputs, gradients, activations and workspace, and the store's parameters and states.
+ * Programs of one runtime (the step of a full batch, of the last one, the evaluation) take turns. They share the
+ * arenas of inputs, gradients and activations, the workspace, and the store's parameters and states.
  */
 #ifndef TESKD_RUN_PROGRAM_H
 #define TESKD_RUN_PROGRAM_H
@@ -64,7 +64,7 @@ typedef struct {
     bool capture;            /* capture a program when it runs the second time, where the device can */
 } runtime_options;
 
-enum { PROGRAMS_MAX = 8 };
+enum { PROGRAMS_MAX = 128 }; /* kinds of micro-batches, at each size of the images */
 
 typedef struct {
     runtime_options options;
@@ -112,8 +112,8 @@ int program_run_timed(runtime *r, program *p, double *launch_seconds);
 /* Waits until everything launched is done, watching the peers. */
 int runtime_synchronize(const runtime *r);
 
-/* Waits until `poll` says so, watching the peers: for what comes after launches, since these may wait for sums over the
- * ranks, and such a sum may never end. */
+/* Waits until `poll` says so, watching the peers: for what comes after launches, since these may wait for reductions
+ * over the ranks, and such a sum may never end. */
 typedef int runtime_poll(void *context, bool *done);
 int runtime_await(const runtime *r, runtime_poll *poll, void *context);
 

@@ -3,18 +3,57 @@
 
 #include "base/error.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-/* As many classes as asked for, or as the data have; labels must fit. */
+/* As many classes as asked for, or as the data have; labels must fit. Data that are looked at are so when they are opened,
+ * where the number is given: an export needs none. */
 static int choose_classes(const settings *c, const data_source *source, model_options *m)
 {
-    const int32_t in_data = source->classes, wanted = (int32_t)c->model.classes;
-    CHECK(wanted == 0 || wanted >= in_data, ERROR_SETTINGS,
-          "model.classes: %d is less than the %d classes of data.kind = %s (0 takes the data's own)", wanted, in_data,
-          source->name);
-    m->classes = wanted ? wanted : in_data ? in_data : DRAWN_CLASSES;
+    source_facts facts = {.classes = 0};
+    const int32_t wanted = (int32_t)c->model.classes;
+    if (wanted == 0 || !source->driver->describe)
+        TRY(source_describe(&facts, source, c->data.path));
+    CHECK(wanted == 0 || wanted >= facts.classes, ERROR_SETTINGS,
+          "model.classes: %d is less than the %d classes of data.kind = %s (0 takes the data's own)", wanted,
+          facts.classes, source->name);
+    m->classes = wanted ? wanted : facts.classes ? facts.classes : SYNTHETIC_CLASSES;
     return 0;
+}
+
+/* Images of one size stay as they are. */
+static int keep_size(const settings *c, const image_options *images)
+{
+    const image_sizes *sizes = &images->sizes;
+    CHECK(images->source->side <= 0 || sizes->last == images->source->side, ERROR_SETTINGS,
+          "data.image_size: %d, but the images of data.kind = %s are of %dx%d and stay so (0 takes their size)",
+          sizes->last, images->source->name, images->source->side, images->source->side);
+    CHECK(sizes->first == sizes->last && images->eval_size == sizes->last, ERROR_SETTINGS,
+          "data.image_size, data.eval_size: data.kind = %s has images of one size; those of shards and folders can be "
+          "scaled to several",
+          c->data.kind);
+    return 0;
+}
+
+static int choose_sizes(const settings *c, image_options *images, const network_row *network)
+{
+    const setting_ints *wanted = &c->data.image_size;
+    const int32_t own = images->source->side > 0 ? images->source->side : network->input;
+    const int32_t last = (int32_t)wanted->value[wanted->count - 1];
+    images->sizes = (image_sizes){.last = last > 0 ? last : own, .epochs = c->train.epochs};
+    images->sizes.first = wanted->count > 1 ? (int32_t)wanted->value[0] : images->sizes.last;
+    images->eval_size = c->data.eval_size ? (int32_t)c->data.eval_size : images->sizes.last;
+    images->resize_size =
+        c->data.resize_size ? (int32_t)c->data.resize_size : (int32_t)rint(images->eval_size * 256.0 / 224);
+    CHECK(images->resize_size >= images->eval_size, ERROR_SETTINGS,
+          "data.resize_size: %d is less than the %d pixels of an evaluation's images, which are cut from it",
+          images->resize_size, images->eval_size);
+    int32_t list[IMAGE_SIZES_MOST];
+    CHECK(image_sizes_list(&images->sizes, list) > 0, ERROR_SETTINGS,
+          "data.image_size: from %d to %d pixels are more than %d sizes in steps of %d", images->sizes.first, last,
+          IMAGE_SIZES_MOST, IMAGE_SIZE_STEP);
+    return images->source->side == SIZE_VARIES ? 0 : keep_size(c, images);
 }
 
 static int choose_students(const settings *c, bool on[STUDENTS])
@@ -45,7 +84,7 @@ static int choose_blocks(const settings *c, int32_t blocks[STAGES])
     return 0;
 }
 
-static int fill_model(const settings *c, const data_source *source, model_options *m)
+static int fill_model(const settings *c, image_options *images, model_options *m)
 {
     m->network = network_find(c->model.network);
     if (!m->network) {
@@ -60,7 +99,8 @@ static int fill_model(const settings *c, const data_source *source, model_option
     TRY(choose_blocks(c, m->blocks));
     m->width = (int32_t)c->model.width;
     m->student_width = (int32_t)c->model.student_width;
-    m->image_height = m->image_width = source->side > 0 ? source->side : m->network->input;
+    TRY(choose_sizes(c, images, m->network));
+    m->image_height = m->image_width = images->sizes.last;
     m->temperature = c->loss.temperature;
     m->ce_weight = c->loss.ce_weight;
     m->kd_weight = c->loss.kd_weight;
@@ -69,7 +109,7 @@ static int fill_model(const settings *c, const data_source *source, model_option
     m->kd_detach_teacher = c->loss.kd_detach_teacher;
     for (int i = 0; i < STUDENTS; i++)
         m->student_weights[i] = c->loss.student_weights.value[i];
-    return choose_classes(c, source, m);
+    return choose_classes(c, images->source, m);
 }
 
 unsigned configure_rewrites(const settings *config)
@@ -88,27 +128,40 @@ unsigned configure_rewrites(const settings *config)
 }
 
 /* The network for one image, in plain C: what the settings alone make impossible needs no device to be seen. */
-static int check_network(const settings *c, const model_options *options)
+static int check_network(const settings *c, const model_options *m, int32_t size)
 {
+    model_options options = *m;
     const step_shape shape = {.training = true, .batch = 1, .global_batch = 1, .loss_batch = 1};
     graph g;
-    model m;
+    model built;
+    options.image_height = options.image_width = size;
     graph_init(&g, DTYPE_F32);
-    model_build(&m, &g, options, &shape);
+    model_build(&built, &g, &options, &shape);
     int status = graph_status(&g);
-    model_free(&m);
+    model_free(&built);
     graph_free(&g);
     if (status != ERROR_SHAPE)
         return status;
-    return error_prefix(ERROR_SETTINGS, "model.network = %s with model.width = %lld%s, model.student_width = %lld%s",
+    return error_prefix(ERROR_SETTINGS,
+                        "model.network = %s with model.width = %lld%s, model.student_width = %lld%s, images of %dx%d",
                         c->model.network, (long long)c->model.width, c->model.width ? "" : " (its own)",
-                        (long long)c->model.student_width, c->model.student_width ? "" : " (its own)");
+                        (long long)c->model.student_width, c->model.student_width ? "" : " (its own)", size, size);
 }
 
-int configure(const settings *config, const data_source **source, step_options *step)
+static int check_networks(const settings *c, const image_options *images, const model_options *m)
 {
-    TRY(source_find(source, config->data.kind));
-    TRY(fill_model(config, *source, &step->model));
+    int32_t list[IMAGE_SIZES_MOST];
+    const int count = image_sizes_list(&images->sizes, list);
+    for (int i = 0; i < count; i++)
+        TRY(check_network(c, m, list[i]));
+    return images->eval_size == images->sizes.last ? 0 : check_network(c, m, images->eval_size);
+}
+
+int configure(const settings *config, image_options *images, step_options *step)
+{
+    *images = (image_options){.source = NULL};
+    TRY(source_find(&images->source, config->data.kind));
+    TRY(fill_model(config, images, &step->model));
     step->rewrites = configure_rewrites(config);
     step->sgd = (sgd_options){.momentum = config->train.momentum,
                               .weight_decay = config->train.weight_decay,
@@ -116,7 +169,7 @@ int configure(const settings *config, const data_source **source, step_options *
                               .ema_decay = config->train.ema_decay,
                               .nesterov = config->train.nesterov,
                               .decay_vectors = config->train.decay_norm_and_bias};
-    return check_network(config, &step->model);
+    return check_networks(config, images, &step->model);
 }
 
 void configure_for_device(step_options *step, const backend_ops *device)

@@ -1,11 +1,10 @@
-/* Owns the loader of a set, copies of the batch's labels and choices, and the memory that bytes pass through: the
- * loader's slots, pinned, and two pieces of the device's, a lane of uploads each. While one piece goes into a program's
- * input (whose place is fixed, since the program may be captured), the next batch comes into the other.
+/* Owns the loader of a set, copies of the batch's labels and choices, and the memory that bytes pass through. That is
+ * the loader's slots, pinned, and two pieces of the device's, one lane of uploads each. While one piece goes into a
+ * program's input (whose place is fixed, since the program may be captured), the next batch comes into the other.
  * Invariant: with uploads, the loader's current batch is the one on its way; `now` is the one before it. One thread. */
 #include "session/feed.h"
 #include "base/error.h"
 #include "io/data/augment.h"
-#include "io/data/loader.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -27,11 +26,16 @@ struct feed {
 
 /* ---- opening ---- */
 
-/* Of one image. */
-static size_t input_bytes(const feed *f)
+/* Of one image of so many pixels in height and width. */
+static size_t input_bytes(int32_t size)
 {
-    const model_options *o = &f->e->step.model;
-    return (size_t)o->image_height * (size_t)o->image_width * IMAGE_CHANNELS;
+    return (size_t)size * (size_t)size * IMAGE_CHANNELS;
+}
+
+/* Of the largest images. */
+static int32_t largest_size(const feed *f)
+{
+    return f->training ? f->e->images.sizes.last : f->e->images.eval_size;
 }
 
 static bool uploads(const feed *f)
@@ -56,21 +60,42 @@ static const batch_plan *plan_of(const feed *f)
     return f->training ? &f->e->train_plan : &f->e->test_plan;
 }
 
+static image_order order_of(const feed *f)
+{
+    const settings *c = &f->e->config;
+    if (!f->training)
+        return (image_order){.kind = IMAGE_ORDER_SET};
+    return (image_order){.kind = c->data.order == ORDER_BLOCK ? IMAGE_ORDER_BLOCK : IMAGE_ORDER_GLOBAL,
+                         .block = (int32_t)c->data.block_images,
+                         .window = (int32_t)c->data.window_blocks};
+}
+
 static int open_loader(feed *f)
 {
     static const loader_content contents[] = {
         [INPUT_REAL] = LOADER_REAL, [INPUT_BYTES] = LOADER_BYTES, [INPUT_RESIDENT] = LOADER_CHOICES};
     const session *e = f->e;
     const settings *c = &e->config;
+    const int32_t size = largest_size(f);
     loader_options options = {.set = f->set,
-                              .height = e->step.model.image_height,
-                              .width = e->step.model.image_width,
+                              .height = size,
+                              .width = size,
                               .plan = *plan_of(f),
                               .seed = (uint64_t)c->train.seed,
-                              .shuffle = f->training,
+                              .order = order_of(f),
                               .augment = f->training && c->data.augment,
+                              .crop = {.scale = {c->data.crop_scale.value[0], c->data.crop_scale.value[1]},
+                                       .ratio = {c->data.crop_ratio.value[0], c->data.crop_ratio.value[1]}},
+                              .resize = e->images.resize_size,
                               .content = contents[f->input.kind],
-                              .real = f->e->device->ops->real};
+                              .real = f->e->device->ops->real,
+                              .threads = e->loader_threads,
+                              .substitutes = c->data.on_bad == BAD_SUBSTITUTE,
+                              .bad_limit = c->data.bad_limit,
+                              .path = e->data_path,
+                              .log = e->log};
+    if (f->training && e->images.source->side == SIZE_VARIES)
+        options.sizes = e->images.sizes;
     if (uploads(f))
         options.memory = (loader_memory){alloc_pinned, free_pinned, e->device};
     return loader_open(&f->batches, &options);
@@ -79,7 +104,7 @@ static int open_loader(feed *f)
 static int allocate(feed *f)
 {
     backend *device = f->e->device;
-    size_t share = (size_t)batch_plan_largest_share(plan_of(f)), bytes = share * input_bytes(f);
+    size_t share = (size_t)batch_plan_largest_share(plan_of(f)), bytes = share * input_bytes(largest_size(f));
     f->labels = malloc(share * sizeof *f->labels);
     f->choices = malloc(share * AUGMENT_CHOICE * sizeof *f->choices);
     CHECK(f->labels && f->choices, ERROR_MEMORY, "no memory for the labels of %zu images", share);
@@ -182,7 +207,7 @@ static int fetch(feed *f)
     if (f->next.place.images == 0)
         return 0;
     return device->ops->upload(device, upload_lane(f, f->lane), f->staged[f->lane], f->next.pixels,
-                               (size_t)f->next.place.images * input_bytes(f));
+                               (size_t)f->next.place.images * input_bytes(f->next.height));
 }
 
 static int write_bytes(const feed *f)
@@ -219,7 +244,7 @@ static int write_choices(const feed *f)
 
 static int write_images(const feed *f)
 {
-    size_t values = (size_t)f->now.place.images * input_bytes(f);
+    size_t values = (size_t)f->now.place.images * input_bytes(f->now.height);
     return program_write(f->step, &f->e->run, "input", f->now.pixels, values * dtype_bytes(f->e->device->ops->real));
 }
 
@@ -233,6 +258,14 @@ static int write_inputs(const feed *f)
     return write_choices(f);
 }
 
+static program *program_for(const feed *f, const loader_batch *batch)
+{
+    const session *e = f->e;
+    if (!f->training)
+        return e->evaluation[batch->place.kind];
+    return e->training[image_sizes_index(&e->images.sizes, batch->epoch)][batch->place.kind];
+}
+
 /* `now` becomes the next batch. */
 static int take(feed *f)
 {
@@ -243,7 +276,7 @@ static int take(feed *f)
     memcpy(f->labels, f->now.labels, (size_t)f->now.place.images * sizeof *f->labels);
     if (f->now.choices)
         memcpy(f->choices, f->now.choices, (size_t)f->now.place.images * AUGMENT_CHOICE * sizeof *f->choices);
-    f->step = f->training ? f->e->training[f->now.place.kind] : f->e->evaluation[f->now.place.kind];
+    f->step = program_for(f, &f->now);
     return f->step ? write_inputs(f) : 0;
 }
 
@@ -256,6 +289,11 @@ int feed_next(feed *f, feed_batch *batch)
     }
     *batch = (feed_batch){f->step, f->now.place.images, f->now.place.position, f->labels};
     return 0;
+}
+
+loader_report feed_describe(const feed *f)
+{
+    return loader_describe(f->batches);
 }
 
 /* ---- mirror images ---- */
@@ -273,16 +311,16 @@ static void mirror_row(char *row, int32_t width, size_t pixel)
 
 int feed_mirror(feed *f)
 {
-    const model_options *o = &f->e->step.model;
+    const loader_batch *batch = &f->now;
     const size_t pixel = IMAGE_CHANNELS * dtype_bytes(f->e->device->ops->real),
-                 row_bytes = (size_t)o->image_width * pixel;
+                 row_bytes = (size_t)batch->width * pixel;
     if (f->input.kind != INPUT_REAL) {
         for (int32_t n = 0; n < f->now.place.images; n++)
             f->choices[n * AUGMENT_CHOICE + AUGMENT_FLIP] ^= 1;
         return write_choices(f);
     }
-    char *row = f->now.pixels;
-    for (int64_t i = 0; i < (int64_t)f->now.place.images * o->image_height; i++, row += row_bytes)
-        mirror_row(row, o->image_width, pixel);
+    char *row = batch->pixels;
+    for (int64_t i = 0; i < (int64_t)batch->place.images * batch->height; i++, row += row_bytes)
+        mirror_row(row, batch->width, pixel);
     return write_images(f);
 }

@@ -1,12 +1,13 @@
 /* The way of batches from a data set into the inputs of programs.
  *
  * Where the device's memory is the host's, the loader makes the images. Elsewhere it only says how to make them, and
- * the device does so from bytes: of the whole set, which it holds, or of the batch, which is copied while the step
- * before it runs. The images are the same to the bit, before they are rounded to 16 bits.
+ * the device does so from bytes. Either it holds the whole set, or the batch is copied while the step before it runs.
+ * The images are the same to the bit, before they are rounded to 16 bits.
  */
 #ifndef TESKD_SESSION_FEED_H
 #define TESKD_SESSION_FEED_H
 
+#include "io/data/loader.h"
 #include "session/session.h"
 
 typedef struct feed feed;
@@ -30,6 +31,9 @@ int feed_next(feed *f, feed_batch *batch);
 
 /* Turns the images of the batch in the inputs left to right. */
 int feed_mirror(feed *f);
+
+/* How the loader has kept up. */
+loader_report feed_describe(const feed *f);
 
 /* `*f` becomes NULL and may be NULL. */
 void feed_close(feed **f);

@@ -5,10 +5,9 @@
 #include "model/network.h"
 #include "run/store.h"
 
-/* Fills every parameter as the model says, running means with 0, running variances with 1, momentum with 0, averages
- * with what they follow. A pure
- * function of the seed and the tensors' names: the same on every rank and for every batch. `g` is the graph that the
- * model was built into. */
+/* Fills every parameter as the model says, running means with 0, running variances with 1, momentum with 0, each EMA
+ * with what it follows. A pure function of the seed and the tensors' names: the same on every rank and for every batch.
+ * `g` is the graph that the model was built into. */
 int initialise_store(store *tensors, const graph *g, const model *m, uint64_t seed);
 
 #endif

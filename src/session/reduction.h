@@ -1,4 +1,4 @@
-/* From settings to the sums over the ranks. */
+/* From settings to how gradients are reduced. */
 #ifndef TESKD_SESSION_REDUCTION_H
 #define TESKD_SESSION_REDUCTION_H
 
@@ -7,7 +7,7 @@
 #include "dist/reduction.h"
 #include "kernels/backend.h"
 
-/* How run.reduction says. `*out` is NULL where there is one rank and nothing to sum. Every rank calls it; `log` warns
+/* As run.reduction says. `*out` is NULL where there is one rank and nothing to sum. Every rank calls it; `log` warns
  * when GPUs are shared and sums take the long way. */
 int reduction_open(reduction **out, const settings *config, backend *device, comm *ranks, logger *log);
 

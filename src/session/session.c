@@ -8,47 +8,76 @@
 #include "session/device.h"
 #include "session/initialise.h"
 #include "session/reduction.h"
+#include "session/stage.h"
 #include "session/threads.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* A set may stay on the device if it takes at most this much, and this share of the free memory. */
 static const size_t resident_limit = (size_t)1 << 30, resident_share = 4;
 
+static int agree(void *context, int status)
+{
+    return comm_agree(context, status);
+}
+
+static int broadcast(void *context, void *bytes, size_t size)
+{
+    return comm_broadcast(context, bytes, size, 0);
+}
+
 static int open_set(session *e, data_split split, image_set *set)
 {
     const settings *c = &e->config;
-    const source_request request = {.path = c->data.path,
+    const source_ranks ranks = {
+        .context = e->ranks, .first = e->info->rank == 0, .agree = agree, .broadcast = broadcast};
+    const source_request request = {.path = e->data_path,
                                     .split = split,
                                     .limit =
                                         (int32_t)(split == SPLIT_TRAIN ? c->data.train_images : c->data.test_images),
                                     .side = e->step.model.image_height,
                                     .classes = e->step.model.classes,
-                                    .seed = (uint64_t)c->train.seed};
-    return source_open(set, e->source, &request);
+                                    .seed = (uint64_t)c->train.seed,
+                                    .ranks = e->info->size > 1 ? &ranks : NULL};
+    TRY(source_open(set, e->images.source, &request));
+    CHECK(set->classes <= e->step.model.classes, ERROR_SETTINGS,
+          "model.classes: %d is less than the %d classes of data.kind = %s (0 takes the data's own)",
+          e->step.model.classes, set->classes, c->data.kind);
+    return 0;
 }
 
 int session_check_target(const session *e, const char *option, const char *path)
 {
-    CHECK(!source_holds(e->source, e->config.data.path, path), ERROR_USAGE, "%s %s: that is a file of the data set",
-          option, path);
+    CHECK(!source_holds(e->images.source, e->config.data.path, path), ERROR_USAGE,
+          "%s %s: that is a file of the data set", option, path);
     return 0;
 }
 
-static int open_data(session *e, unsigned parts)
+/* The ranks may open a set together, so they agree before each. */
+static int open_data(session *e, unsigned needs)
 {
     const settings *c = &e->config;
-    e->train_images = source_expected_images(e->source, SPLIT_TRAIN, c->data.train_images);
-    e->test_images = source_expected_images(e->source, SPLIT_TEST, c->data.test_images);
-    if (parts & DATA_TRAIN) {
-        TRY(open_set(e, SPLIT_TRAIN, &e->train_set));
+    e->train_images = source_expected_images(e->images.source, SPLIT_TRAIN, c->data.train_images);
+    e->test_images = source_expected_images(e->images.source, SPLIT_TEST, c->data.test_images);
+    snprintf(e->data_path, sizeof e->data_path, "%s", c->data.path);
+    if ((needs & (DATA_TRAIN | DATA_TEST)) && e->images.source->driver->in_shards && c->data.stage[0])
+        TRY(stage_data(c, e->ranks, e->log, e->data_path));
+    if (needs & DATA_TRAIN) {
+        TRY(comm_agree(e->ranks, open_set(e, SPLIT_TRAIN, &e->train_set)));
         e->train_images = e->train_set.images;
     }
-    if (parts & DATA_TEST) {
-        TRY(open_set(e, SPLIT_TEST, &e->test_set));
+    if (needs & DATA_TEST) {
+        TRY(comm_agree(e->ranks, open_set(e, SPLIT_TEST, &e->test_set)));
         e->test_images = e->test_set.images;
     }
-    return 0;
+    return agree_on_data(e->ranks, &e->train_set, &e->test_set);
+}
+
+static int choose_inputs(session *e)
+{
+    TRY(session_choose_input(e, SPLIT_TRAIN, &e->train_input));
+    return session_choose_input(e, SPLIT_TEST, &e->test_input);
 }
 
 static int check_training(const session *e)
@@ -65,13 +94,13 @@ static int check_training(const session *e)
 }
 
 /* Everything that can be said against the settings before a device or data are opened. */
-static int check_settings(const session *e, unsigned parts)
+static int check_settings(const session *e, unsigned needs)
 {
     const settings *c = &e->config;
-    const bool reads_data = (parts & (DATA_TRAIN | DATA_TEST)) && e->source->wants;
-    TRY(parts & WILL_TRAIN ? check_training(e) : 0);
+    const bool reads_data = (needs & (DATA_TRAIN | DATA_TEST)) && e->images.source->wants;
+    TRY(needs & WILL_TRAIN ? check_training(e) : 0);
     CHECK(!reads_data || c->data.path[0], ERROR_SETTINGS, "data.path: empty; it must be the folder that holds %s",
-          e->source->wants);
+          e->images.source->wants);
     return 0;
 }
 
@@ -86,7 +115,7 @@ int session_choose_input(const session *e, data_split split, step_input *input)
         return 0;
     if (device->ops->free_bytes)
         TRY(device->ops->free_bytes(device, &free_bytes));
-    data_placement placement = e->source->side == SIZE_VARIES ? PLACEMENT_HOST : e->source->placement;
+    data_placement placement = e->images.source->placement;
     bool small = bytes <= resident_limit || placement == PLACEMENT_DEVICE;
     bool resident = small && bytes <= free_bytes / resident_share && placement != PLACEMENT_HOST;
     *input = (step_input){.kind = resident ? INPUT_RESIDENT : INPUT_BYTES,
@@ -96,23 +125,23 @@ int session_choose_input(const session *e, data_split split, step_input *input)
     return 0;
 }
 
-static int open_parts(session *e, unsigned parts)
+static int open_device(session *e, unsigned needs)
 {
-    TRY(configure(&e->config, &e->source, &e->step));
-    TRY(check_settings(e, parts));
+    TRY(configure(&e->config, &e->images, &e->step));
+    TRY(check_settings(e, needs));
     TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
     configure_for_device(&e->step, e->device->ops);
-    TRY(open_data(e, parts));
-    TRY(session_choose_input(e, SPLIT_TRAIN, &e->train_input));
-    return session_choose_input(e, SPLIT_TEST, &e->test_input);
+    e->loader_threads = threads_for_loader(&e->config, e->device->ops->host_memory, e->threads);
+    return 0;
 }
 
-int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned parts)
+int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned needs)
 {
     *e = (session){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
     TRY(threads_choose(config, ranks, &e->threads));
-    TRY(comm_agree(ranks, open_parts(e, parts)));
-    TRY(agree_on_data(ranks, &e->train_set, &e->test_set));
+    TRY(comm_agree(ranks, open_device(e, needs)));
+    TRY(open_data(e, needs));
+    TRY(comm_agree(ranks, choose_inputs(e)));
     TRY(comm_agree(ranks, reduction_open(&e->reducer, config, e->device, ranks, log)));
     runtime_open(&e->run, &(runtime_options){.device = e->device,
                                              .tensors = &e->tensors,
@@ -170,8 +199,17 @@ static micro_batch_place place_of(const micro_batch *m)
     return m->first ? MICRO_BATCH_FIRST : m->last ? MICRO_BATCH_LAST : MICRO_BATCH_MIDDLE;
 }
 
-static int build_step(session *e, bool training, const micro_batch *m, graph *g, model *network)
+typedef struct {
+    bool training;
+    int32_t size; /* height and width of the images */
+    micro_batch m;
+} program_request;
+
+static int build_step(session *e, const program_request *request, graph *g, model *network)
 {
+    const micro_batch *m = &request->m;
+    step_options options = e->step;
+    options.model.image_height = options.model.image_width = request->size;
     const step_shape shape = {.training = true,
                               .sync_bn = e->config.run.sync_bn,
                               .batch = m->images > 0 ? m->images : 1,
@@ -179,40 +217,46 @@ static int build_step(session *e, bool training, const micro_batch *m, graph *g,
                               .loss_batch = m->step_images,
                               .place = place_of(m),
                               .input = e->train_input};
-    return training ? step_build_training(g, network, &e->step, &shape)
-                    : step_build_evaluation(g, network, &e->step, shape.batch, &e->test_input);
+    return request->training ? step_build_training(g, network, &options, &shape)
+                             : step_build_evaluation(g, network, &options, shape.batch, &e->test_input);
 }
 
 /* A rank without an image of such a micro-batch needs no program, but has the same store as the others. */
-static int add_program(session *e, bool training, const micro_batch *m, program **out)
+static int add_program(session *e, const program_request *request, program **out)
 {
     graph g;
     model network;
     graph_init(&g, e->device->ops->real);
-    int status = build_step(e, training, m, &g, &network);
+    int status = build_step(e, request, &g, &network);
     if (status == 0)
         status = ensure_store(e, &g, &network);
     model_free(&network);
-    if (status == 0 && m->images > 0)
+    if (status == 0 && request->m.images > 0)
         return runtime_add(&e->run, &g, out);
     graph_free(&g);
     return status;
 }
 
-static int add_programs(session *e, bool training)
+/* A program for each kind of micro-batch, of images of one size. */
+static int add_programs(session *e, bool training, int32_t size, program **programs)
 {
-    const batch_plan *plan = training ? &e->train_plan : &e->test_plan;
-    for (int kind = 0; kind < MICRO_BATCH_KINDS; kind++) {
-        micro_batch m;
-        if (batch_plan_find(plan, kind, &m))
-            TRY(add_program(e, training, &m, training ? &e->training[kind] : &e->evaluation[kind]));
-    }
+    program_request request = {.training = training, .size = size};
+    for (int kind = 0; kind < MICRO_BATCH_KINDS; kind++)
+        if (batch_plan_find(training ? &e->train_plan : &e->test_plan, kind, &request.m))
+            TRY(add_program(e, &request, &programs[kind]));
     return 0;
+}
+
+program *const *session_last_size(const session *e)
+{
+    int32_t list[IMAGE_SIZES_MOST];
+    return e->training[image_sizes_list(&e->images.sizes, list) - 1];
 }
 
 static int build_training(session *e)
 {
     const settings *c = &e->config;
+    int32_t sizes[IMAGE_SIZES_MOST];
     TRY(batch_plan_make(&e->train_plan, &(batch_options){.images = e->train_images,
                                                          .batch = (int32_t)c->train.batch,
                                                          .accumulate = (int32_t)c->train.accumulate,
@@ -220,7 +264,9 @@ static int build_training(session *e)
                                                          .ranks = e->info->size,
                                                          .drop_last = c->data.drop_last,
                                                          .training = true}));
-    return add_programs(e, true);
+    for (int i = image_sizes_list(&e->images.sizes, sizes) - 1; i >= 0; i--) /* the largest needs the most memory */
+        TRY(add_programs(e, true, sizes[i], e->training[i]));
+    return 0;
 }
 
 int session_build_training(session *e)
@@ -237,7 +283,7 @@ static int build_evaluation(session *e)
                                          .accumulate = 1,
                                          .rank = e->info->rank,
                                          .ranks = e->info->size}));
-    return add_programs(e, false);
+    return add_programs(e, false, e->images.eval_size, e->evaluation);
 }
 
 int session_build_evaluation(session *e)

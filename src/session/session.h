@@ -8,6 +8,7 @@
 #include "io/data/source.h"
 #include "model/step.h"
 #include "run/program.h"
+#include "session/configure.h"
 
 typedef struct {
     settings config;
@@ -15,9 +16,10 @@ typedef struct {
     comm *ranks;
     const comm_info *info;
     backend *device;
-    int threads;
-    step_options step;
-    const data_source *source;
+    int threads, loader_threads;
+    step_options step; /* for the last size of training images */
+    image_options images;
+    char data_path[SETTING_TEXT_BYTES]; /* where the data are read: data.path, or a copy of it (session/stage.h) */
     image_set train_set, test_set;
     int64_t train_images, test_images;
     batch_plan train_plan, test_plan; /* made with the programs */
@@ -27,16 +29,17 @@ typedef struct {
     store tensors;
     reduction *reducer; /* NULL with one rank */
     runtime run;
-    program *training[MICRO_BATCH_KINDS], *evaluation[MICRO_BATCH_KINDS]; /* NULL where this rank has no image of one */
+    program *training[IMAGE_SIZES_MOST][MICRO_BATCH_KINDS]; /* by size and kind; NULL: this rank has no image of one */
+    program *evaluation[MICRO_BATCH_KINDS];
 } session;
 
-/* What will be needed. WILL_TRAIN: a batch that divides among the ranks. */
-typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2, WILL_TRAIN = 4 } data_parts;
+/* What a subcommand needs. WILL_TRAIN: a batch that divides among the ranks. */
+typedef enum { DATA_NONE = 0, DATA_TRAIN = 1, DATA_TEST = 2, WILL_TRAIN = 4 } session_needs;
 
 /* Checks the settings, then opens the device and the data sets; fills step from the settings. Every rank calls it; all
- * get the same outcome. A set that is not among `parts`, or a dry run without data.path, counts as large as the
+ * get the same outcome. A set that is not among `needs`, or a dry run without data.path, counts as large as the
  * official one. */
-int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned parts);
+int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned needs);
 void session_close(session *e);
 
 /* Whether work that came out as `status` is cleaned up. Not after a failure of one of several ranks: the process is
@@ -46,6 +49,9 @@ bool session_closes(const session *e, int status);
 
 /* Closes, where that is to be; returns `status`. */
 int session_end(session *e, int status);
+
+/* The training programs for images of the last size. */
+program *const *session_last_size(const session *e);
 
 /* How the images of a split come into steps: by the device, its free memory and the size of the set. Asked for once by
  * session_open, before that memory is taken. */

@@ -13,8 +13,8 @@
 #include <sys/auxv.h>
 #include <unistd.h>
 
-/* Turns of a waiting loop before a thread sleeps, where libgomp has 300000: long enough for the gaps between the loops
- * of a step, too short to keep a neighbour's core (docs/performance.md). */
+/* Turns of a waiting loop before a thread sleeps; libgomp has 300000. Long enough for the gaps between the loops of a
+ * step, too short to keep a neighbour's core (docs/performance.md). */
 static const char *const turns = "2000";
 
 /* Has the user said how threads wait, or where? OpenMP's library may have bound this thread: a program that is started
@@ -115,6 +115,13 @@ int threads_choose(const settings *config, comm *ranks, int *threads)
     *threads = smaller(wanted, omp_get_thread_limit());
     free(all);
     return status;
+}
+
+int threads_for_loader(const settings *config, bool computes_on_cores, int share)
+{
+    if (config->data.threads > 0)
+        return (int)config->data.threads;
+    return computes_on_cores || share <= 2 ? 1 : share - 1;
 }
 
 void threads_cores_text(char text[THREADS_TEXT_BYTES])

@@ -20,7 +20,7 @@ typedef struct {
     double *step_seconds;   /* one per step, sorted in the end */
     double *launch_seconds; /* one per launch, of all timed steps together */
     int steps;
-    double unreduced_seconds; /* of a step without the sums over the ranks */
+    double unreduced_seconds; /* of a step without the reductions */
     double prepare_seconds;   /* of all kernels: mostly of plans that are timed at their first use */
 } timing;
 
@@ -129,7 +129,7 @@ static int measure_matmul(backend *device, double *flops)
     kernel_request request = {.node = {.op = OP_LINEAR, .n_in = 2, .n_out = 1}, .label = "matrix product"};
     request.in[0] = request.in[1] = request.out[0] = square;
     probe p = {0};
-    double seconds;
+    double seconds = INFINITY;
     TRY(device->ops->prepare(device, &request, &p.k, &p.bytes)); /* bytes: of its workspace */
     p.bytes += 256;
     int status = with_memory(device, tensor_bytes(&square), &p, &seconds);
@@ -144,7 +144,7 @@ static int measure_copy(backend *device, double *rate)
 {
     size_t bytes = device->ops->host_memory ? copied_bytes : large_copied_bytes;
     probe p = {.bytes = bytes};
-    double seconds;
+    double seconds = INFINITY;
     TRY(with_memory(device, bytes, &p, &seconds));
     *rate = 2 * (double)bytes / seconds;
     return 0;
@@ -318,7 +318,7 @@ static void print_communication(const timing *t)
         return;
     for (uint32_t i = 0; i < t->p->n_launches; i++)
         reduced += t->launch_seconds[i] / t->steps;
-    log_info(t->e->log, "  sums over the ranks (%s): %.2f ms of a step are not hidden behind the backward",
+    log_info(t->e->log, "  reductions (%s): %.2f ms of a step are not hidden behind the backward",
              t->e->run.options.reducer->ops->name, 1e3 * fmax(0, reduced - t->unreduced_seconds));
 }
 
@@ -360,7 +360,7 @@ int bench_training(session *e, const bench_options *options)
     TRY(session_build_training(e));
     TRY(session_bind(e));
     t.prepare_seconds = clock_seconds() - begin;
-    t.p = e->training[0];
+    t.p = session_last_size(e)[0];
     t.step_seconds = calloc((size_t)t.steps, sizeof *t.step_seconds);
     t.launch_seconds = calloc(t.p->n_launches, sizeof *t.launch_seconds);
     int status = t.step_seconds && t.launch_seconds ? 0 : error_set(ERROR_MEMORY, "no memory for %d timings", t.steps);

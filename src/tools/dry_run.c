@@ -107,7 +107,7 @@ int dry_run_dump_graph(const session *e, const char *path)
 {
     if (e->info->rank != 0)
         return 0;
-    const program *p = e->training[0] ? e->training[0] : e->training[MICRO_BATCH_KINDS / 2];
+    const program *p = session_last_size(e)[0] ? session_last_size(e)[0] : session_last_size(e)[MICRO_BATCH_KINDS / 2];
     atomic_file *file;
     TRY(atomic_file_create(&file, path));
     graph_dot(&p->step, atomic_file_stream(file));

@@ -1,8 +1,8 @@
 /* Owns the comparison with reference results.
  * Invariant: every result in the file is either compared or a failure. One thread.
  *
- * In float64 each loss is compared with its own size and each tensor with the larger of its own norm and a thousandth
- * of the whole gradient's; else groups as a whole. The bounds: compare_bounds.c. */
+ * In float64 each loss is compared with its own size, each tensor with its own norm or a thousandth of the whole
+ * gradient's if that is larger. Otherwise groups are compared as a whole. The bounds: reference_bounds.c. */
 #include "tools/reference.h"
 #include "base/error.h"
 #include "model/step.h"
@@ -54,7 +54,7 @@ static double relative_l2(const double *a, const double *b, int64_t count)
     return sqrt(difference / norm);
 }
 
-/* [HEADS, N, F] datasets: one line a head. */
+/* [HEADS, N, F] datasets: one line per head. */
 static int compare_heads(comparison *c, const program *p, const char *what, const char *dataset)
 {
     char name[GRAPH_NAME_BYTES];

@@ -12,7 +12,7 @@ typedef struct {
     bool capture;      /* capture the step and replay it, where the device can */
 } compare_options;
 
-/* Builds the file's network, generates its weights and input, runs its steps and prints one line a quantity with
+/* Builds the file's network, generates its weights and input, runs its steps and prints one line per quantity with
  * its relative L2 error and bound. Returns 0, ERROR_MISMATCH when a line is out of bounds, or another failure. */
 int compare_with_reference(backend *device, const char *path, const compare_options *options, FILE *out);
 

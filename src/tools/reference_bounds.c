@@ -1,14 +1,14 @@
 /* Owns the bounds of the comparison. Pure functions; one thread.
  *
  * Float64 is held to 1e-9. Every other precision is held to four times what PyTorch itself loses in it on the same
- * problem (but not below 1e-6), which the file gives for whole groups: a ReLU unit near zero that falls on the other
+ * problem (but not below 1e-6). The file gives that for whole groups: a ReLU unit near zero that falls on the other
  * side moves gradients by far more than rounding, and every later step inherits it. In 16 bits so many units do that
- * what is pooled over a whole network varies little, and two times are enough; a single loss or head after a step is
+ * what is pooled over a whole network varies little, and two times are enough. A single loss or head after a step is
  * one draw of something that varies by itself.
  *
  * Where a file only has PyTorch's error in float32, that of coarser precisions is taken to be larger by the ratio of
- * their rounding errors. For gradients this law does not hold: in float32 hardly a unit falls on the other side, in 16
- * bits a share of the size of an op's error does, layer by layer, and the gradient's error is the root of that share.
+ * their rounding errors. For gradients this law does not hold. In float32 hardly a unit falls on the other side; in 16
+ * bits a share of the size of an op's error does, layer by layer. The gradient's error is the root of that share.
  */
 #include "tools/reference_bounds.h"
 #include "base/error.h"

@@ -1,4 +1,4 @@
-/* What errors a device may show against reference results. Private to compare. */
+/* What errors a device may show against reference results. Private to this comparison. */
 #ifndef TESKD_TOOLS_REFERENCE_BOUNDS_H
 #define TESKD_TOOLS_REFERENCE_BOUNDS_H
 

@@ -1,4 +1,4 @@
-/* The problem of a reference file: weights, input and classes made by its generator. Private to compare. */
+/* The problem of a reference file: weights, input and classes made by its generator. Private to this comparison. */
 #ifndef TESKD_TOOLS_REFERENCE_PROBLEM_H
 #define TESKD_TOOLS_REFERENCE_PROBLEM_H
 

@@ -2,6 +2,7 @@
  * Main thread only (HDF5). */
 #include "train/checkpoint.h"
 #include "base/error.h"
+#include "train/class_names.h"
 #include "train/resume_check.h"
 
 #include <math.h>
@@ -86,6 +87,7 @@ static int write_attributes(const session *e, const progress *at, tensor_file *f
     TRY(tensor_file_write(file, "progress/epoch_sums", DTYPE_F64, 1, &count, &at->epoch_sums));
     TRY(write_set(file, "train_set", &e->train_set));
     TRY(write_set(file, "test_set", &e->test_set));
+    TRY(class_names_write(file, &e->train_set));
     char *text = settings_to_text(&e->config);
     CHECK(text, ERROR_MEMORY, "no memory for the settings");
     int status = tensor_file_set_text(file, "settings", text);
@@ -259,6 +261,7 @@ static int load_all(session *e, tensor_file *file, const char *path, progress *a
     TRY(read_classes(file, &saved));
     now.model.classes = e->step.model.classes;
     TRY(resume_check(&now, &saved, path, at->step > 0));
+    TRY(class_names_check(file, path, &e->train_set));
     CHECK(at->step == 0 || !e->other_data, ERROR_USAGE, "--other-data: %s is of an epoch that is not finished", path);
     TRY(check_set(file, path, "train_set", &e->train_set, e, &is_other));
     is_other = false;
@@ -276,17 +279,17 @@ static int load_all(session *e, tensor_file *file, const char *path, progress *a
     return starts_ema ? store_start_ema(&e->tensors) : 0;
 }
 
+static int load_weights(session *e, tensor_file *file, const char *path)
+{
+    TRY(class_names_check(file, path, &e->test_set));
+    return e->config.eval.ema ? read_ema(&e->tensors, file, path) : read_tensors(&e->tensors, file, false);
+}
+
 static int load(session *e, const char *path, progress *at)
 {
     tensor_file *file = NULL;
-    int status;
     TRY(tensor_file_open(&file, path));
-    if (at)
-        status = load_all(e, file, path, at);
-    else if (e->config.eval.ema)
-        status = read_ema(&e->tensors, file, path);
-    else
-        status = read_tensors(&e->tensors, file, false);
+    int status = at ? load_all(e, file, path, at) : load_weights(e, file, path);
     tensor_file_close(&file);
     return status == ERROR_DATA ? error_prefix(status, "%s", path) : status;
 }

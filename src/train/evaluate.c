@@ -1,5 +1,5 @@
-/* Owns the evaluation loop. Invariant: an image counts as right as op top_k says: a class that ties with the label's
- * counts against it, and with a score that is not finite nothing is right. One thread. */
+/* Owns the evaluation loop. Invariant: what is right is what op top_k says. A class that ties with the label's counts
+ * against it, and with a score that is not finite nothing is right. One thread. */
 #include "train/evaluate.h"
 #include "base/error.h"
 #include "train/signals.h"

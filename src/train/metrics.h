@@ -37,10 +37,10 @@ int loss_scaling_read(loss_scaling *s, const store *tensors);
 /* Adds b to a. */
 void metrics_add(metrics *a, const metrics *b);
 
-/* Sums over the ranks; each passes its own part and all get the whole. */
+/* All-reduce over the ranks: each passes its own sums and all get the whole. */
 int metrics_reduce(metrics *m, comm *ranks);
 
-/* Turns sums into means an image; top1 and top5 become shares from 0 to 1. `images` stays. */
+/* Turns sums into means per image; top1 and top5 become shares from 0 to 1. `images` stays. */
 metrics metrics_mean(const metrics *m);
 
 #endif

@@ -1,5 +1,5 @@
-/* Owns the file of predictions. Invariant: rows reach rank 0 batch by batch and, within a batch, rank by rank, which is
- * the order of the test set; the file has its name only when it is whole. One thread. */
+/* Owns the file of predictions. Invariant: rows reach rank 0 batch by batch and, within a batch, rank by rank: the
+ * order of the test set. The file has its name only when it is whole. One thread. */
 #include "train/predictions.h"
 #include "base/atomic_file.h"
 #include "base/error.h"

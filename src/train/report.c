@@ -7,6 +7,8 @@
 #include <math.h>
 #include <string.h>
 
+static const double shown_data_wait = 0.02;
+
 static const char *input_text(const step_input *input)
 {
     static const char *const texts[] = {[INPUT_REAL] = "made by the host",
@@ -24,21 +26,35 @@ static void report_cores(const session *e)
              variables[0] ? "; OpenMP: " : "", variables);
 }
 
+static void size_text(const session *e, char *text, size_t bytes)
+{
+    const image_options *o = &e->images;
+    int used = o->sizes.first == o->sizes.last ? snprintf(text, bytes, "%dx%d", o->sizes.last, o->sizes.last)
+                                               : snprintf(text, bytes, "%dx%d to %dx%d", o->sizes.first, o->sizes.first,
+                                                          o->sizes.last, o->sizes.last);
+    if (o->eval_size != o->sizes.last)
+        snprintf(text + used, bytes - (size_t)used, ", evaluated at %dx%d", o->eval_size, o->eval_size);
+}
+
 void report_banner(session *e)
 {
     const settings *c = &e->config;
     logger *log = e->log;
+    char size[64];
+    size_text(e, size, sizeof size);
     log_info(log, "teskd %s: %s, %s, %d classes", TESKD_VERSION, e->step.model.network->name,
              model_has_students(&e->step.model) ? "teacher and students" : "plain backbone", e->step.model.classes);
-    log_info(log, "  data     %s %s: %lld training and %lld test images of %dx%d, %s%s", e->source->title, c->data.path,
-             (long long)e->train_images, (long long)e->test_images, e->step.model.image_width,
-             e->step.model.image_height, input_text(&e->train_input), c->data.augment ? ", random crop and flip" : "");
+    log_info(log, "  data     %s %s: %lld training and %lld test images of %s, %s%s", e->images.source->title,
+             c->data.path, (long long)e->train_images, (long long)e->test_images, size, input_text(&e->train_input),
+             c->data.augment ? ", random crop and flip" : "");
     log_info(log, "  steps    %lld an epoch of %d images, %lld epochs, seed %lld", (long long)e->train_plan.steps,
              (int)c->train.batch, (long long)c->train.epochs, (long long)c->train.seed);
     log_info(log, "  ranks    %d (%d on %s), %s%s", e->info->size, e->info->local_size, e->info->host, e->info->library,
              e->info->size > 1 ? c->run.sync_bn ? ", synchronised BN" : ", BN of each rank's own" : "");
     log_info(log, "  device   %s", e->device->ops->description(e->device));
     report_cores(e);
+    if (e->images.source->side == SIZE_VARIES)
+        log_info(log, "  loader   %d thread%s per rank", e->loader_threads, e->loader_threads == 1 ? "" : "s");
     char memory[256];
     memory_plan_text(&e->run, memory, sizeof memory);
     log_info(log, "  memory   %s", memory);
@@ -53,11 +69,13 @@ static void time_left(double seconds, char text[32])
 
 static void step_line(const session *e, const step_report *r, char *line, size_t bytes)
 {
-    char left[32];
+    char left[32], wait[32] = "";
     time_left(r->seconds_left, left);
-    snprintf(line, bytes, "epoch %lld/%lld  step %lld/%lld  loss %.4f  top-1 %.2f%%  lr %.4g  %.1f images/s  %s left",
+    if (r->data_wait >= shown_data_wait)
+        snprintf(wait, sizeof wait, "  data wait %.0f%%", 100 * r->data_wait);
+    snprintf(line, bytes, "epoch %lld/%lld  step %lld/%lld  loss %.4f  top-1 %.2f%%  lr %.4g  %.1f images/s%s  %s left",
              (long long)r->at->epoch + 1, (long long)e->config.train.epochs, (long long)r->at->step,
-             (long long)r->steps, r->mean.total, 100 * r->mean.top1[0], r->lr, r->images_per_second, left);
+             (long long)r->steps, r->mean.total, 100 * r->mean.top1[0], r->lr, r->images_per_second, wait, left);
 }
 
 void report_live(session *e, const step_report *step)
@@ -108,11 +126,21 @@ int report_step(session *e, json_lines *json, const step_report *step)
     json_number(json, "loss", step->mean.total);
     json_metrics(json, e, "train_", &step->mean);
     json_number(json, "images_per_second", step->images_per_second);
+    json_number(json, "data_wait", step->data_wait);
+    json_integer(json, "bad_images", step->bad_images);
     if (step->scaling.on) {
         json_number(json, "loss_scale", step->scaling.scale);
         json_integer(json, "skipped_steps", step->scaling.skipped);
     }
     return json_end(json);
+}
+
+void report_data_wait(const session *e, double data_wait)
+{
+    const bool varies = e->images.source->side == SIZE_VARIES;
+    log_info(e->log, "%.0f%% of the time is spent waiting for images; what helps: more data.threads (now %d)%s%s",
+             100 * data_wait, e->loader_threads, varies ? ", images packed smaller (teskd data pack --max-side)" : "",
+             varies && !e->config.data.stage[0] ? ", data.stage on a local disk" : "");
 }
 
 int report_resume(json_lines *json, const progress *at, const char *from)

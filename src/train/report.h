@@ -16,11 +16,16 @@ typedef struct {
     const progress *at;
     int64_t steps; /* of an epoch */
     double lr, images_per_second, seconds_left;
+    double data_wait;   /* share of the time since the last line in which a rank waited for images, their mean */
+    int64_t bad_images; /* replaced by others since this process began, over all ranks */
     metrics mean;
     loss_scaling scaling;
 } step_report;
 void report_live(session *e, const step_report *step);
 int report_step(session *e, json_lines *json, const step_report *step);
+
+/* What helps against waiting for images. */
+void report_data_wait(const session *e, double data_wait);
 
 /* A record in the metrics alone: training goes on from this place, `from` is the checkpoint (empty: from the
  * beginning). What stands before it with more steps done has been undone. */

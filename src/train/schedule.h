@@ -5,8 +5,8 @@
 #include "base/settings.h"
 
 /* Learning rate of step `step` (from 0) of `steps` in epoch `epoch` (from 0). The step schedule changes between epochs
- * only, as the published code does; cosine and linear fall with every step from the end of the warm-up to min_lr at the
- * end of the last epoch. During the warm-up it rises linearly to train.lr. */
+ * only, as the published code does. Cosine and linear fall with every step, from the end of the warm-up to min_lr at
+ * the end of the last epoch. During the warm-up it rises linearly to train.lr. */
 double schedule_lr(const settings *config, long long epoch, long long step, long long steps);
 
 #endif

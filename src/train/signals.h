@@ -12,11 +12,11 @@ void signals_take_back(void);
 void signals_block(void);
 
 /* Comes after signals_block: from now on the signals leave a note. A SIGINT or SIGTERM that comes more than a second
- * after the first signal ends the process as usual; sooner, it is the same request sent twice, as `timeout` and
+ * after the first signal ends the process as usual. Sooner, it is the same request sent twice, as `timeout` and
  * terminals do.
  *
- * Until signals_heed is called nobody looks at the note: a moment after a signal `end` is called, from a thread of
- * its own, with `context` and the signal's name, and has to end the process. Returns 0, or ERROR_INTERNAL where no
+ * Until signals_heed is called nobody looks at the note. Then, a moment after a signal, `end` is called from a thread
+ * of its own, with `context` and the signal's name; it has to end the process. Returns 0, or ERROR_INTERNAL where no
  * thread can be had. */
 int signals_listen(void (*end)(void *context, const char *signal), void *context);
 

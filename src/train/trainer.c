@@ -16,7 +16,7 @@
 #include <stdlib.h>
 #include <unistd.h>
 
-static const double live_seconds = 0.5;
+static const double live_seconds = 0.5, much_data_wait = 0.1;
 
 typedef struct {
     session *e;
@@ -28,6 +28,8 @@ typedef struct {
     double line_images; /* of this rank, since the last line */
     int64_t skipped;    /* steps skipped that were reported */
     double line_start, epoch_start, live_time;
+    double waited; /* for images, before the last line */
+    bool said_data_wait;
     double epoch_seconds; /* of training in it, in this process */
     double images_before; /* of this epoch, trained on before this process resumed it */
     stop_vote vote;
@@ -146,6 +148,29 @@ static double seconds_left(const trainer *t, double images_per_second)
     return images_per_second > 0 ? (double)left * t->e->train_plan.options.batch / images_per_second : 0;
 }
 
+/* What the ranks' loaders have to say of the time since the last line. */
+static int collect_loader(trainer *t, step_report *r)
+{
+    const double seconds = clock_seconds() - t->line_start;
+    const loader_report images = feed_describe(t->batches);
+    double sums[2] = {images.waited - t->waited, (double)images.bad_images};
+    t->waited = images.waited;
+    TRY(comm_all_reduce(t->e->ranks, sums, 2, COMM_F64));
+    r->data_wait = seconds > 0 ? sums[0] / seconds / t->e->info->size : 0;
+    r->bad_images = (int64_t)sums[1];
+    return 0;
+}
+
+/* Once is enough. The first steps of a process wait for the first images in any case. */
+static void advise_on_data(trainer *t, const step_report *r)
+{
+    const bool first_line = t->at.step <= t->e->config.log.every;
+    if (r->data_wait < much_data_wait || t->said_data_wait || first_line)
+        return;
+    report_data_wait(t->e, r->data_wait);
+    t->said_data_wait = true;
+}
+
 /* `sums` may be those of this rank alone, for a line that is only looked at; `ranks` is how many it stands for. */
 static step_report make_report(const trainer *t, const metrics *sums, double lr, int ranks)
 {
@@ -176,7 +201,9 @@ static int finish_line(trainer *t, double lr)
     if (r.scaling.skipped > t->skipped)
         report_skipped(e, &r.scaling, r.scaling.skipped - t->skipped);
     t->skipped = r.scaling.skipped;
+    TRY(collect_loader(t, &r));
     TRY(report_step(e, &t->json, &r));
+    advise_on_data(t, &r);
     t->line_start = clock_seconds();
     return 0;
 }

@@ -200,7 +200,7 @@ static void names_from_elsewhere(void **state)
     set_refused("train.batchsize=1", "--set: train.batchsize: unknown setting; did you mean train.batch?");
     set_refused("run.fp16=yes", "--set: run.fp16: unknown setting; did you mean run.precision=fp16?");
     set_refused("run.gpus=4", "--set: run.gpus: unknown setting; each rank takes one GPU: mpirun -np N starts N ranks");
-    set_refused("data.num_workers=4", "--set: data.num_workers: unknown setting; each rank loads its images");
+    set_refused("data.num_workers=4", "--set: data.num_workers: unknown setting; did you mean data.threads?");
 
     char advice[SETTING_ADVICE_BYTES];
     assert_true(setting_option_advice("lr", advice));

@@ -1,6 +1,5 @@
 /* Every convolution of every network, forward and backward, as its training step has it, has a tensor-core plan on
- * every generation of GPUs; and plans outlive the process on disk. Nothing is run: cuDNN plans for a description.
- * One thread. */
+ * every generation of GPUs; and plans outlive the process on disk. Nothing is run: cuDNN plans for descriptions. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -320,7 +319,8 @@ static void float32_plans(void **state)
 
 static bool has_sums(const kernel_request *r)
 {
-    bool first_layer = r->in[0].dim[3] == 8; /* cuDNN 9.19 has none there, nor for groups or on sm_90 larger maps */
+    /* cuDNN 9.19 has none for it, nor for groups, nor on sm_90 for larger feature maps. */
+    bool first_layer = r->in[0].dim[3] == 8;
     return r->node.op == OP_CONV2D && tensor_count(&r->in[2]) == 0 && r->node.attr.groups == 1 && !first_layer &&
            tensor_count(&r->in[0]) <= INT32_MAX;
 }

@@ -15,8 +15,8 @@ killed | busy | queued) message="rank $rank on $(hostname) ended without a word 
 abort) message="rank $rank on $(hostname): the disk is full" ;;
 stuck) message="rank $rank on $(hostname) ended without a word (its connection closed)" saw=0 ;;
 agree | slow) message="rank $rank on $(hostname): the disk is full" saw=1 ;;
-silent) message="rank 0 on $(hostname): a sum over the ranks has taken 3 s, while every rank is alive" saw=0 ;;
-deadline) message="rank 0 on $(hostname): waiting for the GPU: its sums over the ranks were not done within" saw=0 ;;
+silent) message="rank 0 on $(hostname): an all-reduce has taken 3 s, while every rank is alive" saw=0 ;;
+deadline) message="rank 0 on $(hostname): waiting for the GPU: its reductions were not done within" saw=0 ;;
 *) echo "unknown mode $mode" && exit 2 ;;
 esac
 

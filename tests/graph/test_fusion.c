@@ -94,7 +94,7 @@ static void labels_stay(void **state)
     graph_free(&after);
 }
 
-/* The first layer's map is not read again in the backward: its pool has noted what it took. */
+/* The first layer's feature map is not read again in the backward: its pool has noted what it took. */
 static void pools_note_their_choices(void **state)
 {
     (void)state;

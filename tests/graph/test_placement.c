@@ -1,5 +1,5 @@
-/* Operands side by side and maps in patch order: which are, where the plan puts them, and that nothing else is put
- * there meanwhile. */
+/* Operands side by side and feature maps in patch order: which are so, where the plan puts them, and that nothing else
+ * is put there meanwhile. */
 #include "graph/placement.h"
 #include "graph/plan.h"
 #include "model/step.h"
@@ -121,8 +121,8 @@ static int count_nodes(const graph *g, op_id op)
     return count;
 }
 
-/* The map of the last student goes into patches only, the other two are upsampled as well; all three gradients come
- * back as patches. */
+/* The feature map of the last student goes into patches only, the other two are upsampled as well; all three gradients
+ * come back as patches. */
 static void maps_lie_in_patches(void **state)
 {
     (void)state;
@@ -152,7 +152,7 @@ static void maps_lie_in_patches(void **state)
     graph_free(&g);
 }
 
-/* A map that the host reads stays as it is. */
+/* A feature map that the host reads stays as it is. */
 static void a_kept_map_is_cut(void **state)
 {
     (void)state;

@@ -140,7 +140,7 @@ static void check_plan(const graph *g)
     plan_free(&plan);
 }
 
-/* Builds random graphs; `pool` holds the maps that later nodes may read. */
+/* Builds random graphs; `pool` holds the feature maps that later nodes may read. */
 typedef struct {
     graph g;
     uint64_t state;
@@ -320,7 +320,7 @@ static void chain_in_place_takes_one_buffer(void **state)
     graph_free(&g);
 }
 
-/* Of three maps in a row only two live at a time. */
+/* Of three feature maps in a row only two live at a time. */
 static void dead_maps_are_reused(void **state)
 {
     (void)state;

@@ -85,7 +85,7 @@ static void check_kept(const graph *g, dtype activation)
     }
 }
 
-/* A map, before or after whatever layer, never has 32 bits. */
+/* A feature map, before or after whatever layer, never has 32 bits. */
 static void check_maps(const graph *g)
 {
     for (uint32_t i = 0; i < g->n_nodes; i++)

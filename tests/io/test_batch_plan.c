@@ -50,13 +50,13 @@ static void check_kind(const batch_plan *plan, const micro_batch *m)
 static int64_t check_step(const batch_options *options, int64_t step, int64_t start)
 {
     const batch_plan plan = of_rank(options, 0);
-    const int32_t images = batch_plan_step_images(&plan, step), parts = batch_plan_step_micro_batches(&plan, step);
+    const int32_t images = batch_plan_step_images(&plan, step), count = batch_plan_step_micro_batches(&plan, step);
     const int64_t begin = start;
     assert_true(images == options->batch || (step == plan.steps - 1 && images < options->batch && images > 0));
-    for (int32_t part = 0; part < parts; part++) {
-        const int64_t index = step * options->accumulate + part;
+    for (int32_t k = 0; k < count; k++) {
+        const int64_t index = step * options->accumulate + k;
         const micro_batch m = batch_plan_at(&plan, index);
-        assert_true(m.first == (part == 0) && m.last == (part == parts - 1) && m.step_images == images);
+        assert_true(m.first == (k == 0) && m.last == (k == count - 1) && m.step_images == images);
         assert_true(m.global_images == options->batch / options->accumulate || m.last);
         const int64_t end = check_shares(options, index, start);
         assert_int_equal(end - start, m.global_images);

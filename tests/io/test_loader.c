@@ -97,7 +97,8 @@ static loader_options training(const image_set *set, int32_t batch, int32_t rank
         .plan = make_plan((batch_options){
             .images = set->images, .batch = batch, .accumulate = 1, .rank = rank, .ranks = ranks, .training = true}),
         .seed = 77,
-        .shuffle = true,
+        .order = {.kind = IMAGE_ORDER_GLOBAL},
+        .threads = 1 + rank,
         .augment = true,
         .real = DTYPE_F32};
 }
@@ -109,6 +110,7 @@ static loader_options evaluation(const image_set *set, int32_t batch)
         .height = HEIGHT,
         .width = WIDTH,
         .plan = make_plan((batch_options){.images = set->images, .batch = batch, .accumulate = 1, .ranks = 1}),
+        .threads = 2,
         .real = DTYPE_F32};
 }
 
@@ -117,6 +119,7 @@ static void choose_rank(loader_options *options, int32_t rank, int32_t ranks)
     batch_options changed = options->plan.options;
     changed.rank = rank;
     changed.ranks = ranks;
+    options->threads = 1 + (rank + ranks) % 3;
     options->plan = make_plan(changed);
 }
 
@@ -176,6 +179,11 @@ static void test_ranks(void **state)
     image_set_close(&set);
 }
 
+static const image_order orders[] = {{.kind = IMAGE_ORDER_SET},
+                                     {.kind = IMAGE_ORDER_GLOBAL},
+                                     {.kind = IMAGE_ORDER_BLOCK, .block = 7, .window = 3},
+                                     {.kind = IMAGE_ORDER_BLOCK, .block = 4096, .window = 1}};
+
 /* Images carry their index in the first pixels, so that they can be told apart. */
 static void test_once_each(void **state)
 {
@@ -186,7 +194,7 @@ static void test_once_each(void **state)
         set.pixels[i * PIXELS] = (uint8_t)(i % 256);
         set.pixels[i * PIXELS + 1] = (uint8_t)(i / 256);
     }
-    for (int shuffle = 0; shuffle < 2; shuffle++)
+    for (size_t kind = 0; kind < sizeof orders / sizeof orders[0]; kind++)
         for (int drop_last = 0; drop_last < 2; drop_last++) {
             int seen[IMAGES] = {0}, total = 0;
             for (int rank = 0; rank < 4; rank++) {
@@ -196,7 +204,8 @@ static void test_once_each(void **state)
                                           .height = HEIGHT,
                                           .width = WIDTH,
                                           .plan = make_plan(plan),
-                                          .shuffle = shuffle,
+                                          .order = orders[kind],
+                                          .threads = 1 + rank,
                                           .real = DTYPE_F64};
                 loader *l;
                 assert_int_equal(loader_open(&l, &options), 0);
@@ -314,7 +323,8 @@ static void test_contents(void **state)
     for (int32_t rank = 0; rank < 2; rank++)
         for (int plain = 0; plain < 2; plain++) {
             loader_options options = training(&set, 10, rank, 2);
-            options.augment = options.shuffle = !plain;
+            options.augment = !plain;
+            options.order.kind = plain ? IMAGE_ORDER_SET : IMAGE_ORDER_GLOBAL;
             compare_contents(&options, LOADER_CHOICES, 2);
             compare_contents(&options, LOADER_BYTES, 2);
         }

@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "io/data/augment.h"
 #include "io/data/loader.h"
+#include "io/image/crop.h"
 
 enum { IMAGES = 23, SIDE = 6, PIXELS = SIDE * SIDE * IMAGE_CHANNELS, MOST_BYTES = 16 * 16 * IMAGE_CHANNELS };
 
@@ -58,17 +59,31 @@ static int load(image_reader *r, int32_t index, int32_t *height, int32_t *width)
     return 0;
 }
 
-/* The nearest pixel. */
-static int render(image_reader *r, const image_region *region, int32_t height, int32_t width, uint8_t *pixels)
+/* The pixel of the image that a place of a view shows: the nearest one. */
+static int32_t row_of(const image_view *view, int32_t y)
 {
-    for (int32_t y = 0; y < height; y++)
-        for (int32_t x = 0; x < width; x++) {
-            const int32_t from_y = region->top + y * region->height / height,
-                          from_x = region->left + x * region->width / width;
-            memcpy(pixels + (size_t)(y * width + x) * IMAGE_CHANNELS,
-                   r->bytes + (size_t)(from_y * r->width + from_x) * IMAGE_CHANNELS, IMAGE_CHANNELS);
+    return view->region.top + (y + view->window.top) * view->region.height / view->height;
+}
+
+static int32_t column_of(const image_view *view, int32_t x)
+{
+    return view->region.left + (x + view->window.left) * view->region.width / view->width;
+}
+
+static int render(image_reader *r, const image_view *view, uint8_t *pixels)
+{
+    for (int32_t y = 0; y < view->window.height; y++)
+        for (int32_t x = 0; x < view->window.width; x++) {
+            const size_t from = (size_t)(row_of(view, y) * r->width + column_of(view, x));
+            memcpy(pixels, r->bytes + from * IMAGE_CHANNELS, IMAGE_CHANNELS);
+            pixels += IMAGE_CHANNELS;
         }
     return 0;
+}
+
+static void describe_image(const image_set *set, int32_t index, char *text, size_t bytes)
+{
+    snprintf(text, bytes, "%s/%d", (const char *)set->own, index);
 }
 
 static void close_set(image_set *set)
@@ -76,8 +91,12 @@ static void close_set(image_set *set)
     free(set->own);
 }
 
-static const image_set_ops ops = {
-    .reader_open = open_reader, .load = load, .render = render, .reader_close = close_reader, .set_close = close_set};
+static const image_set_ops ops = {.reader_open = open_reader,
+                                  .load = load,
+                                  .render = render,
+                                  .reader_close = close_reader,
+                                  .describe = describe_image,
+                                  .set_close = close_set};
 
 static void write_image(scratch *s, int32_t index)
 {
@@ -133,7 +152,10 @@ static loader_options options_of(const image_set *set, int32_t rank, int32_t ran
                         .height = SIDE,
                         .width = SIDE,
                         .seed = 9,
-                        .shuffle = true,
+                        .order = {.kind = IMAGE_ORDER_GLOBAL},
+                        .crop = {.scale = {0.3, 1}, .ratio = {0.75, 1.3333}},
+                        .resize = SIDE + 2,
+                        .threads = 3,
                         .augment = true,
                         .content = content,
                         .real = DTYPE_F32};
@@ -143,26 +165,37 @@ static loader_options options_of(const image_set *set, int32_t rank, int32_t ran
     return o;
 }
 
-/* Image `index` scaled by the definition. */
-static void expect_pixels(int32_t index, uint8_t *pixels)
+/* A view of image `index` by the definition. */
+static void expect_pixels(int32_t index, const image_view *view, uint8_t *pixels)
+{
+    for (int32_t y = 0; y < view->window.height; y++)
+        for (int32_t x = 0; x < view->window.width; x++)
+            for (int32_t c = 0; c < IMAGE_CHANNELS; c++)
+                *pixels++ = shade(index, row_of(view, y), column_of(view, x), c);
+}
+
+static image_view random_view(int32_t index, int64_t epoch, int32_t position, const crop_range *range)
 {
     int32_t height, width;
     size_of(index, &height, &width);
-    for (int32_t y = 0; y < SIDE; y++)
-        for (int32_t x = 0; x < SIDE; x++)
-            for (int32_t c = 0; c < IMAGE_CHANNELS; c++)
-                *pixels++ = shade(index, y * height / SIDE, x * width / SIDE, c);
+    return (image_view){
+        .region = crop_random(range, height, width, 9, rng_stream(RNG_CROP, (uint64_t)epoch), (uint32_t)position),
+        .height = SIDE,
+        .width = SIDE,
+        .window = {.height = SIDE, .width = SIDE}};
 }
 
-static void check_image(const image_set *set, const loader_batch *batch, int32_t k, int64_t epoch, bool real)
+static void check_image(const loader_options *o, const loader_batch *batch, int32_t k, int64_t epoch, bool real)
 {
+    const image_set *set = o->set;
     int32_t order[IMAGES];
     uint8_t expected[PIXELS];
     float normalised[PIXELS];
     const int32_t position = batch->place.position + k;
     rng_permutation(9, (uint64_t)epoch, IMAGES, order);
     const bool flip = augment_choose((augment_key){9, (int32_t)epoch}, position).flip;
-    expect_pixels(order[position], expected);
+    const image_view view = random_view(order[position], epoch, position, &o->crop);
+    expect_pixels(order[position], &view, expected);
     assert_int_equal(batch->labels[k], order[position] % 3);
     augment_normalise(set, expected, SIDE, SIDE, flip, DTYPE_F32, normalised);
     if (real) {
@@ -189,7 +222,7 @@ static void every_rank_and_start(void **state)
                 for (int i = 0; i < 7; i++) {
                     assert_int_equal(loader_next(l, &batch), 0);
                     for (int32_t k = 0; k < batch.place.images; k++)
-                        check_image(&set, &batch, k, batch.epoch, content == LOADER_REAL);
+                        check_image(&o, &batch, k, batch.epoch, content == LOADER_REAL);
                 }
                 loader_close(&l);
             }
@@ -215,6 +248,81 @@ static void a_file_is_gone(void **state)
     image_set_close(&set);
 }
 
+/* Image 17 gives way to image 18, wherever it comes. */
+static void a_bad_image_is_replaced(void **state)
+{
+    scratch *s = *state;
+    image_set set = open_set(s);
+    loader *l;
+    loader_batch batch;
+    loader_options o = options_of(&set, 0, 1, LOADER_BYTES);
+    o.augment = false;
+    o.order.kind = IMAGE_ORDER_SET;
+    o.substitutes = true;
+    assert_int_equal(unlink(scratch_path(s, "17")), 0);
+    assert_int_equal(loader_open(&l, &o), 0);
+    for (int64_t i = 0; i < 2 * o.plan.micro_batches; i++) {
+        assert_int_equal(loader_next(l, &batch), 0);
+        for (int32_t k = 0; k < batch.place.images; k++) {
+            const int32_t wanted = batch.place.position + k, index = wanted == 17 ? 18 : wanted;
+            uint8_t expected[PIXELS];
+            int32_t height, width;
+            size_of(index, &height, &width);
+            const image_view view = crop_center(height, width, o.resize, SIDE);
+            expect_pixels(index, &view, expected);
+            assert_memory_equal((const uint8_t *)batch.pixels + k * PIXELS, expected, sizeof expected);
+            assert_int_equal(batch.labels[k], index % 3);
+        }
+    }
+    assert_int_equal(loader_describe(l).bad_images, 1);
+    loader_close(&l);
+    image_set_close(&set);
+}
+
+static void too_many_are_bad(void **state)
+{
+    scratch *s = *state;
+    image_set set = open_set(s);
+    loader *l;
+    loader_batch batch;
+    loader_options o = options_of(&set, 0, 1, LOADER_REAL);
+    o.substitutes = true;
+    assert_int_equal(unlink(scratch_path(s, "17")), 0);
+    assert_int_equal(unlink(scratch_path(s, "3")), 0);
+    assert_int_equal(loader_open(&l, &o), 0);
+    int status = 0;
+    for (int64_t i = 0; i < o.plan.micro_batches && status == 0; i++)
+        status = loader_next(l, &batch);
+    assert_int_equal(status, ERROR_FILE);
+    assert_contains(error_message(), "bad image 2 of 23");
+    loader_close(&l);
+    image_set_close(&set);
+}
+
+/* Images grow from epoch to epoch, each size with the bytes of its own. */
+static void sizes_grow(void **state)
+{
+    image_set set = open_set(*state);
+    loader *l;
+    loader_batch batch;
+    loader_options o = options_of(&set, 0, 1, LOADER_BYTES);
+    o.height = o.width = 70;
+    o.resize = 80;
+    o.sizes = (image_sizes){.first = 6, .last = 70, .epochs = 4};
+    const int32_t expected[] = {6, 38, 70, 70, 70};
+    assert_int_equal(loader_open(&l, &o), 0);
+    for (int epoch = 0; epoch < 5; epoch++) {
+        assert_int_equal(image_sizes_at(&o.sizes, epoch), expected[epoch]);
+        for (int64_t i = 0; i < o.plan.micro_batches; i++) {
+            assert_int_equal(loader_next(l, &batch), 0);
+            assert_int_equal(batch.height, expected[epoch]);
+            assert_int_equal(batch.width, expected[epoch]);
+        }
+    }
+    loader_close(&l);
+    image_set_close(&set);
+}
+
 static void what_does_not_fit(void **state)
 {
     char text[IMAGE_SET_IDENTITY_BYTES];
@@ -234,6 +342,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(every_rank_and_start, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(a_file_is_gone, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(a_bad_image_is_replaced, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(too_many_are_bad, scratch_setup, scratch_teardown),
+        cmocka_unit_test_setup_teardown(sizes_grow, scratch_setup, scratch_teardown),
         cmocka_unit_test_setup_teardown(what_does_not_fit, scratch_setup, scratch_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -62,7 +62,7 @@ static void test_table(void **state)
     }
     assert_true(rows >= 4);
     assert_int_equal(source_find(&source, "cifar1000"), ERROR_SETTINGS);
-    assert_contains(error_message(), "data.kind: \"cifar1000\" is not one of cifar100, cifar10, synthetic");
+    assert_contains(error_message(), "data.kind: \"cifar1000\" is not one of cifar100, cifar10, shards, folders, synthetic");
     assert_int_equal(source_find(&source, "cifar10"), 0);
     assert_int_equal(source_expected_images(source, SPLIT_TRAIN, 0), 50000);
     assert_int_equal(source_expected_images(source, SPLIT_TEST, 7), 7);

@@ -4,7 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-/* Odd sizes on purpose: one channel, channels that no vector width divides, maps that are not square. */
+/* Odd sizes on purpose: one channel, channels that no vector width divides, feature maps that are not square. */
 const layer_case layer_cases[] = {
     /* kind, n, h, w, c, o, kernel, stride, pad, groups, terms, options */
     {LAYER_CONV2D, 1, 4, 4, 1, 1, 1, 1, 0, 1, 0, 0},

@@ -52,7 +52,7 @@ enum {
     WITH_EMA = 4096       /* sgd: with an EMA */
 };
 
-/* One row. `n h w c` is the map that enters; `o` is channels out, or the channels of the second input. */
+/* One row. `n h w c` is the feature map that enters; `o` is channels out, or the channels of the second input. */
 typedef struct {
     layer_kind kind;
     int32_t n, h, w, c, o;

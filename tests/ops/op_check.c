@@ -80,7 +80,7 @@ static void guarded_free(guarded *g, backend *b)
     free(g->copy);
 }
 
-/* Where element `i` lies in memory: a map may have its places in patch order. */
+/* Where element `i` lies in memory: a feature map may have its positions in patch order. */
 static int64_t position(const tensor_desc *t, int64_t i)
 {
     return t->patch ? tensor_row(t, i / t->dim[3]) * t->dim[3] + i % t->dim[3] : i;

@@ -44,8 +44,7 @@ void op_check_request(backend *tested, backend *reference, const kernel_request 
  * allows it, and compares with `reference`: relative L2 of each output below `bound`. */
 void op_check_all(backend *tested, backend *reference, double bound);
 
-/* Puts the maps that batch normalisation may find in patch order into patches of that size; false where it cannot be.
- */
+/* Puts the feature maps that batch normalisation may find in patches into patches of that size; false if impossible. */
 bool op_in_patches(kernel_request *r, int32_t patch);
 
 /* Asks a convolution without bias for the sums of its result, the sums of batch normalisation's gradient for those of
@@ -55,7 +54,7 @@ bool op_fused(kernel_request *r);
 /* Every case with such results, for a backend that fuses, of one op; returns how many. */
 int op_check_fused(backend *tested, backend *reference, unsigned op, double bound);
 
-/* The ops of batch normalisation with maps in patch order, for a backend with placed_rows; returns how many cases. */
+/* Batch normalisation of feature maps in patch order, for a backend with placed_rows; returns how many cases. */
 int op_check_patches(backend *tested, backend *reference, double bound);
 
 /* The same for the ops that `wanted` answers true for. */

@@ -105,7 +105,7 @@ static double between(const double *value, int i, int n, int64_t stride)
     return value[first * stride] + (position - first) * (value[second * stride] - value[first * stride]);
 }
 
-/* The smallest |y| of a channel of the upsampled map. */
+/* The smallest |y| of a channel of the upsampled feature map. */
 static double smallest_of_upsampled(const test_tensor in[NODE_MAX_IN], const kernel_request *r, int c)
 {
     const double *sums = in[1].real;
@@ -126,7 +126,7 @@ static double smallest_of_upsampled(const test_tensor in[NODE_MAX_IN], const ker
     return smallest;
 }
 
-/* The same for an upsampled map, whose values cannot be moved one by one: moves beta until no |y| is below 1e-4. */
+/* The same for an upsampled feature map, whose values move together: moves beta until no |y| is below 1e-4. */
 static void avoid_upsampled_kinks(test_tensor in[NODE_MAX_IN], const kernel_request *r)
 {
     for (int c = 0; c < in[0].desc.dim[3]; c++)
@@ -196,8 +196,7 @@ static void round_inputs(test_tensor in[NODE_MAX_IN], const kernel_request *r)
             in[i].real[k] = rounded(in[i].real[k], in[i].desc.dtype);
 }
 
-/* How many values element `k` of an integer input may have, from 0 on: bytes, classes, choices of images or in
- * windows. */
+/* How many values element `k` of an integer input may have, from 0 on: bytes, classes, choices. */
 static int32_t integers(const kernel_request *r, int index, int64_t k)
 {
     const int32_t choices[4] = {r->in[0].dim[0], 2 * r->node.attr.pad + 1, 2 * r->node.attr.pad + 1, 2};

@@ -191,7 +191,7 @@ static void check_running(const bench *t, double count, double mean, double vari
     assert_true(after[3] == variance);
 }
 
-enum { POOLED_CHANNELS = 8, NAN_CHANNEL = 3, NAN_PLACE = 5 }; /* of the 4x4 map */
+enum { POOLED_CHANNELS = 8, NAN_CHANNEL = 3, NAN_PLACE = 5 }; /* of the 4x4 feature map */
 
 static bool is_set(const unsigned char *element, size_t bytes)
 {
@@ -199,7 +199,7 @@ static bool is_set(const unsigned char *element, size_t bytes)
     return memcmp(element, zeros, bytes) != 0;
 }
 
-/* Map, result, its gradient and the map's in slots 0 to 3. Elements are 0, or a NaN: all bits set. */
+/* Feature map, result, and the gradients of both in slots 0 to 3. Elements are 0, or a NaN: all bits set. */
 static void check_pool(const bench *t)
 {
     uint8_t type = (uint8_t)t->b->ops->activation;

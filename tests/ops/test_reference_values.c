@@ -64,7 +64,7 @@ static double direct_convolution(const kernel_request *r, const test_tensor *in,
     return sum;
 }
 
-/* Output (oy, ox) of an upsample with align_corners: the small map read at oy * (h - 1) / (2h - 1). */
+/* Output (oy, ox) of an upsample with align_corners: the small feature map read at oy * (h - 1) / (2h - 1). */
 static double direct_upsample(const kernel_request *r, const test_tensor *in, int n, int oy, int ox, int c)
 {
     const tensor_desc *t = &r->in[0];
@@ -102,7 +102,7 @@ static double direct_concat_linear(const kernel_request *r, const test_tensor *i
     return sum;
 }
 
-/* The largest of the elements that a window finds on the map. */
+/* The largest of the elements that a window finds on the feature map. */
 static double direct_max_pool(const kernel_request *r, const test_tensor *in, int n, int oy, int ox, int c)
 {
     const tensor_desc *t = &r->in[0];
@@ -394,7 +394,7 @@ static void moves_match_hand_values(void **state)
     assert_close(out, (double[]){7}, 1, "add");
 }
 
-/* Windows of 3x3 with stride 2 on a 3x3 map padded by 1 meet in its middle; of the ties the first is taken. */
+/* Windows of 3x3 with stride 2 on a 3x3 feature map padded by 1 meet in its middle; of the ties the first is taken. */
 static void max_pool_gives_its_gradient_to_the_first_of_the_largest(void **state)
 {
     kernel_request r[LAYER_MAX_OPS];

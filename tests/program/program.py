@@ -147,7 +147,7 @@ def events(folder, kind):
 
 
 class ProgramTest(unittest.TestCase):
-    """A test with drawn images in self.data (200 for training, 60 for the test) and a scratch folder of its own."""
+    """A test with synthetic images in self.data (200 for training, 60 for the test) and a scratch folder of its own."""
 
     @classmethod
     def setUpClass(cls):

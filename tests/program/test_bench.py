@@ -26,9 +26,9 @@ class Bench(ProgramTest):
         rows = {match[1] for match in re.finditer(r"^  (\w+) +\d+ +[\d.]+ +[\d.]+%", table, re.MULTILINE)}
         self.assertLess({"conv2d", "conv2d_wgrad", "bn_normalize", "sgd_update", "metric_add"}, rows)
 
-    def test_sums_over_ranks(self):
-        self.assertNotIn("sums over the ranks", self.bench())
-        self.assertRegex(self.bench(ranks=2), r"sums over the ranks \(MPI\): [\d.]+ ms")
+    def test_reductions(self):
+        self.assertNotIn("reductions", self.bench())
+        self.assertRegex(self.bench(ranks=2), r"reductions \(MPI\): [\d.]+ ms")
 
     def test_nodes(self):
         table = self.bench("--per-node")

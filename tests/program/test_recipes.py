@@ -31,7 +31,7 @@ TRAIN = {"lr": "0.1", "momentum": "0.9", "nesterov": "yes", "decay_norm_and_bias
 CIFAR = {**LOSS, **TRAIN, "epochs": "200", "batch": "128", "milestones": "100,150", "weight_decay": "0.0005",
          "kind": "cifar100", "augment": "yes", "drop_last": "no"}
 LARGE = {**LOSS, **TRAIN, "epochs": "100", "batch": "256", "milestones": "30,60,90", "weight_decay": "0.0001",
-         "kind": "synthetic", "classes": "1000"}
+         "kind": "shards", "image_size": "224", "resize_size": "256", "classes": "0"}
 
 
 def resolved(text):
@@ -45,7 +45,7 @@ def resolved(text):
 class Recipes(ProgramTest):
     def test_all_are_there(self):
         self.assertEqual({path.name for path in RECIPES},
-                         PUBLISHED | IMAGENET | {"cifar100_small.ini", "quickstart.ini"})
+                         PUBLISHED | IMAGENET | {"cifar100_small.ini", "tiny_imagenet_r18.ini", "quickstart.ini"})
 
     def test_settings(self):
         for path in RECIPES:

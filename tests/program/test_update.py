@@ -1,4 +1,4 @@
-"""What happens between gradients and weights: parts of a batch, clipping, averaged weights, the learning rate's batch."""
+"""What happens between gradients and weights: micro-batches, clipping, averaged weights, the learning rate's batch."""
 
 import unittest
 
@@ -6,31 +6,31 @@ import numpy
 
 from program import ProgramTest, enough_under_sanitizers, events, relative_l2
 
-# In float64, so that nothing hides in rounding; the batches divide, so that parts and ranks have the same images.
+# In float64, so that nothing hides in rounding; the batches divide, so micro-batches and ranks have the same images.
 EXACT = {"run.device": "reference", "train.epochs": 2, "data.train_images": 120, "train.batch": 60}
 
 
 class Accumulation(ProgramTest):
     def trained(self, tensors):
-        """What the gradients reach: parameters and momentum, but not the running statistics, which see parts in turn."""
+        """What gradients reach: parameters and momentum, not running statistics, which see micro-batches in turn."""
         return {name: values for name, values in tensors.items()
                 if name.startswith(("weights/", "momentum/")) and "running_" not in name}
 
     def test_parts_are_ranks(self):
-        # Three parts on one rank and three ranks with a part each normalise the same images together.
+        # Three micro-batches on one rank and three ranks with a share each normalise the same images together.
         extra = {**EXACT, "train.clip_norm": 0.5, "train.label_smoothing": 0.1}
-        self.train("parts", {**extra, "train.accumulate": 3})
+        self.train("micro", {**extra, "train.accumulate": 3})
         self.train("ranks", extra, ranks=3)
-        parts, ranks = (self.trained(self.last(name).tensors) for name in ("parts", "ranks"))
-        self.assertEqual(set(parts), set(ranks))
+        micro, ranks = (self.trained(self.last(name).tensors) for name in ("micro", "ranks"))
+        self.assertEqual(set(micro), set(ranks))
         for name, values in ranks.items():
             if numpy.linalg.norm(values) > 1e-12:  # a bias before a norm has no gradient but rounding
-                self.assertLess(relative_l2(parts[name], values), 1e-9, name)
-        for a, b in zip(events(self.path("parts"), "step"), events(self.path("ranks"), "step")):
+                self.assertLess(relative_l2(micro[name], values), 1e-9, name)
+        for a, b in zip(events(self.path("micro"), "step"), events(self.path("ranks"), "step")):
             self.assertAlmostEqual(a["loss"], b["loss"], delta=1e-9)
 
     def test_incomplete_last_batch(self):
-        # 100 images in batches of 60 and parts of 20: a last batch of two parts. With 110, its third part has 10.
+        # 100 images in batches of 60 and micro-batches of 20: a last batch of two. With 110, its third has 10.
         for images, steps in ((100, 4), (110, 4), (130, 6)):
             name = str(images)
             self.train(name, {**EXACT, "data.train_images": images, "train.accumulate": 3})

@@ -90,7 +90,7 @@ class Refusals(ProgramTest):
         path = self.config("; a comment\n[train]\nepochs = 3\nlearning_rate = 3\n")
         self.refuse(["--config", path], f"{path}:4: train.learning_rate: unknown setting; did you mean train.lr?")
         self.refuse(self.set("train.wd=3"), "train.wd: unknown setting; did you mean train.weight_decay?")
-        self.refuse(self.set("data.num_workers=3"), "each rank loads its images in one thread")
+        self.refuse(self.set("data.num_workers=3"), "did you mean data.threads?")
 
     def test_nothing_in_a_file_is_dropped(self):
         path = self.config("[train] batch = 7\nepochs = 3\n")

@@ -106,8 +106,8 @@ int cuda_column_sums(const cuda_backend *self, const void *x, uint8_t type, int6
 /* A grid of this many blocks a processor is resident at once, so that each makes its tables once. */
 enum { RESIDENT_BLOCKS = 3 };
 
-/* The rows that a thread has, from the last to the first: whoever wrote or read the map before ended there, and finds
- * it in the cache. Calls load_row(j, row) for ROWS rows, then finish_row(j, row) for each. */
+/* The rows that a thread has, from the last to the first: whoever wrote or read the feature map before ended there, and
+ * finds it in the cache. Calls load_row(j, row) for ROWS rows, then finish_row(j, row) for each. */
 template <int ROWS, typename Load, typename Finish>
 __device__ static inline void walk_back(int64_t rows, Load load_row, Finish finish_row)
 {

@@ -1,6 +1,6 @@
 /* One launch for many small nodes of one op: the updates of a network's hundreds of tensors. Each has an entry in a
- * table on the device, written when the nodes are batched; results are bit for bit those of separate launches (a sum of
- * squares over all tensors has an order of its own, always the same). Owns the tables. One thread. */
+ * table on the device, written when the nodes are batched. Results are bit for bit those of separate launches, but for
+ * a sum of squares over all tensors, which has an order of its own, always the same. Owns the tables. One thread. */
 #include "bn_statistics.cuh"
 #include "reduce.cuh"
 #include "sgd.cuh"
@@ -194,7 +194,7 @@ static int launch_running(const cuda_backend *self, const kernel *k, const kerne
 
 /* ---- metric_add: x, sums; a: weight, c: first sum ---- */
 
-/* A thread a sum, so that what goes to one sum is added in the order of the nodes. */
+/* One thread per sum, so that what goes to one sum is added in the order of the nodes. */
 static __global__ void batched_metrics_kernel(const batched_entry *entries, int n)
 {
     const int own = (int)threadIdx.x;

@@ -1,5 +1,5 @@
 /* One launch for all losses of a step, their gradients and the counts of right answers. The last block of a loss to be
- * done adds up its images, in the order of a launch of its own: results are bit for bit those of separate launches.
+ * done adds up its images, in the order of a launch of its own. So results are bit for bit those of separate launches.
  * Owns the table of the nodes on the device. Invariant: between launches every counter in it is zero. One thread. */
 #include "losses.cuh"
 

@@ -1,12 +1,12 @@
-/* What batch normalisation knows of its channels, and the tables that a block makes of it: its threads fill those of
- * the block's channels once, in double, and each keeps its own in registers. */
+/* What batch normalisation knows of its channels, and the tables that a block makes of it. The block's threads fill
+ * those of its channels once, in double, and each keeps its own in registers. */
 #ifndef TESKD_KERNELS_CUDA_BN_STATISTICS_CUH
 #define TESKD_KERNELS_CUDA_BN_STATISTICS_CUH
 
 #include "vector.cuh"
 
-/* Where the rows of a map lie (graph/placement.h): tensor_row for a kernel. Patches are 1 << log_patch wide; fewer than
- * 2^32 rows. */
+/* Where the rows of a feature map lie (graph/placement.h): tensor_row for a kernel. Patches are 1 << log_patch wide;
+ * fewer than 2^32 rows. */
 struct row_layout {
     int stride, width, log_patch;
 };
@@ -31,8 +31,7 @@ __device__ static inline int64_t row_begin(const row_layout &l, int64_t row)
     return (int64_t)place * l.stride;
 }
 
-/* Where the mean and the variance of a channel come from: the sums of a batch, or when those are NULL the running
- * statistics. */
+/* A channel's mean and variance come from the sums of a batch, or where those are NULL from the running statistics. */
 struct bn_statistics {
     const double *sums;
     const float *mean, *variance, *gamma, *beta;
@@ -52,8 +51,7 @@ __device__ static inline bn_moments moments_of(const bn_statistics &s, int chann
     return bn_moments{mean, 1.0 / sqrt(variance + s.eps)};
 }
 
-/* Of a channel: dx = from_g * g + from_x * x + constant, the formula of ops.def with xhat = (x - mean)/std multiplied
- * out. */
+/* Of a channel: dx = from_g * g + from_x * x + constant, which is ops.def's formula with xhat = (x - mean)/std. */
 struct bn_gradient {
     double from_g, from_x, constant;
 };

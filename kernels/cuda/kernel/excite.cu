@@ -1,5 +1,5 @@
-/* Excitation: a map's channels scaled by the sigmoid of z, a shortcut added, ReLU; and its gradient. One image a
- * blockIdx.y, one tile of channels a blockIdx.x; a block adds dz over its whole image. */
+/* Excitation: a feature map's channels scaled by the sigmoid of z, a shortcut added, ReLU; and its gradient. One image
+ * per blockIdx.y, one tile of channels per blockIdx.x; a block adds dz over its whole image. */
 #include "reduce.cuh"
 
 __device__ static inline float sigmoid(float z)

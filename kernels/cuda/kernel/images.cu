@@ -7,7 +7,7 @@ struct image_shape {
     int images, height, width, pad, channels;
 };
 
-/* The normalised channels of one place of an image; an image that is not in the set is NaN. */
+/* The normalised channels of one pixel; an image that is not in the set is NaN. */
 __device__ static inline void read_pixel(const uint8_t *set, const int32_t *choice, const float *table,
                                          const image_shape &s, int i, int j, float (&value)[IMAGE_CHANNELS])
 {
@@ -22,14 +22,14 @@ __device__ static inline void read_pixel(const uint8_t *set, const int32_t *choi
     }
 }
 
-/* A thread a place of an image, which are those of blockIdx.y; V channels, or as many as there are where V is 1. */
+/* One thread per pixel of an image, the images in blockIdx.y; V channels, or as many as there are where V is 1. */
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS)
     images_kernel(const uint8_t *set, const int32_t *choice, const float *table, T *y, image_shape s, int batch)
 {
-    const int plane = s.height * s.width, place = (int)flat_index(), i = place / s.width, j = place - i * s.width;
-    for (int n = (int)blockIdx.y; n < batch && place < plane; n += (int)gridDim.y) {
-        const int64_t p = (int64_t)n * plane + place;
+    const int plane = s.height * s.width, pixel = (int)flat_index(), i = pixel / s.width, j = pixel - i * s.width;
+    for (int n = (int)blockIdx.y; n < batch && pixel < plane; n += (int)gridDim.y) {
+        const int64_t p = (int64_t)n * plane + pixel;
         float value[IMAGE_CHANNELS];
         read_pixel(set, choice + n * CHOICE_NUMBERS, table, s, i, j, value);
         if constexpr (V > 1) {

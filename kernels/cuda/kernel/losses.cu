@@ -1,5 +1,5 @@
-/* Losses, their gradients and the counts of right answers, a node a launch; a loss needs a second one that adds up the
- * images in a fixed order. batched_losses.cu does many nodes at once. */
+/* Losses, their gradients and the counts of right answers, one node per launch; a loss needs a second one that adds up
+ * the images in a fixed order. batched_losses.cu does many nodes at once. */
 #include "losses.cuh"
 
 template <typename T> __global__ void __launch_bounds__(LOSS_THREADS, 8) loss_kernel(loss_entry e)

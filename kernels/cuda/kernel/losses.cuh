@@ -1,5 +1,5 @@
-/* Losses, their gradients and the counts of right answers, an image at a time: what one launch for one op and one for
- * many share, so that both give the same bits. One block per image; sums in double. A class out of range makes its loss
+/* Losses, their gradients and the counts of right answers, an image at a time. A launch for one op and one for many
+ * share this, so that both give the same bits. One block per image; sums in double. A class out of range makes its loss
  * and gradient NaN and its answer wrong: a kernel cannot refuse. Loops over exp and log stay rolled: a thread has few
  * columns, and several copies cost more than they save. */
 #ifndef TESKD_KERNELS_CUDA_LOSSES_CUH
@@ -107,8 +107,8 @@ template <typename T> __device__ static inline void kd_loss(const loss_entry &e,
         e.values[image] = sum;
 }
 
-/* With p and s the softmaxes of student and teacher and q = s + floor, sum q (log q - log p) has the gradients
- * d/dz_student = (p * sum q - q)/T and, with a = log q - log p + 1, d/dz_teacher = s (a - sum s a)/T. */
+/* Let p and s be the softmaxes of student and teacher, and q = s + floor. The loss sum q (log q - log p) has
+ * d/dz_student = (p * sum q - q)/T. With a = log q - log p + 1 it has d/dz_teacher = s (a - sum s a)/T. */
 template <typename T> __device__ static inline void kd_loss_grad(const loss_entry &e, int image)
 {
     const T *student = row_of<T>(e.first, e, image), *teacher = row_of<T>(e.second, e, image);

@@ -1,11 +1,12 @@
-/* Pools and their gradients. In the maximum's gradient every element of the map gathers from the windows that chose it,
- * in a fixed order, without atomics. The forward noted the choices in one byte per window, or a first kernel finds out.
+/* Pools and their gradients. In the maximum's gradient every element of the feature map gathers from the windows that
+ * chose it, in a fixed order, without atomics. The forward noted the choices, a byte per window, or a first kernel
+ * finds them.
  */
 #include "reduce.cuh"
 
 /* ---- global average ---- */
 
-/* One image a blockIdx.y, one tile of channels a blockIdx.x. */
+/* One image per blockIdx.y, one tile of channels per blockIdx.x. */
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS) average_kernel(const T *x, T *y, int area, int channels)
 {
@@ -72,7 +73,7 @@ int cuda_global_average_pool_grad(const cuda_backend *self, const kernel *k, con
 /* ---- maximum ---- */
 
 struct pool_shape {
-    int height, width, channels; /* of the map */
+    int height, width, channels; /* of the feature map */
     int pooled_height, pooled_width;
     int size, stride, pad; /* of the windows */
 };
@@ -105,7 +106,7 @@ template <window_kind KIND> __device__ static inline pool_shape known_shape(pool
     return s;
 }
 
-/* A block walks one line of a map: its threads lie along the channels, then along the columns. */
+/* A block walks one line of a feature map: its threads lie along the channels, then along the columns. */
 static dim3 line_grid(const tensor_desc *map, tile_shape tile)
 {
     return dim3((unsigned)(map->dim[0] * map->dim[1]), tile.tiles);
@@ -121,7 +122,7 @@ template <int V> struct maxima {
     float largest[V];
     int which[V];
 
-    /* `first` is the first element of the window that lies on the map. */
+    /* `first` is the first element of the window that lies on the feature map. */
     __device__ explicit maxima(int first)
     {
 #pragma unroll
@@ -191,8 +192,7 @@ __device__ static inline void take_window(const T *image, const pool_shape &s, i
                            kh * s.size + kw, true);
 }
 
-/* One line of the pooled map a block. Writes the maxima to y and which elements they are to `chosen`; either may be
- * NULL. */
+/* One block per line of the pooled feature map. Writes maxima to y, their elements to `chosen`; either may be NULL. */
 template <typename T, int V, window_kind KIND>
 __global__ void __launch_bounds__(THREADS) max_pool_kernel(const T *x, pool_shape shape, T *y, uint8_t *chosen)
 {
@@ -271,7 +271,7 @@ __device__ static inline void add_windows(const T *dy, const uint8_t *chosen, co
             }
 }
 
-/* One line of the map a block: each element adds the dy of the windows that chose it, in the windows' order. */
+/* One block per line of the feature map: each element adds the dy of the windows that chose it, in their order. */
 template <typename T, int V, window_kind KIND>
 __global__ void __launch_bounds__(THREADS)
     max_pool_grad_kernel(const T *dy, const uint8_t *chosen, pool_shape shape, T *dx)

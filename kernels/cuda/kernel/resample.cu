@@ -1,10 +1,10 @@
-/* Bilinear upsampling, its gradient, and patches. A block walks one line of a map; every output element is gathered by
- * one thread, so that no sum needs atomics. */
+/* Bilinear upsampling, its gradient, and patches. A block walks one line of a feature map; every output element is
+ * gathered by one thread, so that no sum needs atomics. */
 #include "bilinear.cuh"
 
 /* ---- bilinear, align_corners ---- */
 
-/* One line of the large map a block. */
+/* One block per line of the large feature map. */
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS) upsample_kernel(const T *x, T *y, int height, int width, int channels)
 {
@@ -39,7 +39,7 @@ int cuda_upsample2x(const cuda_backend *self, const kernel *k, const kernel_args
     });
 }
 
-/* One line of the small map a block. `height` and `width` are the small map's. */
+/* One block per line of the small feature map, whose size is `height` x `width`. */
 template <typename T, int V>
 __global__ void __launch_bounds__(THREADS, 4)
     upsample_grad_kernel(const T *dy, T *dx, int height, int width, int channels)
@@ -80,7 +80,7 @@ int cuda_upsample2x_grad(const cuda_backend *self, const kernel *k, const kernel
 
 /* ---- patches ---- */
 
-/* One line of the map a block. Patch (y / size, x / size) holds the map's (y, x) as element (y % size, x % size). */
+/* One block per line of the feature map. Patch (y / size, x / size) holds (y, x) as element (y % size, x % size). */
 template <typename T, int V, bool TO_PATCHES>
 __global__ void __launch_bounds__(THREADS) patch_kernel(const T *from, T *to, int width, int channels, int size)
 {

@@ -1,4 +1,4 @@
-/* Batch normalisation of an upsampled map, computed from the small map z; the upsampled map itself is never made.
+/* Batch normalisation of an upsampled feature map, computed from the small one, z; the large one is never made.
  *
  * With U the upsample, whose rows sum to 1: normalising U z is upsampling the normalised z, so the forward reads z and
  * writes the large result once. The backward reads the large gradient once, masks it and gathers Uᵀg. For the mask the
@@ -13,14 +13,14 @@ enum {
     MOST_READERS = 4  /* large columns that read one small column: a fifth would do so with weight 0 */
 };
 
-/* ---- the normalised large map ---- */
+/* ---- the normalised large feature map ---- */
 
 __device__ static inline float between(float a, float b, float weight)
 {
     return fmaf(weight, b - a, a);
 }
 
-/* A column of the large map on its way down: normalised values at its place in the two small rows around it. */
+/* A column of the large feature map on its way down: normalised values of the two small rows around it. */
 template <typename T, int V> struct large_column {
     const T *left, *right; /* in row 0 of the small image */
     int64_t row_elements;
@@ -37,7 +37,7 @@ template <typename T, int V> struct large_column {
         weight = h.weight;
     }
 
-    /* Starts to load a small row; one below the map is its last again. */
+    /* Starts to load a small row; one below the feature map is its last again. */
     __device__ void read(int row, const small_map &m)
     {
         const int64_t at = (row < m.height ? row : m.height - 1) * row_elements;
@@ -175,7 +175,7 @@ int cuda_upsample_bn_inference(const cuda_backend *self, const kernel *k, const 
     return normalize(self, k, args, running_statistics(k, args));
 }
 
-/* ---- the gradient of the large map, gathered ---- */
+/* ---- the gradient of the large feature map, gathered ---- */
 
 /* The small columns [first, end) of a segment, and the large ones from `large` on that they are read by, which a block
  * has enough threads for. */
@@ -183,8 +183,7 @@ struct gather_columns {
     int first, end, large, large_end;
 };
 
-/* Small columns of a segment where `rows` threads lie along the large ones: all, or as many as never have more readers.
- */
+/* Small columns of a segment where `rows` threads lie along the large ones: all, or what has at most `rows` readers. */
 static int gathered_columns(const small_map &m, unsigned rows)
 {
     return 2 * m.width <= (int)rows ? m.width : ((int)rows - MOST_BETWEEN) / 2;
@@ -205,7 +204,7 @@ __device__ static inline gather_columns columns_of(const small_map &m, int colum
     return gather_columns{first, end, readers_of(first, m.width).first, readers_of(end - 1, m.width).last + 1};
 }
 
-/* A column of the gradient on its way down: the large rows between two small rows, read before they are needed, and
+/* A column of the gradient on its way down: the large rows between two small rows, read before they are needed. Also
  * what the small rows around them have got of them. */
 template <typename T, int V, bool RELU> struct gradient_column {
     const T *dy; /* in the next large row */
@@ -277,7 +276,7 @@ template <int V> __device__ static inline void take_from_line(const float *line,
     }
 }
 
-/* A column of the small map: which of a block's large columns read it, and how much of it. */
+/* A column of the small feature map: which of a block's large columns read it, and how much of it. */
 struct small_column {
     int first, count;
     float weight[MOST_READERS];

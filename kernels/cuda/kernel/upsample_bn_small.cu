@@ -1,5 +1,5 @@
-/* The sums and the gradient of a normalised upsampled map as sums over the small map z. With U the upsample, the sum
- * over U z is that over z weighted with Uᵀ1, and the sum of squares is zᵀ UᵀU z. The gradient needs Uᵀg
+/* The sums and the gradient of a normalised upsampled feature map as sums over the small one, z. With U the upsample,
+ * the sum over U z is that over z weighted with Uᵀ1, and the sum of squares is zᵀ UᵀU z. The gradient needs Uᵀg
  * (upsample_bn.cu), UᵀU z and Uᵀ1 only. UᵀU has three diagonals along each axis. */
 #include "bilinear.cuh"
 #include "bn_statistics.cuh"
@@ -28,7 +28,7 @@ __device__ static inline product_row product_at(int i, int size)
     return p;
 }
 
-/* A column of the small map on its way down: UᵀU along the columns, of the row above, the row itself and that below. */
+/* A column of the small feature map on its way down: UᵀU along the columns, for three rows. */
 template <typename T, int V> struct product_column {
     const T *place; /* in row 0 of the image */
     int64_t row_elements;
@@ -47,7 +47,7 @@ template <typename T, int V> struct product_column {
         across = product_at(x, m.width);
     }
 
-    /* Starts to load a row; outside the map all is 0. */
+    /* Starts to load a row; outside the feature map all is 0. */
     __device__ void read(int row)
     {
         left = self = right = {};

@@ -1,7 +1,7 @@
-/* How kernels over an upsampled map and the small map it comes from are shared out, and two sums of each channel that
- * they make on the way.
+/* How kernels over an upsampled feature map and the small one it comes from are shared out, and two sums of each
+ * channel that they make on the way.
  *
- * A block walks strips of a few small rows, each thread down one column of the small or of the large map; the order of
+ * A block walks strips of a few small rows, each thread down one column of the small or of the large one. The order of
  * a sum depends on the shape alone. */
 #ifndef TESKD_KERNELS_CUDA_UPSAMPLE_STRIPS_CUH
 #define TESKD_KERNELS_CUDA_UPSAMPLE_STRIPS_CUH
@@ -22,7 +22,7 @@ static inline small_map small_map_of(const kernel *k)
     return small_map{z.dim[0], z.dim[1], z.dim[2], z.dim[3]};
 }
 
-/* Rows [first, end) of an image of the small map, and the block's share of its columns. */
+/* Rows [first, end) of an image of the small feature map, and the block's share of its columns. */
 struct strip {
     int image, first, end, segment;
 };

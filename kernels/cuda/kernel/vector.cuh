@@ -83,8 +83,8 @@ template <typename T, int V> __device__ inline void to_floats(const pack<T, V> &
         to[v] = to_float(from.element[v]);
 }
 
-/* The same as words, which at() takes apart: for kernels that hold many elements, where a pack of 16-bit ones would be
- * taken apart, and so take twice the registers, when it is loaded. */
+/* The same as words, which at() takes apart: for kernels that hold many elements. A pack of 16-bit ones would be taken
+ * apart when it is loaded, and so take twice the registers. */
 template <typename T, int V> struct alignas(sizeof(T) * V) packed_words {
     using word = typename std::conditional<(sizeof(T) * V < sizeof(uint32_t)), uint16_t, uint32_t>::type;
     word words[sizeof(T) * V / sizeof(word)];

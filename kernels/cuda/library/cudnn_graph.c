@@ -1,5 +1,5 @@
 /* Owns the description of a convolution for cuDNN. NHWC and OHWI are what cuDNN calls N,C,H,W and K,C,R,S with channels
- * of stride 1; groups follow from the channels. One thread a scope. */
+ * of stride 1; groups follow from the channels. One thread per scope. */
 #include "cudnn_graph.h"
 #include "graph/node.h"
 

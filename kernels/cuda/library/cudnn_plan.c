@@ -1,5 +1,5 @@
 /* Owns the choice among cuDNN's engines. Invariant: a plan that is handed out obeys the rules it was asked for with.
- * One thread a scope. */
+ * One thread per scope. */
 #include "cudnn_plan.h"
 #include "base/error.h"
 

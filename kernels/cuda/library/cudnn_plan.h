@@ -35,8 +35,8 @@ int cudnn_plan_find(cudnn_scope *s, cudnnBackendDescriptor_t graph, const cudnn_
 /* The plan as cuDNN's JSON, to be freed. */
 int cudnn_plan_save(cudnn_scope *s, const cudnn_plan *plan, char **text, size_t *bytes);
 
-/* Makes the plan again from its own text, for a GPU that does not run it otherwise: cuDNN documents the run of a plan
- * that was built for a description of the GPU for one that has been text in between. */
+/* Makes the plan again from its own text, for a GPU that does not run it otherwise. A plan that was built for a
+ * description of the GPU is documented to run only after it has been text. */
 int cudnn_plan_remake(cudnn_scope *s, const cudnn_rules *rules, cudnn_plan *plan);
 
 /* A plan from such text. ERROR_KERNEL when cuDNN does not take it. */

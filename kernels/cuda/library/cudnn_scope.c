@@ -1,5 +1,5 @@
 /* Owns the chained building of cuDNN's descriptors. Invariant: after a failure a scope makes and changes nothing until
- * its status is taken. One thread a scope. */
+ * its status is taken. One thread per scope. */
 #include "cudnn_scope.h"
 #include "base/error.h"
 

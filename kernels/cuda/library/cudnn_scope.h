@@ -1,5 +1,5 @@
-/* Descriptors of cuDNN's graph API, built in a chain: the first failure is kept in the scope and later calls do
- * nothing, so that a graph can be written down without a check a line. The scope owns every descriptor it made. */
+/* Descriptors of cuDNN's graph API, built in a chain. The first failure is kept in the scope and later calls do
+ * nothing, so that a graph can be written down without a check per line. The scope owns every descriptor it made. */
 #ifndef TESKD_KERNELS_CUDA_CUDNN_SCOPE_H
 #define TESKD_KERNELS_CUDA_CUDNN_SCOPE_H
 

@@ -41,8 +41,8 @@ typedef struct cuda_libraries {
 } cuda_libraries;
 
 /* Opens what there is, of each library the first that is new enough: by file name (LD_LIBRARY_PATH, the system's
- * cache), in CUDA_HOME and /usr/local/cuda, and in an active environment of Python or Conda; or in the folders of
- * TESKD_CUDA_LIBRARIES (by colons) alone, where that variable is set. ERROR_MEMORY only. */
+ * cache), in CUDA_HOME and /usr/local/cuda, and in an active environment of Python or Conda. Where TESKD_CUDA_LIBRARIES
+ * is set, in its folders (by colons) alone. ERROR_MEMORY only. */
 int cuda_libraries_open(cuda_libraries **out);
 
 /* The libraries stay in memory to the end of the process: they have threads and exit handlers of their own. */

@@ -1,6 +1,6 @@
 /* Chosen plans, usually on disk: one folder for each library version and device, in it one file for each operation.
  *
- * A file is written whole under another name and then renamed, so that processes may share a cache; one that is
+ * A file is written whole under another name and then renamed, so that processes may share a cache. One that is
  * damaged, or of another operation whose name has the same hash, counts as absent and is written anew.
  */
 #ifndef TESKD_KERNELS_CUDA_PLAN_CACHE_H

@@ -1,7 +1,7 @@
 /* Owns captures: launches captured from the stream into a CUDA graph.
  *
  * The capture is thread-local: what cannot be replayed (an allocation, a wait) is then an error when this thread does
- * it, and free to the loader's and the libraries' own threads. Invariant: a capture is whole. One thread. */
+ * it. The loader's and the libraries' own threads are free to. Invariant: a capture is whole. One thread. */
 #include "cuda_backend.h"
 
 #include "base/error.h"
@@ -21,7 +21,7 @@ int cuda_capture_begin(backend *self)
     return 0;
 }
 
-/* Uploaded now, so that the first replay is as quick as the others. Sums over the ranks come from a stream of higher
+/* Uploaded now, so that the first replay is as quick as the others. Reductions come from a stream of higher
  * priority, which their nodes keep only when asked to. */
 static int make_ready(const cuda_backend *device, cudaGraph_t captured, captured_step *r)
 {

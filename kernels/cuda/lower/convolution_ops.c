@@ -1,6 +1,6 @@
 /* Owns the way from conv2d and its gradients to convolutions.h, and to matrix products where a convolution is one.
- * Invariant: what a convolution cannot do on the way (a bias, a float32 weight gradient from 16 bits) is done by an own
- * kernel. One thread. */
+ * Invariant: what a convolution cannot do on the way (a bias, a float32 weight gradient from 16 bits) is done by a
+ * native kernel. One thread. */
 #include "base/error.h"
 #include "convolutions.h"
 #include "cuda_backend.h"
@@ -65,7 +65,7 @@ static int forward_launch(const cuda_backend *self, const kernel *k, const kerne
     return forward(k, args, args->in[2]);
 }
 
-/* The bias in the dtype of the maps, as the convolution wants it. */
+/* The bias in the dtype of the activations, as the convolution wants it. */
 static int forward_16_bit_bias_launch(const cuda_backend *self, const kernel *k, const kernel_args *args)
 {
     const tensor_desc *y = &k->request.out[0];

@@ -1,6 +1,6 @@
-/* Owns convolutions and products that also give the sums for batch normalisation: by a plan of cuDNN that adds up what
- * it writes, or by the layer alone and a kernel that reads it again, whichever is faster on this GPU. Invariant: what
- * was chosen once for a shape is chosen again. One thread. */
+/* Owns convolutions and products that also give the sums for batch normalisation. Either a plan of cuDNN adds up what
+ * it writes, or a kernel reads the layer's result again, whichever is faster on this GPU. Invariant: what was chosen
+ * once for a shape is chosen again. One thread. */
 #include "base/error.h"
 #include "convolutions.h"
 #include "cuda_backend.h"

@@ -1,6 +1,6 @@
 /* Convolutions on a device: what is asked for, and a prepared one. The graph's ops are brought to these in
- * convolution_ops.c; convolution.c answers with cuDNN. Nothing of cuDNN is seen here, so that a test can answer with
- * plain C.
+ * convolution_ops.c; library/cudnn_convolutions.c answers with cuDNN. Nothing of cuDNN is seen here, so that a test can
+ * answer with plain C.
  */
 #ifndef TESKD_KERNELS_CUDA_CONVOLUTIONS_H
 #define TESKD_KERNELS_CUDA_CONVOLUTIONS_H
@@ -26,7 +26,7 @@ typedef struct cuda_convolution_desc {
     int32_t kernel, stride, pad, groups;
     uint8_t type;
     bool bias;              /* forward: + bias {out_channels} of the dtype `type` */
-    bool statistics;        /* forward, without bias: also the float32 sums of y and y^2 over its places */
+    bool statistics;        /* forward, without bias: also the float32 sums of y and y^2 over its positions */
     bool only_tensor_cores; /* no answer is better than a slow one: the caller has another way */
 } cuda_convolution_desc;
 

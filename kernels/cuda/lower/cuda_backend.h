@@ -1,10 +1,10 @@
 /* What the parts of the CUDA backend share. Private to kernels/cuda/.
  *
  * Activations and their gradients are NHWC of one `real` dtype (float32, float16 or bfloat16); weights of convolutions
- * and matrix products are read in that dtype (16-bit copies of the float32 masters); weight gradients, biases, batch
- * normalisation's parameters and statistics, momentum and averages are float32; sums and losses float64.
- * Everything is launched on one stream in order; uploads run beside it on another. Host code is C11, kernels are CUDA
- * C++ in .cu files behind C functions. The functions are called on the thread that opened the backend.
+ * and matrix products are read in that dtype (16-bit copies of the float32 masters). Weight gradients, biases, batch
+ * normalisation's parameters and statistics, momentum and EMA are float32. Sums and losses are float64. Everything is
+ * launched on one stream in order; uploads run beside it on another. Host code is C11, kernels are CUDA C++ in .cu
+ * files behind C functions. The functions are called on the thread that opened the backend.
  */
 #ifndef TESKD_KERNELS_CUDA_BACKEND_H
 #define TESKD_KERNELS_CUDA_BACKEND_H
@@ -19,7 +19,7 @@ extern "C" {
 #endif
 
 typedef struct cuda_convolutions cuda_convolutions; /* cuDNN: convolution.c */
-typedef struct cuda_products cuda_products;         /* cuBLASLt: matrix_product.c */
+typedef struct cuda_products cuda_products;         /* cuBLASLt: cublaslt_products.c */
 
 struct cuda_libraries; /* libraries.h */
 

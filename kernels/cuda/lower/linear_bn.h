@@ -1,5 +1,5 @@
-/* Own kernels around the products of linear_bn and its gradients. `w` is float32 [outputs, channels], `real` the dtype
- * of activations. Private to kernels/cuda/.
+/* Native kernels around the products of linear_bn and its gradients. `w` is float32 [outputs, channels], `real` the
+ * dtype of activations. Private to kernels/cuda/.
  */
 #ifndef TESKD_KERNELS_CUDA_LINEAR_BN_H
 #define TESKD_KERNELS_CUDA_LINEAR_BN_H

@@ -1,5 +1,4 @@
-/* Owns the way from linear_bn and its gradients to matrix products and the native kernels around them (linear_bn.h).
- * One thread. */
+/* Lowers linear_bn and its gradients to matrix products and the native kernels of linear_bn.h. One thread. */
 #include "base/error.h"
 #include "linear_bn.h"
 #include "product_plan.h"
@@ -70,7 +69,7 @@ static int linear_bn_launch(const cuda_backend *self, const kernel *k, const ker
                           k->request.node.attr.relu);
 }
 
-/* y may be the second of two maps that lie row by row beside each other (graph/placement.h). */
+/* y may be the second of two tensors that lie row by row beside each other (graph/placement.h). */
 int cuda_linear_bn_prepare(cuda_backend *self, kernel *k, size_t *workspace)
 {
     const kernel_request *r = &k->request;

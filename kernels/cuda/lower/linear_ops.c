@@ -142,7 +142,7 @@ static int prepare_alone(cuda_backend *self, kernel *k, size_t *workspace)
     return product_plan_add(self, k, 1, &desc, workspace);
 }
 
-/* With the sums of y. Operands beside each other are one map, of which this is a 1x1 convolution. */
+/* With the sums of y. Operands beside each other are one tensor, of which this is a 1x1 convolution. */
 static int concat_linear_sums_prepare(cuda_backend *self, kernel *k, size_t *workspace)
 {
     const tensor_desc *a = &k->request.in[0], *b = &k->request.in[1], *y = &k->request.out[0];

@@ -2,9 +2,8 @@
  *
  * CUDA does not promise for pageable host memory that a copy has read its source when the call returns, nor that the
  * call does not wait for the stream. So small writes go through slots of pinned memory, each free again when its copy
- * is done, and large ones wait; write_ready tells beforehand, for who must not wait without an eye on something else.
- * Invariant: no copy from the caller's memory is under way when a call returns. One
- * thread. */
+ * is done, and large ones wait. write_ready tells beforehand, for callers that must watch something else while they
+ * wait. Invariant: no copy from the caller's memory is under way when a call returns. One thread. */
 #include "cuda_backend.h"
 
 #include "base/error.h"

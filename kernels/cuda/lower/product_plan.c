@@ -1,5 +1,5 @@
 /* Owns the plans of ops that are matrix products. Invariant: what a product cannot do on the way (adding a bias,
- * summing its gradient) is done by a native kernel, so that the op is the same on every GPU. One thread. */
+ * summing its gradient) a native kernel does. So the op is the same on every GPU. One thread. */
 #include "product_plan.h"
 #include "base/error.h"
 

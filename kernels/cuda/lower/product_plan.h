@@ -36,7 +36,7 @@ bool product_is_beside(const tensor_desc *first, const tensor_desc *second);
 /* Holds the pointers of two such to it; ERROR_INTERNAL. */
 int product_check_beside(const void *first, const void *second, int64_t first_columns, uint8_t type);
 
-/* Where a column of a matrix begins, and the largest power of two that divides that place, as far as it matters. */
+/* Where a column of a matrix begins, and the largest power of two that divides that offset, as far as it matters. */
 void *product_column(const void *matrix, int64_t column, uint8_t type);
 uint32_t product_column_alignment(int64_t column, uint8_t type);
 

@@ -1,6 +1,6 @@
 /* Matrix products on a device: what is asked for, and a prepared one. The graph's ops are brought to these in
- * linear_ops.c; matrix_product.c answers with cuBLASLt. Nothing of cuBLASLt is seen here, so that a test can answer
- * with plain C.
+ * linear_ops.c; library/cublaslt_products.c answers with cuBLASLt. Nothing of cuBLASLt is seen here, so that a test can
+ * answer with plain C.
  */
 #ifndef TESKD_KERNELS_CUDA_PRODUCTS_H
 #define TESKD_KERNELS_CUDA_PRODUCTS_H

@@ -91,7 +91,7 @@ static int run_sums(const run *r)
     return 0;
 }
 
-/* The positive part of the input `x`, summed over the ranks. */
+/* The positive part of the input `x`, reduced over the ranks. */
 static int add_program(runtime *device, program **out)
 {
     graph g;

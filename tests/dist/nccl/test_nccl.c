@@ -391,7 +391,7 @@ static void launching_never_ends(void **state)
     vector v = new_vector(3, COMM_F32, 0);
     launch_fill(&v);
     int code = sums->ops->start(sums, v.device, v.count, v.type);
-    stays_failed(sums, code, (const char *[]){"starting a sum over the ranks", "0.3 s", "NCCL_DEBUG=INFO", NULL});
+    stays_failed(sums, code, (const char *[]){"starting an all-reduce", "0.3 s", "NCCL_DEBUG=INFO", NULL});
     free_vector(&v);
 }
 
@@ -404,8 +404,7 @@ static void a_sum_never_ends(void **state)
     start(sums, &v);
     ok(sums->ops->finish(sums));
     int code = sums->ops->synchronize(sums);
-    stays_failed(sums, code,
-                 (const char *[]){"sums over the ranks were not done within 0.3 s", "every rank is alive", NULL});
+    stays_failed(sums, code, (const char *[]){"reductions were not done within 0.3 s", "every rank is alive", NULL});
     free_vector(&v);
 }
 
@@ -424,7 +423,7 @@ static void an_error_while_summing(void **state)
     start(sums, &v[1]);
     ok(sums->ops->finish(sums));
     stays_failed(sums, sums->ops->synchronize(sums),
-                 (const char *[]){"sums over the ranks: NCCL 2.", "network error: the link to 10.0.0.7 is down", NULL});
+                 (const char *[]){"reductions: NCCL 2.", "network error: the link to 10.0.0.7 is down", NULL});
     for (int i = 0; i < 2; i++)
         free_vector(&v[i]);
 }

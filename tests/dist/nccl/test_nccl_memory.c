@@ -245,7 +245,7 @@ static void freed_after_an_abort(void **state)
     void *memory = alloc_some(sums);
     launch_fill(memory);
     ok(sums->ops->start(sums, memory, N, COMM_F32));
-    says(sums->ops->synchronize(sums), ERROR_COMM, (const char *[]){"sums over the ranks were not done", NULL});
+    says(sums->ops->synchronize(sums), ERROR_COMM, (const char *[]){"reductions were not done", NULL});
     sums->ops->free(sums, memory);
     void *more = NULL;
     says(sums->ops->alloc(sums, N, &more), ERROR_COMM, (const char *[]){"were not done within 0.5 s", NULL});

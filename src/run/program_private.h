@@ -1,0 +1,16 @@
+/* What the making, the preparing and the binding of programs share. */
+#ifndef TESKD_RUN_PROGRAM_PRIVATE_H
+#define TESKD_RUN_PROGRAM_PRIVATE_H
+
+#include "run/program.h"
+
+/* Programs take turns in the memory of these kinds. */
+static inline bool is_shared_kind(int kind)
+{
+    return kind == KIND_INPUT || kind == KIND_GRADIENT || kind == KIND_ACTIVATION;
+}
+
+/* Releases what the program holds, however far it came, and frees it. */
+void program_free(program *p, backend *device);
+
+#endif
