@@ -18,7 +18,6 @@ static const struct {
     int (*open)(pack_input *input, const pack_options *options);
     bool (*holds)(const char *path);
 } kinds[] = {
-    {"imagenet", input_open_imagenet, input_holds_imagenet},
     {"folders", input_open_folders, input_holds_folders},
     {"cifar10", input_open_cifar10, input_holds_cifar10},
     {"cifar100", input_open_cifar100, input_holds_cifar100},
@@ -28,7 +27,7 @@ enum { KINDS = sizeof kinds / sizeof kinds[0], FILE_MOST = 1 << 30 };
 
 const char *pack_kinds(void)
 {
-    return "folders, imagenet, list, cifar10 or cifar100";
+    return "folders, list, cifar10 or cifar100";
 }
 
 static int find_kind(const pack_options *o)
@@ -40,8 +39,8 @@ static int find_kind(const pack_options *o)
             return i;
     CHECK(!o->kind, ERROR_USAGE, "--kind %s: expected one of %s", o->kind, pack_kinds());
     return error_set(ERROR_DATA,
-                     "%s: holds nothing that is known here: neither train/ with a folder for each class, nor "
-                     "ILSVRC2012_img_train.tar, nor CIFAR's binary files; --kind says what to look for",
+                     "%s: holds nothing that is known here: neither train/ with a folder for each class nor "
+                     "CIFAR's binary files; --kind says what to look for",
                      o->from);
 }
 
@@ -71,11 +70,31 @@ static int check_classes(const pack_input *input)
     return 0;
 }
 
+static int by_label_and_name(const void *a, const void *b, void *text)
+{
+    const pack_entry *x = a, *y = b;
+    const char *names = text;
+    if (x->label != y->label)
+        return (x->label > y->label) - (x->label < y->label);
+    return strcmp(names + x->name, names + y->name);
+}
+
+/* The order of class folders, whatever the order of a list or an archive. */
+static void sort_images(pack_input *input)
+{
+    for (int split = 0; split < PACK_SPLITS; split++)
+        if (input->count[split] > 0)
+            qsort_r(input->entries[split], (size_t)input->count[split], sizeof *input->entries[split],
+                    by_label_and_name, input->text);
+}
+
 static int open_kind(pack_input *input, const pack_options *options)
 {
     const int kind = find_kind(options);
     TRY(kind);
     TRY(kinds[kind].open(input, options));
+    if (kinds[kind].open != input_open_folders)
+        sort_images(input);
     TRY(input_name_classes(input, options));
     CHECK(input->count[0] + input->count[1] > 0, ERROR_DATA, "%s: no images", input->title);
     return check_classes(input);

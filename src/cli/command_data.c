@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const data_command *const rows[] = {&data_pack, &data_synth};
+static const data_command *const rows[] = {&data_pack, &data_check, &data_show, &data_unpack, &data_synth};
 enum { ROWS = sizeof rows / sizeof rows[0], NAMES_BYTES = 256 };
 
 static const char *all_names(char names[NAMES_BYTES])
@@ -25,10 +25,10 @@ static const data_command *find(const options *o)
 
 static int check(const options *o, const data_command *row)
 {
-    char names[NAMES_BYTES], command[64];
+    char names[NAMES_BYTES], called[64];
     CHECK(row, ERROR_USAGE, "teskd data takes one of: %s", all_names(names));
-    snprintf(command, sizeof command, "data %s", row->name);
-    TRY(options_refuse_others(o, row->options, command));
+    snprintf(called, sizeof called, "data %s", row->name);
+    TRY(options_refuse_others(o, row->options, called));
     CHECK(o->n_arguments == 1 + row->arguments, ERROR_USAGE, "teskd data %s takes %s; see teskd data %s --help",
           row->name, row->arguments ? row->usage : "options only", row->name);
     return 0;
@@ -59,8 +59,8 @@ static void help(const options *o, FILE *out)
 const command command_data = {
     .name = "data",
     .summary = "make and check data sets: pack puts images into few files, synth makes labelled ones",
-    .usage = "pack | synth",
-    .options = OPTION_PACK | OPTION_SYNTH | OPTION_SEED | OPTION_OUT | OPTION_ARGUMENTS,
+    .usage = "pack | check | show | unpack | synth",
+    .options = OPTION_PACK | OPTION_CHECK | OPTION_UNPACK | OPTION_SYNTH | OPTION_SEED | OPTION_OUT | OPTION_ARGUMENTS,
     .uses_settings = false,
     .run = run,
     .help = help,

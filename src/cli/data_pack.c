@@ -31,7 +31,6 @@ static int fill_options(const options *o, pack_options *p)
                         .out = o->out,
                         .lists = {o->train_list, o->val_list},
                         .root = o->root,
-                        .val_labels = o->val_labels,
                         .class_names = o->class_names,
                         .shard_bytes = o->shard_mib < 0 ? UINT64_C(1) << 30 : (uint64_t)o->shard_mib << 20,
                         .seed = o->seed < 0 ? 0 : (uint64_t)o->seed,
@@ -213,7 +212,7 @@ static int run(const options *o, logger *log, comm *ranks)
 const data_command data_pack = {
     .name = "pack",
     .usage = "--from DIR --out DIR",
-    .summary = "put images into few files (shards), from class folders, archives of ImageNet, lists or CIFAR",
+    .summary = "put images into few files (shards), from class folders, lists or CIFAR",
     .options = OPTION_PACK | OPTION_SEED | OPTION_OUT | OPTION_ARGUMENTS,
     .arguments = 0,
     .run = run,

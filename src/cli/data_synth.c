@@ -12,6 +12,12 @@ static int write_synth(const options *o, logger *log)
     CHECK(o->out, ERROR_USAGE, "teskd data synth needs --out DIR");
     CHECK(o->train_images <= 10000000 && o->test_images <= 10000000, ERROR_USAGE,
           "--train-images and --test-images: at most 10000000");
+    if (o->folders) {
+        TRY(synth_write_folders(o->out, train_images, test_images, o->seed < 0 ? 0 : (uint64_t)o->seed));
+        log_info(log, "%s: %d training and %d test images of %d classes in class folders", o->out, train_images,
+                 test_images, SYNTH_CLASSES);
+        return 0;
+    }
     TRY(synth_write(o->out, train_images, test_images, o->seed < 0 ? 0 : (uint64_t)o->seed));
     log_info(log, "%s: %d training and %d test images of %d classes in the CIFAR-10 binary layout", o->out,
              train_images, test_images, SYNTH_CLASSES);

@@ -37,7 +37,7 @@ typedef enum {
     OPTION_OVERWRITE = 1 << 25,
     OPTION_OTHER_DATA = 1 << 26,
     OPTION_CHECK = 1 << 27,
-    OPTION_SHOW = 1 << 28,
+    OPTION_UNPACK = 1 << 28,
     OPTION_ROOT = 1 << 27,
 } option_set;
 
@@ -46,12 +46,12 @@ enum { OPTION_PATHS = 16 };
 typedef struct {
     settings config; /* defaults, then --config, then each --set in order */
     bool help, dry_run, print_config, json, per_node, teacher_only, settings_table, logits, per_class, all_heads, ema,
-        fold_bn, overwrite, other_data;
-    const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from, *root;
+        fold_bn, overwrite, other_data, deep, folders;
+    const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from, *root, *kind, *train_list,
+        *val_list, *class_names, *on_bad;
     char config_path[RECIPE_PATH_BYTES]; /* what the last --config reads; empty without one */
     bool is_recipe;                      /* --config named a recipe that comes with teskd */
-    long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads,
-        image_size; /* -1: not given */
+    long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads; /* -1: not given */
     char expanded[OPTION_PATHS]
                  [SETTING_TEXT_BYTES]; /* what the options above point to where a home folder was put in */
     int n_expanded;
