@@ -32,8 +32,12 @@ static void print_usage(FILE *out)
                  "training.\n");
 }
 
-static void print_command_help(const command *c, FILE *out)
+static void print_command_help(const command *c, const options *o, FILE *out)
 {
+    if (c->help) {
+        c->help(o, out);
+        return;
+    }
     fprintf(out, "usage: teskd %s [options] %s\n\n%s.\n\n", c->name, c->usage, c->summary);
     options_help(c->options, out);
     if (c->uses_settings) {
@@ -92,7 +96,7 @@ static int run_command(int argc, char **argv, logger *log, comm *ranks)
         return status == ERROR_USAGE ? comm_agree(ranks, status) : status; /* the same on all ranks: one tells */
     }
     if (first && named)
-        print_command_help(c, stdout);
+        print_command_help(c, &o, stdout);
     else if (first)
         print_usage(stdout);
     return 0;

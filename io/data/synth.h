@@ -20,4 +20,8 @@ void synth_draw(uint64_t seed, uint32_t split, uint32_t index, uint8_t *planar);
  * five files. ERROR_SETTINGS for too few images, ERROR_FILE with the path for what the file system refuses. */
 int synth_write(const char *folder, int32_t train_images, int32_t test_images, uint64_t seed);
 
+/* The same images as folder/train/CLASS/NUMBER.jpg and folder/val/..., scaled to sides of 40 to 96 pixels; some are
+ * grey, some PNG. At least one image per class and split. */
+int synth_write_folders(const char *folder, int32_t train_images, int32_t test_images, uint64_t seed);
+
 #endif

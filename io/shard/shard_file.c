@@ -211,6 +211,7 @@ static int take_layout(shard_file *f, const manifest *m, const shard_layout *l, 
     if (status == 0)
         status = take_images(f, &index, shard, m->set.classes);
     index_free(&index);
+    f->index_checksum = l->index_checksum;
     f->names = texts_of(l, SHARD_NAMES, SHARD_NAME_OFFSET);
     f->left_out = texts_of(l, SHARD_LEFT_OUT, SHARD_LEFT_OUT_OFFSET);
     return status;

@@ -20,6 +20,7 @@ typedef struct {
     shard_record record;
     shard_image *images; /* [record.images], `shard` as it was asked for */
     shard_texts names, left_out;
+    uint64_t index_checksum; /* of what it says of its images, their checksums among it */
     struct timespec changed; /* when the file was, as it was opened */
 } shard_file;
 

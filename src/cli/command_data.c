@@ -1,37 +1,67 @@
-/* Owns `teskd data`: making data sets. */
+/* Owns `teskd data`: the table of what it can do with data sets. */
 #include "base/error.h"
-#include "cli/commands.h"
-#include "io/data/synth.h"
+#include "cli/data_commands.h"
 
 #include <string.h>
 
-static const int32_t default_train_images = 10000, default_test_images = 2000;
+static const data_command *const rows[] = {&data_pack, &data_check, &data_show, &data_unpack, &data_synth};
+enum { ROWS = sizeof rows / sizeof rows[0], NAMES_BYTES = 256 };
 
-static int write_synth(const options *o, logger *log)
+static const char *all_names(char names[NAMES_BYTES])
 {
-    int32_t train_images = o->train_images < 0 ? default_train_images : (int32_t)o->train_images;
-    int32_t test_images = o->test_images < 0 ? default_test_images : (int32_t)o->test_images;
-    CHECK(o->out, ERROR_USAGE, "teskd data synth needs --out DIR");
-    CHECK(o->train_images <= 10000000 && o->test_images <= 10000000, ERROR_USAGE,
-          "--train-images and --test-images: at most 10000000");
-    TRY(synth_write(o->out, train_images, test_images, o->seed < 0 ? 0 : (uint64_t)o->seed));
-    log_info(log, "%s: %d training and %d test images of %d classes in the CIFAR-10 binary layout", o->out,
-             train_images, test_images, SYNTH_CLASSES);
+    names[0] = '\0';
+    for (int i = 0; i < ROWS; i++)
+        snprintf(names + strlen(names), NAMES_BYTES - strlen(names), "%s%s", i ? ", " : "", rows[i]->name);
+    return names;
+}
+
+static const data_command *find(const options *o)
+{
+    for (int i = 0; i < ROWS && o->n_arguments > 0; i++)
+        if (strcmp(o->arguments[0], rows[i]->name) == 0)
+            return rows[i];
+    return NULL;
+}
+
+static int check(const options *o, const data_command *row)
+{
+    char names[NAMES_BYTES], called[64];
+    CHECK(row, ERROR_USAGE, "teskd data takes one of: %s", all_names(names));
+    snprintf(called, sizeof called, "data %s", row->name);
+    TRY(options_refuse_others(o, row->options, called));
+    CHECK(o->n_arguments == 1 + row->arguments, ERROR_USAGE, "teskd data %s takes %s; see teskd data %s --help",
+          row->name, row->arguments ? row->usage : "options only", row->name);
     return 0;
 }
 
 static int run(const options *o, logger *log, comm *ranks)
 {
-    CHECK(o->n_arguments == 1 && strcmp(o->arguments[0], "synth") == 0, ERROR_USAGE, "teskd data takes one of: synth");
-    int status = comm_describe(ranks)->rank == 0 ? write_synth(o, log) : 0;
-    return comm_agree(ranks, status);
+    const data_command *row = find(o);
+    TRY(check(o, row));
+    return row->run(o, log, ranks);
+}
+
+static void help(const options *o, FILE *out)
+{
+    const data_command *row = find(o);
+    if (row) {
+        fprintf(out, "usage: teskd data %s [options] %s\n\n%s.\n\n", row->name, row->usage, row->summary);
+        options_help(row->options, out);
+        return;
+    }
+    fprintf(out, "usage: teskd data NAME [options]\n\nMakes and checks data sets.\n\n");
+    for (int i = 0; i < ROWS; i++)
+        fprintf(out, "  %-10s %s\n", rows[i]->name, rows[i]->summary);
+    fprintf(out, "\nteskd data NAME --help lists its options; of all they are:\n\n");
+    options_help(command_data.options, out);
 }
 
 const command command_data = {
     .name = "data",
-    .summary = "make a data set: synth writes synthetic images in the CIFAR-10 binary layout",
-    .usage = "synth",
-    .options = OPTION_OUT | OPTION_TRAIN_IMAGES | OPTION_TEST_IMAGES | OPTION_SEED | OPTION_ARGUMENTS,
+    .summary = "make and check data sets: pack puts images into few files, synth makes labelled ones",
+    .usage = "pack | check | show | unpack | synth",
+    .options = OPTION_PACK | OPTION_CHECK | OPTION_UNPACK | OPTION_SYNTH | OPTION_SEED | OPTION_OUT | OPTION_ARGUMENTS,
     .uses_settings = false,
     .run = run,
+    .help = help,
 };

@@ -13,6 +13,8 @@ typedef struct {
     bool stops;                         /* in order when a signal asks for it (train/signals.h) */
     /* Returns 0 or a negative code with a message; every rank runs it. */
     int (*run)(const options *o, logger *log, comm *ranks);
+    /* Instead of usage, summary and options; NULL: these. */
+    void (*help)(const options *o, FILE *out);
 } command;
 
 extern const command command_train, command_eval, command_bench, command_reference, command_data, command_info,

@@ -60,10 +60,32 @@ static const option_row rows[] = {
     {OPTION_PER_NODE, FLAG, offsetof(options, per_node), "per-node", NULL, "print the time of every node"},
     {OPTION_OUT, TEXT, offsetof(options, out), "out", "DIR", "folder to write to"},
     {OPTION_OUT_FILE, TEXT, offsetof(options, out), "out", "FILE", "file to write"},
-    {OPTION_TRAIN_IMAGES, COUNT, offsetof(options, train_images), "train-images", "N",
-     "how many training images to draw"},
-    {OPTION_TEST_IMAGES, COUNT, offsetof(options, test_images), "test-images", "N", "how many test images to draw"},
-    {OPTION_SEED, COUNT, offsetof(options, seed), "seed", "N", "seed of the images"},
+    {OPTION_PACK, TEXT, offsetof(options, from), "from", "DIR", "folder of the images"},
+    {OPTION_PACK, TEXT, offsetof(options, kind), "kind", "NAME",
+     "what --from holds: folders, list, cifar10 or cifar100 (default: what is found there)"},
+    {OPTION_PACK, TEXT, offsetof(options, train_list), "train-list", "FILE",
+     "training images as lines \"PATH LABEL\" instead of --from"},
+    {OPTION_PACK, TEXT, offsetof(options, val_list), "val-list", "FILE", "validation images likewise"},
+    {OPTION_PACK, TEXT, offsetof(options, root), "root", "DIR",
+     "folder of the paths in the lists (default: --from, or that of the list)"},
+    {OPTION_PACK, TEXT, offsetof(options, class_names), "class-names", "FILE",
+     "the classes' names: as lines \"ID NAME\", or in order"},
+    {OPTION_PACK, COUNT, offsetof(options, shard_mib), "shard-mib", "N",
+     "size of a shard in MiB of originals (default: 1024)"},
+    {OPTION_PACK, COUNT, offsetof(options, max_side), "max-side", "N",
+     "make images whose longer side is above N smaller, as JPEG (default: all stay as they are)"},
+    {OPTION_PACK, COUNT, offsetof(options, quality), "quality", "N", "with --max-side: 1 to 100 (default: 90)"},
+    {OPTION_PACK, TEXT, offsetof(options, on_bad), "on-bad", "skip|fail",
+     "what to do with files that are no images (default: skip, and list them)"},
+    {OPTION_PACK, FLAG, offsetof(options, overwrite), "overwrite", NULL, "replace another data set in --out"},
+    {OPTION_PACK | OPTION_CHECK | OPTION_UNPACK, COUNT, offsetof(options, threads), "threads", "N",
+     "threads of each rank (default: its share of the cores)"},
+    {OPTION_CHECK, FLAG, offsetof(options, deep), "deep", NULL, "also decode every image"},
+    {OPTION_SYNTH, FLAG, offsetof(options, folders), "folders", NULL,
+     "write class folders of JPEG and PNG files of many sizes instead"},
+    {OPTION_SYNTH, COUNT, offsetof(options, train_images), "train-images", "N", "how many training images to draw"},
+    {OPTION_SYNTH, COUNT, offsetof(options, test_images), "test-images", "N", "how many test images to draw"},
+    {OPTION_SEED, COUNT, offsetof(options, seed), "seed", "N", "seed of the images, or of their order in the shards"},
     {OPTION_SETTINGS, FLAG, offsetof(options, settings_table), "settings", NULL,
      "print the table of all settings as Markdown (docs/settings.md) and exit"},
 };
@@ -234,8 +256,17 @@ static int check_targets(const options *o)
 
 int options_read(options *o, int argc, char **argv, unsigned allowed)
 {
-    *o = (options){
-        .steps = -1, .train_images = -1, .test_images = -1, .seed = -1, .argc = argc, .argv = argv, .allowed = allowed};
+    *o = (options){.steps = -1,
+                   .train_images = -1,
+                   .test_images = -1,
+                   .seed = -1,
+                   .shard_mib = -1,
+                   .max_side = -1,
+                   .quality = -1,
+                   .threads = -1,
+                   .argc = argc,
+                   .argv = argv,
+                   .allowed = allowed};
     settings_default(&o->config);
     TRY(read_all(o));
     CHECK(o->n_arguments == 0 || (allowed & OPTION_ARGUMENTS), ERROR_USAGE,
@@ -279,4 +310,17 @@ void options_describe(const options *o, char *text, size_t bytes)
         describe_option(o, &rows[i], text + used, bytes - used);
         used += strlen(text + used);
     }
+}
+
+int options_refuse_others(const options *o, unsigned allowed, const char *command)
+{
+    for (int i = 0; i < ROWS; i++) {
+        char text[SETTING_TEXT_BYTES];
+        if (rows[i].kind == SETTING || !is_allowed(&rows[i], o->allowed) || is_allowed(&rows[i], allowed))
+            continue;
+        describe_option(o, &rows[i], text, sizeof text);
+        CHECK(!text[0], ERROR_USAGE, "--%s is not an option of \"teskd %s\" (see teskd %s --help)", rows[i].name,
+              command, command);
+    }
+    return 0;
 }

@@ -19,8 +19,8 @@ typedef enum {
     OPTION_JSON = 1 << 7,
     OPTION_PER_NODE = 1 << 8,
     OPTION_OUT = 1 << 9,
-    OPTION_TRAIN_IMAGES = 1 << 10,
-    OPTION_TEST_IMAGES = 1 << 11,
+    OPTION_SYNTH = 1 << 10, /* what only `teskd data synth` takes; the next three likewise */
+    OPTION_PACK = 1 << 11,
     OPTION_SEED = 1 << 12,
     OPTION_TEACHER_ONLY = 1 << 13,
     OPTION_SETTINGS = 1 << 14,
@@ -36,6 +36,8 @@ typedef enum {
     OPTION_FROM = 1 << 24,
     OPTION_OVERWRITE = 1 << 25,
     OPTION_OTHER_DATA = 1 << 26,
+    OPTION_CHECK = 1 << 27,
+    OPTION_UNPACK = 1 << 28,
     OPTION_ROOT = 1 << 27,
 } option_set;
 
@@ -44,11 +46,12 @@ enum { OPTION_PATHS = 16 };
 typedef struct {
     settings config; /* defaults, then --config, then each --set in order */
     bool help, dry_run, print_config, json, per_node, teacher_only, settings_table, logits, per_class, all_heads, ema,
-        fold_bn, overwrite, other_data;
-    const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from, *root;
-    char config_path[RECIPE_PATH_BYTES];              /* what the last --config reads; empty without one */
-    bool is_recipe;                                   /* --config named a recipe that comes with teskd */
-    long long steps, train_images, test_images, seed; /* -1: not given */
+        fold_bn, overwrite, other_data, deep, folders;
+    const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from, *root, *kind, *train_list,
+        *val_list, *class_names, *on_bad;
+    char config_path[RECIPE_PATH_BYTES]; /* what the last --config reads; empty without one */
+    bool is_recipe;                      /* --config named a recipe that comes with teskd */
+    long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads; /* -1: not given */
     char expanded[OPTION_PATHS]
                  [SETTING_TEXT_BYTES]; /* what the options above point to where a home folder was put in */
     int n_expanded;
@@ -68,6 +71,10 @@ int options_apply(const options *o, settings *config);
 /* The subcommand and the options that were given; of a path only that it was given, since each host may have its own.
  * Settings are not in it. */
 void options_describe(const options *o, char *text, size_t bytes);
+
+/* ERROR_USAGE for an option that was given and is none of these, which are fewer than options_read allowed: those of
+ * `command`, one of several that share a subcommand. */
+int options_refuse_others(const options *o, unsigned allowed, const char *command);
 
 /* One line for each allowed option. */
 void options_help(unsigned allowed, FILE *out);
