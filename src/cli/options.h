@@ -38,7 +38,7 @@ typedef enum {
     OPTION_OTHER_DATA = 1 << 26,
     OPTION_CHECK = 1 << 27,
     OPTION_UNPACK = 1 << 28,
-    OPTION_ROOT = 1 << 27,
+    OPTION_ROOT = 1 << 29,
 } option_set;
 
 enum { OPTION_PATHS = 16 };
