@@ -86,6 +86,8 @@ static const option_row rows[] = {
     {OPTION_SYNTH, COUNT, offsetof(options, train_images), "train-images", "N", "how many training images to draw"},
     {OPTION_SYNTH, COUNT, offsetof(options, test_images), "test-images", "N", "how many test images to draw"},
     {OPTION_SEED, COUNT, offsetof(options, seed), "seed", "N", "seed of the images, or of their order in the shards"},
+    {OPTION_IMAGES_PER_SECOND, COUNT, offsetof(options, images_per_second), "images-per-second", "N",
+     "say how many cores so many images a second take (default: 8000)"},
     {OPTION_SETTINGS, FLAG, offsetof(options, settings_table), "settings", NULL,
      "print the table of all settings as Markdown (docs/settings.md) and exit"},
 };
@@ -264,6 +266,7 @@ int options_read(options *o, int argc, char **argv, unsigned allowed)
                    .max_side = -1,
                    .quality = -1,
                    .threads = -1,
+                   .images_per_second = -1,
                    .argc = argc,
                    .argv = argv,
                    .allowed = allowed};

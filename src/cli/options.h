@@ -39,6 +39,7 @@ typedef enum {
     OPTION_CHECK = 1 << 27,
     OPTION_UNPACK = 1 << 28,
     OPTION_ROOT = 1 << 27,
+    OPTION_IMAGES_PER_SECOND = 1 << 30,
 } option_set;
 
 enum { OPTION_PATHS = 16 };
@@ -51,7 +52,8 @@ typedef struct {
         *val_list, *class_names, *on_bad;
     char config_path[RECIPE_PATH_BYTES]; /* what the last --config reads; empty without one */
     bool is_recipe;                      /* --config named a recipe that comes with teskd */
-    long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads; /* -1: not given */
+    long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads,
+        images_per_second; /* -1: not given */
     char expanded[OPTION_PATHS]
                  [SETTING_TEXT_BYTES]; /* what the options above point to where a home folder was put in */
     int n_expanded;
