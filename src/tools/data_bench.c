@@ -23,7 +23,7 @@ enum {
     THREAD_COUNTS = 12,    /* 1, 2, 4 ... 1024, and one more */
     JSON_BYTES = 2048
 };
-static const double round_seconds = 0.4;
+static const double round_seconds = 0.4, busy_enough = 0.9;
 
 /* What one thread does with an image after it has read it. */
 typedef enum { WORK_READ, WORK_DECODE, WORK_VIEW, WORK_KINDS } work_kind;
@@ -42,6 +42,7 @@ typedef struct {
     image_reader *reader;
     uint8_t *pixels; /* of one image */
     size_t pixel_bytes;
+    double cpu_seconds, seconds; /* of work but reading: what the thread got, and all */
     int64_t next[WORK_KINDS];    /* position of the image that is next */
     double height, width, bytes; /* of an image on average */
     int cores;
@@ -186,8 +187,17 @@ static int take_image(measurement *m, work_kind k)
     return m->set.ops->render(m->reader, &view, m->pixels);
 }
 
+/* What this thread has had of the cores. */
+static double cpu_seconds(void)
+{
+    struct timespec had;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &had);
+    return (double)had.tv_sec + 1e-9 * (double)had.tv_nsec;
+}
+
 static int time_work(measurement *m, work_kind k, double *rate)
 {
+    const double cpu_begin = cpu_seconds();
     int64_t images = 0;
     double seconds = 0;
     for (const double begin = clock_seconds(); seconds < round_seconds; seconds = clock_seconds() - begin) {
@@ -197,6 +207,10 @@ static int time_work(measurement *m, work_kind k, double *rate)
         images += status == 0;
     }
     *rate = (double)images / seconds;
+    if (k != WORK_READ) {
+        m->cpu_seconds += cpu_seconds() - cpu_begin;
+        m->seconds += seconds;
+    }
     return 0;
 }
 
@@ -306,6 +320,12 @@ static double cores_needed(const measurement *m)
     return ceil((double)m->options->images_per_second / rate_per_core(m, m->thread_counts - 1));
 }
 
+/* Share of the time in which one thread that had enough to do ran at all. */
+static double busy_share(const measurement *m)
+{
+    return m->cpu_seconds / m->seconds;
+}
+
 static double ratio_to_one(const measurement *m, int index)
 {
     return median(&m->loaders[index]) / median(&m->loaders[0]);
@@ -348,11 +368,12 @@ static void print_json(const measurement *m, const char *processor)
     log_info(m->log,
              "{\"images\": %d, \"mean_height\": %.1f, \"mean_width\": %.1f, \"mean_bytes\": %.1f, \"image_size\": %d, "
              "\"read\": %.2f, \"decode\": %.2f, \"view\": %.2f, \"loader\": [%s], \"per_core\": %.2f, \"cores\": %d, "
-             "\"images_per_second\": %" PRId64 ", \"cores_needed\": %.0f, \"processor\": \"%s\", \"isa\": \"%s\"}",
+             "\"images_per_second\": %" PRId64 ", \"cores_needed\": %.0f, \"processor\": \"%s\", \"isa\": \"%s\", "
+             "\"busy\": %.3f}",
              m->set.images, m->height, m->width, m->bytes, m->images.sizes.last, median(&m->work[WORK_READ]),
              median(&m->work[WORK_DECODE]), median(&m->work[WORK_VIEW]), loaders,
              rate_per_core(m, m->thread_counts - 1), m->cores, m->options->images_per_second, cores_needed(m),
-             processor, image_isa());
+             processor, image_isa(), busy_share(m));
 }
 
 static void print_row(logger *log, const char *name, const rates *r)
@@ -393,20 +414,35 @@ static void print_tables(const measurement *m, const char *processor)
              m->options->images_per_second, cores_needed(m), rate_per_core(m, m->thread_counts - 1));
 }
 
-int bench_data(const settings *config, const data_bench_options *options, logger *log)
+static void warn_of_others(const measurement *m)
+{
+    if (busy_share(m) < busy_enough)
+        log_warning(
+            m->log,
+            "one thread ran in only %.0f%% of the time: other programs had the cores, or the images do not stay "
+            "in memory; the numbers are too low",
+            100 * busy_share(m));
+}
+
+static void print_result(const measurement *m)
 {
     char processor[256];
+    processor_name(processor, sizeof processor);
+    if (m->options->json)
+        print_json(m, processor);
+    else
+        print_tables(m, processor);
+    warn_of_others(m);
+}
+
+int bench_data(const settings *config, const data_bench_options *options, logger *log)
+{
     measurement m = {.config = config, .options = options, .log = log};
     int status = open_all(&m);
     if (status == 0)
         status = time_all(&m);
-    if (status == 0) {
-        processor_name(processor, sizeof processor);
-        if (options->json)
-            print_json(&m, processor);
-        else
-            print_tables(&m, processor);
-    }
+    if (status == 0)
+        print_result(&m);
     close_all(&m);
     return status;
 }
