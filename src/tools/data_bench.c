@@ -199,12 +199,14 @@ static int time_work(measurement *m, work_kind k, double *rate)
 {
     const double cpu_begin = cpu_seconds();
     int64_t images = 0;
+    const double begin = clock_seconds();
     double seconds = 0;
-    for (const double begin = clock_seconds(); seconds < round_seconds; seconds = clock_seconds() - begin) {
+    while (seconds < round_seconds) {
         const int status = take_image(m, k);
         if (status < 0 && !passes_over(m, status))
             return status;
         images += status == 0;
+        seconds = clock_seconds() - begin;
     }
     *rate = (double)images / seconds;
     if (k != WORK_READ) {
@@ -248,9 +250,11 @@ static int time_batches(loader *l, double *rate)
     double seconds = 0;
     loader_batch batch;
     TRY(loader_next(l, &batch));
-    for (const double begin = clock_seconds(); seconds < round_seconds; seconds = clock_seconds() - begin) {
+    const double begin = clock_seconds();
+    while (seconds < round_seconds) {
         TRY(loader_next(l, &batch));
         images += batch.place.images;
+        seconds = clock_seconds() - begin;
     }
     *rate = (double)images / seconds;
     return 0;
