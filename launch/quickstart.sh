@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# From a fresh checkout to a trained and evaluated network on this machine's CPU, with synthetic images.
+# From a fresh checkout to a trained, evaluated and exported network on this machine's CPU: synthetic images, as JPEG files
+# in class folders, take the way of ImageNet.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 work=${TESKD_WORK:-$PWD/quickstart}
 ranks=${TESKD_RANKS:-2}
 build=$PWD/build
-data=$work/data
+images=$work/images
+shards=$work/shards
 output=$work/run
 
 if [ $# -ne 0 ]; then
@@ -22,9 +24,10 @@ cat <<TEXT
 This will
   1. install missing Debian packages (apt-get, as root or with sudo; skipped when all are there)
   2. build teskd in $build
-  3. draw a small image set in $data
-  4. train on it with $ranks processes, results in $output (in place of an earlier quick start's)
-  5. evaluate the best network of the run
+  3. write a small image set, JPEG files in class folders, to $images
+  4. pack it into shards in $shards, and check them
+  5. train on them with $ranks processes, results in $output (in place of an earlier quick start's)
+  6. evaluate the best network of the run, and export it as an ONNX file
 TEXT
 
 step() { printf '\n== %s\n' "$*"; }
@@ -59,7 +62,11 @@ cmake --build build
 
 step "Images"
 mkdir -p "$work"
-build/teskd data synth --out "$data"
+build/teskd data synth --folders --out "$images"
+
+step "Shards"
+build/teskd data pack --from "$images" --out "$shards" --shard-mib 4 --overwrite
+build/teskd data check "$shards"
 
 step "Train"
 mpirun_options=(-np "$ranks" --bind-to none --oversubscribe)
@@ -68,16 +75,20 @@ if [ "$(id -u)" -eq 0 ]; then
   export OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1
 fi
 mpirun "${mpirun_options[@]}" build/teskd --config configs/quickstart.ini \
-  --set data.path="$data" --set output.dir="$output" --overwrite
+  --set data.path="$shards" --set output.dir="$output" --overwrite
 
 step "Evaluate"
 build/teskd eval --checkpoint "$output/best.h5"
+
+step "Export"
+build/teskd export --checkpoint "$output/best.h5" --format onnx --out "$output/teacher.onnx"
 
 cat <<TEXT
 
 Done.
   program      $build/teskd
-  images     $data
+  images       $images, packed in $shards
   checkpoints  $output/best.h5, $output/last.h5
+  network      $output/teacher.onnx
   settings     configs/quickstart.ini (another run: --set section.key=value; all settings: build/teskd train --help)
 TEXT

@@ -168,15 +168,22 @@ int resampler_begin(resampler *r, const resample_kernels *kernels, const image_v
     return ring_reserve(r);
 }
 
+/* An output at the edge has fewer taps than the others and as many weights: those beyond its taps are 0, what they
+ * multiply is read. */
+static size_t beyond(const resample_axis *axis)
+{
+    return RESAMPLE_BEYOND + (axis->same ? 0 : (size_t)axis->groups * RESAMPLE_GROUP * RESAMPLE_PIXEL);
+}
+
 int resampler_reserve(resampler *r, int32_t width, uint8_t *rows[RESAMPLE_ROWS])
 {
-    r->input_bytes = (size_t)width * RESAMPLE_PIXEL + RESAMPLE_BEYOND;
+    r->input_bytes = (size_t)width * RESAMPLE_PIXEL + beyond(&r->across);
     r->input = grown(r->input, &r->input_room, RESAMPLE_ROWS * r->input_bytes);
     if (!r->input)
         return no_memory(RESAMPLE_ROWS * r->input_bytes);
     for (int i = 0; i < RESAMPLE_ROWS; i++) {
         rows[i] = r->input + (size_t)i * r->input_bytes;
-        memset(rows[i] + (size_t)width * RESAMPLE_PIXEL, 0, RESAMPLE_BEYOND);
+        memset(rows[i] + (size_t)width * RESAMPLE_PIXEL, 0, beyond(&r->across));
     }
     return 0;
 }

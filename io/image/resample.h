@@ -24,7 +24,7 @@ enum {
     RESAMPLE_BITS = 22,   /* after the point of a weight */
     RESAMPLE_LOW = 14,    /* bits of its lower half, so that both halves are products of 16-bit multiplications */
     RESAMPLE_GROUP = 4,   /* weights that are used at once */
-    RESAMPLE_BEYOND = 64, /* bytes past a row that the kernels may read, and write in the ring */
+    RESAMPLE_BEYOND = 64, /* bytes past a row that the kernels may write in the ring, and read besides zero weights */
 };
 
 /* weight = high * 2^RESAMPLE_LOW + low */

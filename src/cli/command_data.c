@@ -60,8 +60,8 @@ const command command_data = {
     .name = "data",
     .summary = "make and check data sets: pack puts images into few files, synth makes labelled ones",
     .usage = "pack | check | show | unpack | synth | bench",
-    .options = OPTION_PACK | OPTION_CHECK | OPTION_UNPACK | OPTION_SYNTH | OPTION_SEED | OPTION_OUT | OPTION_JSON |
-               OPTION_IMAGES_PER_SECOND | OPTION_ARGUMENTS,
+    .options = OPTION_PACK | OPTION_CHECK | OPTION_UNPACK | OPTION_SHOW | OPTION_SYNTH | OPTION_SEED | OPTION_OUT |
+               OPTION_DATA_BENCH | OPTION_JSON | OPTION_ARGUMENTS,
     .uses_settings = false,
     .run = run,
     .help = help,

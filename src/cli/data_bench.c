@@ -18,6 +18,6 @@ const data_command data_bench = {
     .name = "bench",
     .usage = "",
     .summary = "time how fast images are read, decoded, scaled and handed out",
-    .options = OPTION_JSON | OPTION_IMAGES_PER_SECOND | OPTION_ARGUMENTS,
+    .options = OPTION_DATA_BENCH | OPTION_JSON | OPTION_ARGUMENTS,
     .run = run,
 };

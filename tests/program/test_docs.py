@@ -31,6 +31,7 @@ NOT_HERE = [
     (r"teskd/run\.sh launch/gpu_check\.sh", "needs a GPU and hours", "--dry-run"),
     (r"srun .*build/teskd", "needs Slurm and other machines", "--dry-run"),
     (r"mpirun .*(--hostfile|PE=).*build/teskd", "needs other machines, or more cores", "--dry-run"),
+    (r"mpirun .*imagenet_r18\.ini", "needs more cores", "--dry-run"),
     (r"mpirun .* &$", "a line of a batch script", None),
     (r"(mpirun .*|[A-Z_]+=\S+ )?build/teskd bench(?! --set train.batch=32 --json)", "the same as the one that is run",
      "--help"),
@@ -40,7 +41,7 @@ NOT_HERE = [
 SMALL_TESKD = f"""#!/bin/sh
 case " $* " in
   *" --help "* | *" --settings "*) exec {shlex.quote(TESKD)} "$@" ;;
-  " data "*) exec {shlex.quote(TESKD)} "$@" --train-images 40 --test-images 10 ;;
+  " data synth "*) exec {shlex.quote(TESKD)} "$@" --train-images 40 --test-images 10 ;;
   " import "*) exec {shlex.quote(TESKD)} "$@" --set model.width=4 ;;
   " bench "*) exec {shlex.quote(TESKD)} "$@" --set model.network=cifarresnet8 --set model.width=4 --steps 1 ;;
   " -"* | " train "*) exec {shlex.quote(TESKD)} "$@" --set model.width=4 --set train.max_steps=2 ;;
@@ -81,8 +82,10 @@ class Documents(unittest.TestCase):
         program.write_text(SMALL_TESKD)
         program.chmod(0o755)
         self.make_bundle(root)
+        subprocess.run([TESKD, "data", "synth", "--folders", "--out", root / "home/imagenet", "--train-images", "20",
+                        "--test-images", "10"], check=True, stdout=subprocess.DEVNULL)
         data = root / "home/cifar"
-        data.mkdir(parents=True)
+        data.mkdir()
         for file, images in (("train.bin", 40), ("test.bin", 10)):
             rows = numpy.random.default_rng(0).integers(0, 256, (images, 2 + 3072), dtype=numpy.uint8)
             rows[:, 0], rows[:, 1] = 0, numpy.arange(images) % 100
@@ -109,7 +112,7 @@ class Documents(unittest.TestCase):
         self.assertEqual(result.returncode, 0, f"{line}\n{result.stdout[-2000:]}")
 
     def run_document(self, root, path, done):
-        variables = {"CIFAR": str(root / "home/cifar")}
+        variables = {"CIFAR": str(root / "home/cifar"), "IMAGENET": str(root / "home/imagenet")}
         for line in commands(path):
             assigned = re.fullmatch(r"([A-Z]+)=(\S+)", line)
             if assigned:
