@@ -12,7 +12,7 @@ import unittest
 
 import h5py
 
-from program import TESKD, ProgramTest, environment, run
+from program import TESKD, ProgramTest, enough_under_sanitizers, environment, run
 
 
 def files_of(folder):
@@ -155,6 +155,10 @@ class Packing(ProgramTest):
             result = run(*arguments)
             self.assertIn(result.code, (1, 2), str(result))
             self.assertIn(expected, result.err)
+
+
+load_tests = enough_under_sanitizers("Packing.test_there_and_back", "Packing.test_what_is_no_image", "Packing.test_lists",
+                                     "Packing.test_cifar")
 
 
 if __name__ == "__main__":
