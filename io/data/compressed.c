@@ -71,6 +71,11 @@ int compressed_load(image_reader *r, int32_t index, int32_t *height, int32_t *wi
     return 0;
 }
 
+size_t compressed_stored_bytes(const image_reader *r)
+{
+    return r->buffer.size;
+}
+
 int compressed_render(image_reader *r, const image_view *view, uint8_t *pixels)
 {
     return name_image(r, image_decode(r->decoder, r->buffer.bytes, r->buffer.size, view, pixels));

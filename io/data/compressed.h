@@ -21,6 +21,7 @@ typedef int (*compressed_fetch)(const image_set *set, int32_t index, byte_buffer
 int compressed_reader_open(image_reader **reader, const image_set *set);
 int compressed_load(image_reader *reader, int32_t index, int32_t *height, int32_t *width);
 int compressed_render(image_reader *reader, const image_view *view, uint8_t *pixels);
+size_t compressed_stored_bytes(const image_reader *reader);
 void compressed_reader_close(image_reader *reader);
 
 #endif

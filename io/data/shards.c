@@ -50,6 +50,7 @@ static void close_set(image_set *set)
 static const image_set_ops ops = {.reader_open = compressed_reader_open,
                                   .load = compressed_load,
                                   .render = compressed_render,
+                                  .stored_bytes = compressed_stored_bytes,
                                   .reader_close = compressed_reader_close,
                                   .describe = describe_image,
                                   .set_close = close_set};

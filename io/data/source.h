@@ -37,6 +37,8 @@ typedef struct {
     int (*load)(image_reader *reader, int32_t index, int32_t *height, int32_t *width);
     /* A view of the image that was loaded, as [window.height][window.width][3]. */
     int (*render)(image_reader *reader, const image_view *view, uint8_t *pixels);
+    /* How many bytes were fetched of the image that was loaded last. */
+    size_t (*stored_bytes)(const image_reader *reader);
     void (*reader_close)(image_reader *reader);
     /* What messages call the image: its file, or its name and the file that it is in. */
     void (*describe)(const image_set *set, int32_t index, char *text, size_t bytes);

@@ -30,7 +30,7 @@ const command command_bench = {
     .name = "bench",
     .summary = "time training steps on synthetic data",
     .usage = "",
-    .options = OPTION_STEPS | OPTION_JSON | OPTION_PER_NODE | OPTION_DEVICE,
+    .options = OPTION_BENCH | OPTION_JSON | OPTION_DEVICE,
     .uses_settings = true,
     .run = run,
 };

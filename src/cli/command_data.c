@@ -4,7 +4,7 @@
 
 #include <string.h>
 
-static const data_command *const rows[] = {&data_pack, &data_check, &data_show, &data_unpack, &data_synth};
+static const data_command *const rows[] = {&data_pack, &data_check, &data_show, &data_unpack, &data_synth, &data_bench};
 enum { ROWS = sizeof rows / sizeof rows[0], NAMES_BYTES = 256 };
 
 static const char *all_names(char names[NAMES_BYTES])
@@ -59,8 +59,9 @@ static void help(const options *o, FILE *out)
 const command command_data = {
     .name = "data",
     .summary = "make and check data sets: pack puts images into few files, synth makes labelled ones",
-    .usage = "pack | check | show | unpack | synth",
-    .options = OPTION_PACK | OPTION_CHECK | OPTION_UNPACK | OPTION_SYNTH | OPTION_SEED | OPTION_OUT | OPTION_ARGUMENTS,
+    .usage = "pack | check | show | unpack | synth | bench",
+    .options = OPTION_PACK | OPTION_CHECK | OPTION_UNPACK | OPTION_SHOW | OPTION_SYNTH | OPTION_SEED | OPTION_OUT |
+               OPTION_DATA_BENCH | OPTION_JSON | OPTION_ARGUMENTS,
     .uses_settings = false,
     .run = run,
     .help = help,

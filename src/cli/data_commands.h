@@ -12,6 +12,6 @@ typedef struct {
     int (*run)(const options *o, logger *log, comm *ranks);
 } data_command;
 
-extern const data_command data_pack, data_check, data_show, data_unpack, data_synth;
+extern const data_command data_pack, data_check, data_show, data_unpack, data_synth, data_bench;
 
 #endif
