@@ -36,6 +36,8 @@ static void resolve(settings *s)
     }
     if (s->model.method == METHOD_PLAIN)
         s->model.students = (setting_ints){0};
+    if (s->data.order != ORDER_BLOCK)
+        s->data.block_images = s->data.window_blocks = 0;
     qsort(s->model.students.value, (size_t)s->model.students.count, sizeof s->model.students.value[0], larger_first);
 }
 
@@ -50,8 +52,9 @@ static void leave_student_width(settings *a, settings *b)
 int resume_check(const settings *now, const settings *saved, const char *path, bool within)
 {
     static const char *const network[] = {"model.", NULL};
-    static const char *const order[] = {"train.seed",        "train.batch",    "data.kind",
-                                        "data.train_images", "data.drop_last", NULL};
+    static const char *const order[] = {"train.seed",     "train.batch", "data.kind",         "data.train_images",
+                                        "data.drop_last", "data.order",  "data.block_images", "data.window_blocks",
+                                        NULL};
     settings a = *now, b = *saved;
     setting_difference d;
     resolve(&a);
