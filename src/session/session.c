@@ -62,9 +62,10 @@ static int check_class_names(const session *e)
         return 0;
     for (int32_t label = 0; label < train->classes || label < test->classes; label++) {
         const char *a = image_set_class_name(train, label), *b = image_set_class_name(test, label);
-        CHECK(a && b && strcmp(a, b) == 0, ERROR_DATA,
-              "%s: class %d is \"%s\" in the training images, but \"%s\" in the test images; both need the same classes",
-              e->data_path, label, a ? a : "(none)", b ? b : "(none)");
+        CHECK(
+            a && b && strcmp(a, b) == 0, ERROR_DATA,
+            "%s: class %d is \"%s\" in the training images, but \"%s\" in the test images; both need the same classes",
+            e->data_path, label, a ? a : "(none)", b ? b : "(none)");
     }
     return 0;
 }

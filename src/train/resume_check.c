@@ -52,9 +52,9 @@ static void leave_student_width(settings *a, settings *b)
 int resume_check(const settings *now, const settings *saved, const char *path, bool within)
 {
     static const char *const network[] = {"model.", NULL};
-    static const char *const order[] = {"train.seed",     "train.batch", "data.kind",         "data.train_images",
-                                        "data.drop_last", "data.order",  "data.block_images", "data.window_blocks",
-                                        NULL};
+    static const char *const order[] = {"train.seed",        "train.batch",        "data.kind",
+                                        "data.train_images", "data.drop_last",     "data.order",
+                                        "data.block_images", "data.window_blocks", NULL};
     settings a = *now, b = *saved;
     setting_difference d;
     resolve(&a);

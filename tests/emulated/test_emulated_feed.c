@@ -415,7 +415,7 @@ static input_kind chosen(const fixture *f, const char *kind, int64_t images, int
 {
     session e = f->e;
     step_input input;
-    OK(source_find(&e.source, kind));
+    OK(source_find(&e.images.source, kind));
     e.train_images = images;
     e.step.model.image_height = e.step.model.image_width = side;
     OK(session_choose_input(&e, SPLIT_TRAIN, &input));

@@ -73,9 +73,9 @@ static const struct {
     const char *path;
     int32_t label;
 } listed[] = {
-    {"train/Z/9.jpg", 0},       {"train/a/1.JPEG", 1},    {"train/a/10.jpg", 1}, {"train/a/2.png", 1},
-    {"train/a/B/0.jpg", 1},     {"train/a/b/0.jpg", 1},   {"train/a/b/1.jpg", 1}, {"train/a/b-c/0.jpg", 1},
-    {"train/a/b/c/0.jpg", 1},   {"train/a.b/x.JPG", 2},   {"train/b/5.jpg", 3},
+    {"train/Z/9.jpg", 0},     {"train/a/1.JPEG", 1},  {"train/a/10.jpg", 1},  {"train/a/2.png", 1},
+    {"train/a/B/0.jpg", 1},   {"train/a/b/0.jpg", 1}, {"train/a/b/1.jpg", 1}, {"train/a/b-c/0.jpg", 1},
+    {"train/a/b/c/0.jpg", 1}, {"train/a.b/x.JPG", 2}, {"train/b/5.jpg", 3},
 };
 enum { LISTED = sizeof listed / sizeof *listed };
 
