@@ -259,11 +259,19 @@ static int open_folders(image_set *set, const data_source *source, const source_
     return status;
 }
 
+/* An evaluation does without training images. */
+static int find_any(char root[PATH_MAX], const char *path)
+{
+    if (find_root(root, path, SPLIT_TRAIN) == 0 || find_root(root, path, SPLIT_TEST) == 0)
+        return 0;
+    return find_root(root, path, SPLIT_TRAIN);
+}
+
 static int describe(source_facts *facts, const char *path)
 {
     char root[PATH_MAX];
     class_folders listing;
-    TRY(find_root(root, path, SPLIT_TRAIN));
+    TRY(find_any(root, path));
     TRY(class_folders_list(&listing, root));
     facts->classes = listing.classes;
     class_folders_close(&listing);

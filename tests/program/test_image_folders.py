@@ -136,7 +136,11 @@ class Same(Folders):
         renamed = self.copy()
         for split in IMAGES:
             os.rename(f"{renamed}/{split}/bee", f"{renamed}/{split}/bug")
+        shutil.rmtree(f"{renamed}/train")
         self.evaluate("run")
+        os.rename(f"{renamed}/val/bug", f"{renamed}/val/bee")
+        self.evaluate("run", **{"data.path": renamed})
+        os.rename(f"{renamed}/val/bee", f"{renamed}/val/bug")
         self.refused(self.evaluate("run", code=2, **{"data.path": renamed}), "class 1", '"bee"', '"bug"', "last.h5")
         self.run_code(0, "export", "--checkpoint", self.path("run", "last.h5"), "--format", "safetensors", "--out",
                       self.path("net.safetensors"))
