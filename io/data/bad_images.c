@@ -83,8 +83,7 @@ int bad_images_add(bad_images *bad, int32_t index, int status)
     if (!bad->options.substitutes || (status != ERROR_DATA && status != ERROR_FILE))
         return status;
     pthread_mutex_lock(&bad->mutex);
-    if (bad->count <= bad->most)
-        status = note(bad, index, status);
+    status = bad->count <= bad->most ? note(bad, index, status) : refuse_more(bad, status);
     pthread_mutex_unlock(&bad->mutex);
     return status;
 }

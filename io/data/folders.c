@@ -214,6 +214,17 @@ static void limit_images(image_set *set, folders_data *data, int32_t limit)
     set->images = limit;
 }
 
+/* Of the paths in the order of the images: `text` has them as the folders listed them, which is the file system's. */
+static uint64_t checksum(const folders_data *data, int64_t images)
+{
+    uint64_t sum = 0;
+    for (int64_t i = 0; i < images; i++) {
+        const char *path = data->text + data->paths[i];
+        sum = XXH3_64bits_withSeed(path, strlen(path), sum);
+    }
+    return sum;
+}
+
 static int fill(image_set *set, folders_data *data, const source_request *request)
 {
     class_folders listing = {0};
@@ -225,7 +236,7 @@ static int fill(image_set *set, folders_data *data, const source_request *reques
     if (status == 0) {
         set->images = (int32_t)sizes.images;
         set->classes = sizes.classes;
-        set->content = XXH3_64bits(data->text, sizes.text_bytes);
+        set->content = checksum(data, sizes.images);
         status = split_classes(set, classes);
     }
     free(classes);
@@ -249,11 +260,19 @@ static int open_folders(image_set *set, const data_source *source, const source_
     return status;
 }
 
+/* An evaluation does without training images. */
+static int find_any(char root[PATH_MAX], const char *path)
+{
+    if (find_root(root, path, SPLIT_TRAIN) == 0 || find_root(root, path, SPLIT_TEST) == 0)
+        return 0;
+    return find_root(root, path, SPLIT_TRAIN);
+}
+
 static int describe(source_facts *facts, const char *path)
 {
     char root[PATH_MAX];
     class_folders listing;
-    TRY(find_root(root, path, SPLIT_TRAIN));
+    TRY(find_any(root, path));
     TRY(class_folders_list(&listing, root));
     facts->classes = listing.classes;
     class_folders_close(&listing);

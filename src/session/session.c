@@ -54,6 +54,22 @@ int session_check_target(const session *e, const char *option, const char *path)
     return 0;
 }
 
+/* Folders number their own classes: one that a split lacks would move the labels of those behind it. */
+static int check_class_names(const session *e)
+{
+    const image_set *train = &e->train_set, *test = &e->test_set;
+    if (!train->class_names || !test->class_names)
+        return 0;
+    for (int32_t label = 0; label < train->classes || label < test->classes; label++) {
+        const char *a = image_set_class_name(train, label), *b = image_set_class_name(test, label);
+        CHECK(
+            a && b && strcmp(a, b) == 0, ERROR_DATA,
+            "%s: class %d is \"%s\" in the training images, but \"%s\" in the test images; both need the same classes",
+            e->data_path, label, a ? a : "(none)", b ? b : "(none)");
+    }
+    return 0;
+}
+
 /* The ranks may open a set together, so they agree before each. */
 static int open_data(session *e, unsigned needs)
 {
@@ -71,6 +87,7 @@ static int open_data(session *e, unsigned needs)
         TRY(comm_agree(e->ranks, open_set(e, SPLIT_TEST, &e->test_set)));
         e->test_images = e->test_set.images;
     }
+    TRY(comm_agree(e->ranks, check_class_names(e)));
     return agree_on_data(e->ranks, &e->train_set, &e->test_set);
 }
 

@@ -36,6 +36,8 @@ static void resolve(settings *s)
     }
     if (s->model.method == METHOD_PLAIN)
         s->model.students = (setting_ints){0};
+    if (s->data.order != ORDER_BLOCK)
+        s->data.block_images = s->data.window_blocks = 0;
     qsort(s->model.students.value, (size_t)s->model.students.count, sizeof s->model.students.value[0], larger_first);
 }
 
