@@ -71,9 +71,9 @@ static inline void store_two(const two_sums sums[RESAMPLE_ROWS], uint8_t *const 
     const __m256i rows = _mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(bytes, by_row), rgb);
     const __m128i first = _mm256_castsi256_si128(rows), second = _mm256_extracti128_si256(rows, 1);
     _mm_storel_epi64((__m128i *)(out[0] + at), first);
-    _mm_storeh_pd((double *)(void *)(out[1] + at), _mm_castsi128_pd(first));
+    _mm_storel_epi64((__m128i *)(out[1] + at), _mm_unpackhi_epi64(first, first));
     _mm_storel_epi64((__m128i *)(out[2] + at), second);
-    _mm_storeh_pd((double *)(void *)(out[3] + at), _mm_castsi128_pd(second));
+    _mm_storel_epi64((__m128i *)(out[3] + at), _mm_unpackhi_epi64(second, second));
 }
 
 /* Outputs `i` and `j` of all rows. */
