@@ -2,8 +2,8 @@
  *
  * JPEG (grey, YCbCr, RGB, CMYK, YCCK; baseline or progressive) and PNG, told apart by their first bytes. Pixels are RGB
  * bytes in rows from the top, and equal Pillow's to the bit: Image.open, convert("RGB"), crop, resize with BILINEAR.
- * An EXIF orientation is not applied. Only what a view needs is decoded, and rows are scaled as they are decoded, so that
- * memory does not grow with the image's height.
+ * An EXIF orientation is not applied. Only what a view needs is decoded, and rows are scaled as they are decoded, so
+ * that memory does not grow with the image's height.
  *
  * Errors are ERROR_DATA, with the reason but without a file's name (the caller knows it), or ERROR_MEMORY.
  */

@@ -8,7 +8,8 @@
 
 enum { ENCODE_QUALITY = 90 }; /* unless another one is wanted */
 
-/* Of RGB pixels [height][width][3]; *bytes is the caller's to free. quality: 1 to 100; 4:2:0 below 90, 4:4:4 from 90 on. */
+/* Of RGB pixels [height][width][3]; *bytes is the caller's to free. quality: 1 to 100; 4:2:0 below 90, 4:4:4 from 90
+ * on. */
 int image_encode_jpeg(const uint8_t *pixels, int32_t height, int32_t width, int quality, uint8_t **bytes, size_t *size);
 
 /* The same without loss. */

@@ -18,7 +18,7 @@
 #include <jerror.h>
 
 enum {
-    MARGIN = 32, /* pixels */
+    MARGIN = 8, /* pixels */
     MOST_SCANS = 200,
     BLOCK_BYTES = DCTSIZE2 * sizeof(JCOEF),
 };

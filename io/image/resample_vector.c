@@ -71,21 +71,21 @@ static inline void store_two(const two_sums sums[RESAMPLE_ROWS], uint8_t *const 
     const __m256i rows = _mm256_shuffle_epi8(_mm256_permutevar8x32_epi32(bytes, by_row), rgb);
     const __m128i first = _mm256_castsi256_si128(rows), second = _mm256_extracti128_si256(rows, 1);
     _mm_storel_epi64((__m128i *)(out[0] + at), first);
-    _mm_storeh_pd((double *)(void *)(out[1] + at), _mm_castsi128_pd(first));
+    _mm_storel_epi64((__m128i *)(out[1] + at), _mm_unpackhi_epi64(first, first));
     _mm_storel_epi64((__m128i *)(out[2] + at), second);
-    _mm_storeh_pd((double *)(void *)(out[3] + at), _mm_castsi128_pd(second));
+    _mm_storel_epi64((__m128i *)(out[3] + at), _mm_unpackhi_epi64(second, second));
 }
 
 /* Outputs `i` and `j` of all rows. */
-static inline void two_across(const uint8_t *const *in, const resample_axis *axis, int32_t i, int32_t j,
+static inline void two_across(const uint8_t *const *in, const resample_axis *axis, int32_t groups, int32_t i, int32_t j,
                               two_sums sums[RESAMPLE_ROWS])
 {
-    const resample_weights *a = axis->weights + (size_t)i * (size_t)axis->groups;
-    const resample_weights *b = axis->weights + (size_t)j * (size_t)axis->groups;
+    const resample_weights *a = axis->weights + (size_t)i * (size_t)groups;
+    const resample_weights *b = axis->weights + (size_t)j * (size_t)groups;
     const __m256i left = neighbours(0), right = neighbours(2);
     size_t from_a = (size_t)axis->spans[i].first * RESAMPLE_PIXEL,
            from_b = (size_t)axis->spans[j].first * RESAMPLE_PIXEL;
-    for (int32_t group = 0; group < axis->groups; group++, a++, b++) {
+    for (int32_t group = 0; group < groups; group++, a++, b++) {
         const __m256i low_left = two_pairs(a->low, b->low), low_right = two_pairs(a->low + 2, b->low + 2);
         const __m256i high_left = two_pairs(a->high, b->high), high_right = two_pairs(a->high + 2, b->high + 2);
         for (int row = 0; row < RESAMPLE_ROWS; row++) {
@@ -98,16 +98,27 @@ static inline void two_across(const uint8_t *const *in, const resample_axis *axi
     }
 }
 
-static void across(const uint8_t *const *in, const resample_axis *axis, uint8_t *const *out)
+static inline void all_across(const uint8_t *const *in, const resample_axis *axis, int32_t groups, uint8_t *const *out)
 {
     for (int32_t i = 0; i < axis->outputs; i += 2) {
         const int32_t j = i + 1 < axis->outputs ? i + 1 : i;
         two_sums sums[RESAMPLE_ROWS];
         for (int row = 0; row < RESAMPLE_ROWS; row++)
             sums[row] = (two_sums){.low = _mm256_set1_epi32(HALF), .high = _mm256_setzero_si256()};
-        two_across(in, axis, i, j, sums);
+        two_across(in, axis, groups, i, j, sums);
         store_two(sums, out, i * IMAGE_CHANNELS);
     }
+}
+
+/* The usual numbers of groups are spelled out, so that their sums stay in registers. */
+static void across(const uint8_t *const *in, const resample_axis *axis, uint8_t *const *out)
+{
+    if (axis->groups == 1)
+        all_across(in, axis, 1, out);
+    else if (axis->groups == 2)
+        all_across(in, axis, 2, out);
+    else
+        all_across(in, axis, axis->groups, out);
 }
 
 static void pack(const uint8_t *in, int32_t pixels, uint8_t *out)

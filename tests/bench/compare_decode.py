@@ -1,183 +1,208 @@
-"""Decoding, random crop and scaling to 224x224: this program beside Pillow, torchvision and DALI's CPU pipeline.
+#!/usr/bin/env python3
+"""Decoding as training does it, in this program and in what others use: a random crop of a JPEG, scaled to 224x224.
 
-compare_decode.py BUILD FOLDER [--passes N] [--rounds N] [--threads 1,2] [--reencode]
-
-All decode the same files from memory with as many threads, in turns. What is not installed is left out and said.
-"""
+All ways take turns, round by round, on the same files with the same number of threads; the figure of each is the median
+of its rounds. Ways that cannot be imported are left out: Pillow, torchvision, NVIDIA DALI (on the CPU)."""
 
 import argparse
-import io
 import math
 import os
 import pathlib
 import random
-import re
 import statistics
 import subprocess
+import sys
 import tempfile
-import threading
 import time
-
-from PIL import Image
+from concurrent.futures import ThreadPoolExecutor
 
 SIDE = 224
 SCALE, RATIO = (0.08, 1.0), (3 / 4, 4 / 3)
+BUILD = pathlib.Path(__file__).resolve().parents[2] / "build"
 
 
-def random_crop(width, height, rng):
-    """torchvision's RandomResizedCrop, so that Pillow alone can be measured."""
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--files", required=True, help="folder of images, at any depth")
+    parser.add_argument("--bench", default=BUILD / "tests/bench/decode_bench", help="decode_bench of a build")
+    parser.add_argument("--threads", default="1,2", help="numbers of threads, each measured on its own")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--passes", type=int, default=2, help="over all files, in a round")
+    parser.add_argument("--reencode", action="store_true", help="first make the longest side 500, with quality 90")
+    parser.add_argument("--ways", default="teskd,pillow,torchvision,dali")
+    return parser.parse_args()
+
+
+class Teskd:
+    """decode_bench, a process a round; it reads the files before its clock starts."""
+
+    def __init__(self, files, threads, args):
+        self.command = [args.bench, os.path.join(args.scratch, "list"), str(threads), str(args.passes)]
+        pathlib.Path(self.command[1]).write_text("".join(f"{f}\n" for f in files), encoding="utf-8")
+        self.name = f"teskd ({self.run().split()[-1]})"
+
+    def run(self):
+        return subprocess.run(self.command, check=True, capture_output=True, text=True).stdout
+
+    def measure(self):
+        words = self.run().split()
+        assert words[2] == "0", "files were refused"
+        return float(words[0])
+
+
+class Threads:
+    """A function of a file's bytes, called by that many threads."""
+
+    def __init__(self, files, threads, args):
+        self.stored = [pathlib.Path(f).read_bytes() for f in files] * args.passes
+        self.pool = ThreadPoolExecutor(threads)
+
+    def measure(self):
+        begin = time.perf_counter()
+        for _ in self.pool.map(self.image, self.stored):
+            pass
+        return len(self.stored) / (time.perf_counter() - begin)
+
+
+def random_crop(width, height):
     for _ in range(10):
-        area = width * height * rng.uniform(*SCALE)
-        ratio = math.exp(rng.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
+        area = width * height * random.uniform(*SCALE)
+        ratio = math.exp(random.uniform(math.log(RATIO[0]), math.log(RATIO[1])))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
-            return rng.randint(0, width - w), rng.randint(0, height - h), w, h
-    return 0, 0, width, height
+            break
+    else:
+        w, h = width, height
+    left, top = random.randint(0, width - w), random.randint(0, height - h)
+    return left, top, left + w, top + h
 
 
-def with_pillow(files, seed):
-    rng = random.Random(seed)
-    for data in files:
-        image = Image.open(io.BytesIO(data)).convert("RGB")
-        x, y, w, h = random_crop(*image.size, rng)
-        image.crop((x, y, x + w, y + h)).resize((SIDE, SIDE), Image.BILINEAR).tobytes()
+class Pillow(Threads):
+    def __init__(self, *arguments):
+        import PIL
+        import PIL.features
+        super().__init__(*arguments)
+        self.name = f"Pillow {PIL.__version__}, libjpeg-turbo {PIL.features.version('libjpeg_turbo')}"
+
+    @staticmethod
+    def image(stored):
+        import io
+        from PIL import Image
+        image = Image.open(io.BytesIO(stored)).convert("RGB")
+        return image.crop(random_crop(*image.size)).resize((SIDE, SIDE), Image.BILINEAR).tobytes()
 
 
-def torchvision_work():
-    try:
-        from torchvision import transforms
-    except ImportError:
-        return None
-    crop = transforms.RandomResizedCrop(SIDE, scale=SCALE, ratio=RATIO)
+class Torchvision(Threads):
+    """The usual loader and transform, to the tensor of bytes that a batch is made of."""
 
-    def work(files, seed):
-        for data in files:
-            crop(Image.open(io.BytesIO(data)).convert("RGB")).tobytes()
+    def __init__(self, *arguments):
+        import torch
+        import torchvision
+        from torchvision.transforms import v2
+        super().__init__(*arguments)
+        torch.set_num_threads(1)
+        self.name = f"torchvision {torchvision.__version__}"
+        self.transform = v2.Compose([v2.RandomResizedCrop(SIDE, SCALE, RATIO), v2.PILToTensor()])
 
-    return work
-
-
-def rate_of_python(work, files, threads, passes):
-    """Pillow gives up the interpreter's lock while it decodes and scales."""
-    shares = [files[i::threads] for i in range(threads)]
-    workers = [threading.Thread(target=lambda s=share, i=i: [work(s, i + p) for p in range(passes)])
-               for i, share in enumerate(shares)]
-    start = time.perf_counter()
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    return passes * len(files) / (time.perf_counter() - start)
+    def image(self, stored):
+        import io
+        from PIL import Image
+        return self.transform(Image.open(io.BytesIO(stored)).convert("RGB"))
 
 
 class Dali:
-    """DALI's pipeline without a GPU; batches of 64, made ahead as it does by default."""
+    """A pipeline without a GPU. What it prepares in advance is used up before the clock starts."""
 
-    def __init__(self, paths, threads):
-        from nvidia.dali import fn, pipeline_def, types
-        self.count, self.batch = len(paths), 64
+    BATCH, BEFORE = 40, 3
 
-        @pipeline_def(batch_size=self.batch, num_threads=threads, device_id=None)
-        def pipeline():
-            data, _ = fn.readers.file(files=paths, dont_use_mmap=True, random_shuffle=False)
-            images = fn.decoders.image_random_crop(data, device="cpu", output_type=types.RGB, random_area=list(SCALE),
-                                                   random_aspect_ratio=list(RATIO), num_attempts=10)
-            return fn.resize(images, size=[SIDE, SIDE], interp_type=types.INTERP_TRIANGULAR, antialias=True)
-
-        self.pipeline = pipeline()
+    def __init__(self, files, threads, args):
+        import nvidia.dali
+        from nvidia.dali import fn, types
+        self.name = f"DALI {nvidia.dali.__version__}"
+        self.runs = math.ceil(len(files) * args.passes / self.BATCH)
+        self.pipeline = nvidia.dali.Pipeline(self.BATCH, threads, device_id=None)
+        with self.pipeline:
+            stored, _ = fn.readers.file(files=[str(f) for f in files], random_shuffle=False)
+            image = fn.decoders.image_random_crop(stored, device="cpu", random_area=SCALE, random_aspect_ratio=RATIO)
+            image = fn.resize(image, size=(SIDE, SIDE), interp_type=types.INTERP_LINEAR, antialias=True)
+            self.pipeline.set_outputs(image)
         self.pipeline.build()
-        self.run(1)
 
-    def run(self, passes):
-        batches = -(-passes * self.count // self.batch)
-        start = time.perf_counter()
-        for _ in range(batches):
+    def measure(self):
+        for _ in range(self.BEFORE):
             self.pipeline.run()
-        return batches * self.batch / (time.perf_counter() - start)
+        begin = time.perf_counter()
+        for _ in range(self.runs):
+            self.pipeline.run()
+        rate = self.runs * self.BATCH / (time.perf_counter() - begin)
+        time.sleep(0.5)  # it prepares the next ones
+        return rate
 
 
-def rate_of_ours(build, listing, threads, passes):
-    result = subprocess.run([build / "tests/bench/decode_bench", listing, str(threads), str(passes)], check=True,
-                            capture_output=True, text=True)
-    return float(re.match(r"([\d.]+) images/s", result.stdout)[1])
+WAYS = {"teskd": Teskd, "pillow": Pillow, "torchvision": Torchvision, "dali": Dali}
 
 
-def reencoded(paths, folder):
-    """The same images with the longer side at most 500, at quality 90."""
-    out = []
-    for number, path in enumerate(paths):
+def reencode(files, folder):
+    """Other files, as `longest side 500, quality 90` leaves them."""
+    from PIL import Image
+    made = []
+    for number, path in enumerate(files):
         image = Image.open(path).convert("RGB")
-        image.thumbnail((500, 500), Image.BILINEAR)
-        out.append(folder / f"{number}.jpg")
-        image.save(out[-1], quality=90)
-    return out
+        factor = min(1, 500 / max(image.size))
+        size = tuple(max(1, round(side * factor)) for side in image.size)
+        made.append(os.path.join(folder, f"{number}.jpeg"))
+        image.resize(size, Image.BILINEAR).save(made[-1], quality=90)
+    return made
 
 
-def contestants(build, paths, threads, passes):
-    listing = tempfile.NamedTemporaryFile("w", suffix=".txt")
-    listing.write("".join(f"{path}\n" for path in paths))
-    listing.flush()
-    files = [path.read_bytes() for path in paths]
-    runs = {"teskd": lambda: rate_of_ours(build, listing.name, threads, passes),
-            "Pillow": lambda: rate_of_python(with_pillow, files, threads, passes)}
-    torchvision = torchvision_work()
-    if torchvision:
-        runs["torchvision"] = lambda: rate_of_python(torchvision, files, threads, passes)
-    else:
-        print("torchvision is not installed: left out")
-    try:
-        dali = Dali([str(path) for path in paths], threads)
-        runs["DALI"] = lambda: dali.run(passes)
-    except ImportError:
-        print("nvidia.dali is not installed (pip install nvidia-dali-cuda130): left out")
-    return runs, listing
+def build_ways(files, threads, args):
+    ways = {}
+    for name in args.ways.split(","):
+        try:
+            ways[name] = WAYS[name](files, threads, args)
+        except ImportError as error:
+            print(f"{name}: left out, {error}", file=sys.stderr)
+    return ways
 
 
-def measure(build, paths, threads, passes, rounds):
-    runs, listing = contestants(build, paths, threads, passes)
-    rates = {name: [] for name in runs}
-    for _ in range(rounds):
-        for name, run in runs.items():
-            rates[name].append(run())
-    listing.close()
-    return {name: statistics.median(values) for name, values in rates.items()}
+def measure(files, threads, args):
+    """{way: [images/s of each round]}, printed as a table."""
+    ways = build_ways(files, threads, args)
+    rates = {name: [] for name in ways}
+    for way in ways.values():  # warm up
+        way.measure()
+    for _ in range(args.rounds):
+        for name, way in ways.items():
+            rates[name].append(way.measure())
+    print(f"\n{threads} thread{'s' if threads > 1 else ''}, images/s: median (least-most) of {args.rounds} rounds")
+    own = statistics.median(rates["teskd"]) if "teskd" in rates else None
+    for name, way in ways.items():
+        middle = statistics.median(rates[name])
+        ratio = f"   teskd is {own / middle:.2f} times as fast" if own and name != "teskd" else ""
+        print(f"  {way.name:42} {middle:7.0f} ({min(rates[name]):.0f}-{max(rates[name]):.0f}){ratio}", flush=True)
+    return rates
 
 
 def processor():
-    text = pathlib.Path("/proc/cpuinfo").read_text()
-    return re.search(r"model name\s*:\s*(.*)", text)[1]
-
-
-def report(title, by_threads):
-    print(f"\n{title}\n{'':14}" + "".join(f"{n} thread{'s'[:n > 1]:<8}" for n in by_threads) + "  teskd is")
-    first = next(iter(by_threads))
-    for name in by_threads[first]:
-        rates = "".join(f"{rates[name]:<16.0f}" for rates in by_threads.values())
-        ratios = ", ".join(f"{rates['teskd'] / rates[name]:.2f}" for rates in by_threads.values())
-        print(f"{name:14}{rates}{'' if name == 'teskd' else ratios + ' times as fast'}")
-    for threads, rates in by_threads.items():
-        if threads != first:
-            print(f"teskd on {threads} threads: {rates['teskd'] / by_threads[first]['teskd']:.2f} times one")
+    for line in pathlib.Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+        if line.startswith("model name"):
+            return line.split(":")[1].strip()
+    return "unknown processor"
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("build", type=pathlib.Path)
-    parser.add_argument("folder", type=pathlib.Path)
-    parser.add_argument("--passes", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--threads", default="1,2")
-    parser.add_argument("--reencode", action="store_true", help="also with the longer side 500 at quality 90")
-    options = parser.parse_args()
-    paths = sorted(path for path in options.folder.rglob("*") if path.suffix.lower() in (".jpg", ".jpeg"))
-    threads = [int(n) for n in options.threads.split(",")]
-    print(f"{processor()}, {os.cpu_count()} cores; {len(paths)} files, images/s, median of {options.rounds} rounds")
-    with tempfile.TemporaryDirectory() as folder:
-        sets = {"originals": paths}
-        if options.reencode:
-            sets["longer side 500, quality 90"] = reencoded(paths, pathlib.Path(folder))
-        for title, files in sets.items():
-            report(title, {n: measure(options.build, files, n, options.passes, options.rounds) for n in threads})
+    args = parse_arguments()
+    with tempfile.TemporaryDirectory() as args.scratch:
+        files = sorted(str(p) for p in pathlib.Path(args.files).rglob("*") if p.is_file())
+        if args.reencode:
+            files = reencode(files, args.scratch)
+        print(f"{len(files)} files of {sum(map(os.path.getsize, files)) / len(files) / 1e3:.0f} KB, {processor()}")
+        measured = {int(t): measure(files, int(t), args) for t in args.threads.split(",")}
+        counts = sorted(measured)
+        for name in measured[counts[0]]:
+            if len(counts) > 1:
+                several = statistics.median(measured[counts[-1]][name]) / statistics.median(measured[counts[0]][name])
+                print(f"{name}: {counts[-1]} threads {several:.2f} times as fast as {counts[0]}")
 
 
 if __name__ == "__main__":

@@ -1,47 +1,43 @@
-/* Decodes a JPEG or PNG file: the header, a view out of the middle, and the whole where it is small. A view that can be
- * had has the bits of the same view of another decoding, which comes after one that may have failed half-way. */
+/* Reads the header of an image and decodes three views of it: all of it, a part as it is, and a part that is scaled.
+ * Images whose pixels would take long are only looked at. */
 #include "fuzz.h"
 #include "io/image/decode.h"
 
 #include <stdlib.h>
-#include <string.h>
 
-enum { SIDE = 24, MOST_PIXELS = 1 << 20 };
+enum { MOST_PIXELS = 1 << 18, SIDE = 17 };
 
-static image_view middle_of(const image_info *info)
+static void decode(image_decoder *decoder, const uint8_t *bytes, size_t count, const image_view *view)
 {
-    const int32_t height = (info->height + 1) / 2, width = (info->width + 1) / 2;
-    return (image_view){
-        .region = {.top = info->height / 4, .left = info->width / 4, .height = height, .width = width},
-        .height = SIDE,
-        .width = SIDE,
-        .window = {.top = 1, .left = 2, .height = SIDE - 3, .width = SIDE - 2}};
+    uint8_t *pixels = malloc((size_t)view->window.height * (size_t)view->window.width * IMAGE_CHANNELS);
+    if (pixels)
+        image_decode(decoder, bytes, count, view, pixels);
+    free(pixels);
 }
 
-static void decode_whole(image_decoder *decoder, const uint8_t *bytes, size_t count, const image_info *info)
+static void decode_views(image_decoder *decoder, const uint8_t *bytes, size_t count, const image_info *info)
 {
-    const image_view whole = image_whole(info);
-    uint8_t *pixels = malloc((size_t)info->height * (size_t)info->width * IMAGE_CHANNELS);
-    if (pixels)
-        (void)image_decode(decoder, bytes, count, &whole, pixels);
-    free(pixels);
+    image_view view = image_whole(info);
+    decode(decoder, bytes, count, &view);
+    view.region = (image_region){.top = info->height / 3, .left = info->width / 4};
+    view.region.height = (info->height - view.region.top + 1) / 2;
+    view.region.width = (info->width - view.region.left + 1) / 2;
+    view.height = view.region.height;
+    view.width = view.region.width;
+    view.window = (image_region){.height = view.height, .width = view.width};
+    decode(decoder, bytes, count, &view);
+    view.height = view.width = SIDE;
+    view.window = (image_region){.top = 1, .left = 2, .height = SIDE - 2, .width = SIDE - 2};
+    decode(decoder, bytes, count, &view);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t count)
 {
-    uint8_t first[SIDE * SIDE * IMAGE_CHANNELS] = {0}, second[SIDE * SIDE * IMAGE_CHANNELS] = {0};
-    image_decoder *decoder;
+    static image_decoder *decoder; /* one for all, as in the program: an image must leave nothing for the next one */
     image_info info;
-    if (image_decoder_open(&decoder) < 0)
+    if (!decoder && image_decoder_open(&decoder) < 0)
         abort();
-    if (image_probe(decoder, bytes, count, &info) == 0 && (int64_t)info.height * info.width <= MOST_PIXELS) {
-        const image_view view = middle_of(&info);
-        const int status = image_decode(decoder, bytes, count, &view, first);
-        decode_whole(decoder, bytes, count, &info);
-        if (image_decode(decoder, bytes, count, &view, second) != status ||
-            (status == 0 && memcmp(first, second, sizeof first) != 0))
-            abort();
-    }
-    image_decoder_close(&decoder);
+    if (image_probe(decoder, bytes, count, &info) == 0 && (int64_t)info.height * info.width <= MOST_PIXELS)
+        decode_views(decoder, bytes, count, &info);
     return 0;
 }

@@ -155,7 +155,7 @@ class Documents(unittest.TestCase):
     def test_options_and_settings_exist(self):
         texts = [subprocess.run([TESKD, command, "--help"], text=True, capture_output=True, check=True).stdout
                  for command in COMMANDS]
-        scripts = [*SOURCE.glob("launch/*.sh"), SOURCE / "tests/bench/compare_torch.py"]
+        scripts = [*SOURCE.glob("launch/*.sh"), *SOURCE.glob("tests/bench/*.py")]
         texts += [path.read_text(encoding="utf-8") for path in scripts]
         of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca"}
         known, settings = set(re.findall(r"--[a-z][a-z-]*", "".join(texts))), set(declared_settings())
