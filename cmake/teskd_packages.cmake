@@ -11,6 +11,7 @@ pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)   # libxxhash-dev
 pkg_check_modules(jpeg REQUIRED IMPORTED_TARGET libjpeg)   # libjpeg-dev: libjpeg-turbo, for cropping while decoding
 pkg_check_modules(png REQUIRED IMPORTED_TARGET libpng)   # libpng-dev
 pkg_check_modules(zlib REQUIRED IMPORTED_TARGET zlib)   # zlib1g-dev, which libpng-dev brings
+pkg_check_modules(archive REQUIRED IMPORTED_TARGET libarchive)   # libarchive-dev
 find_package(dnnl REQUIRED)                       # libdnnl-dev
 # test_backend_cpu passed on AVX2 with 2.6.3, 3.0.0, 3.1.0, 3.2.0, 3.7.2 and 3.13.2.
 if(dnnl_VERSION VERSION_LESS 2.6 OR dnnl_VERSION VERSION_GREATER_EQUAL 3.14)

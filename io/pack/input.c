@@ -18,6 +18,7 @@ static const struct {
     int (*open)(pack_input *input, const pack_options *options);
     bool (*holds)(const char *path);
 } kinds[] = {
+    {"imagenet", input_open_imagenet, input_holds_imagenet},
     {"folders", input_open_folders, input_holds_folders},
     {"cifar10", input_open_cifar10, input_holds_cifar10},
     {"cifar100", input_open_cifar100, input_holds_cifar100},
@@ -27,7 +28,7 @@ enum { KINDS = sizeof kinds / sizeof kinds[0], FILE_MOST = 1 << 30 };
 
 const char *pack_kinds(void)
 {
-    return "folders, list, cifar10 or cifar100";
+    return "folders, imagenet, list, cifar10 or cifar100";
 }
 
 static int find_kind(const pack_options *o)
@@ -39,8 +40,8 @@ static int find_kind(const pack_options *o)
             return i;
     CHECK(!o->kind, ERROR_USAGE, "--kind %s: expected one of %s", o->kind, pack_kinds());
     return error_set(ERROR_DATA,
-                     "%s: holds nothing that is known here: neither train/ with a folder for each class nor "
-                     "CIFAR's binary files; --kind says what to look for",
+                     "%s: holds nothing that is known here: neither train/ with a folder for each class, nor "
+                     "ILSVRC2012_img_train.tar, nor CIFAR's binary files; --kind says what to look for",
                      o->from);
 }
 
@@ -92,6 +93,7 @@ static int open_kind(pack_input *input, const pack_options *options)
 {
     const int kind = find_kind(options);
     TRY(kind);
+    CHECK(options->from || !kinds[kind].holds, ERROR_USAGE, "--kind %s needs --from DIR", kinds[kind].name);
     TRY(kinds[kind].open(input, options));
     if (kinds[kind].open != input_open_folders)
         sort_images(input);

@@ -78,6 +78,9 @@ int input_open_cifar100(pack_input *input, const pack_options *options);
 bool input_holds_cifar10(const char *path);
 bool input_holds_cifar100(const char *path);
 
+int input_open_imagenet(pack_input *input, const pack_options *options);
+bool input_holds_imagenet(const char *path);
+
 /* Reads the classes' names from a file, or leaves the ids. */
 int input_name_classes(pack_input *input, const pack_options *options);
 

@@ -22,6 +22,7 @@ typedef struct {
     const char *out;                /* folder of the shards */
     const char *lists[PACK_SPLITS]; /* files of lines "PATH LABEL"; NULL: none */
     const char *root;               /* folder of the lists' paths; NULL: `from`, or that of the list */
+    const char *val_labels;         /* file that says the classes of validation images; NULL: found in `from` */
     const char *class_names;        /* file of the classes' names; NULL: found in `from`, or the ids */
     uint64_t shard_bytes, seed;
     int32_t max_side, quality; /* max_side 0: every image stays as it is, byte for byte */

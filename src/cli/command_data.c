@@ -60,7 +60,8 @@ const command command_data = {
     .name = "data",
     .summary = "make and check data sets: pack puts images into few files, synth makes labelled ones",
     .usage = "pack | check | show | unpack | synth",
-    .options = OPTION_PACK | OPTION_CHECK | OPTION_UNPACK | OPTION_SYNTH | OPTION_SEED | OPTION_OUT | OPTION_ARGUMENTS,
+    .options = OPTION_PACK | OPTION_CHECK | OPTION_UNPACK | OPTION_SHOW | OPTION_SYNTH | OPTION_SEED | OPTION_OUT |
+               OPTION_ARGUMENTS,
     .uses_settings = false,
     .run = run,
     .help = help,

@@ -31,6 +31,7 @@ static int fill_options(const options *o, pack_options *p)
                         .out = o->out,
                         .lists = {o->train_list, o->val_list},
                         .root = o->root,
+                        .val_labels = o->val_labels,
                         .class_names = o->class_names,
                         .shard_bytes = o->shard_mib < 0 ? UINT64_C(1) << 30 : (uint64_t)o->shard_mib << 20,
                         .seed = o->seed < 0 ? 0 : (uint64_t)o->seed,

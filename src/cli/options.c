@@ -60,14 +60,16 @@ static const option_row rows[] = {
     {OPTION_PER_NODE, FLAG, offsetof(options, per_node), "per-node", NULL, "print the time of every node"},
     {OPTION_OUT, TEXT, offsetof(options, out), "out", "DIR", "folder to write to"},
     {OPTION_OUT_FILE, TEXT, offsetof(options, out), "out", "FILE", "file to write"},
-    {OPTION_PACK, TEXT, offsetof(options, from), "from", "DIR", "folder of the images"},
+    {OPTION_PACK, TEXT, offsetof(options, from), "from", "DIR", "folder of the images, or of ImageNet's archives"},
     {OPTION_PACK, TEXT, offsetof(options, kind), "kind", "NAME",
-     "what --from holds: folders, list, cifar10 or cifar100 (default: what is found there)"},
+     "what --from holds: folders, imagenet, list, cifar10 or cifar100 (default: what is found there)"},
     {OPTION_PACK, TEXT, offsetof(options, train_list), "train-list", "FILE",
      "training images as lines \"PATH LABEL\" instead of --from"},
     {OPTION_PACK, TEXT, offsetof(options, val_list), "val-list", "FILE", "validation images likewise"},
     {OPTION_PACK, TEXT, offsetof(options, root), "root", "DIR",
      "folder of the paths in the lists (default: --from, or that of the list)"},
+    {OPTION_PACK, TEXT, offsetof(options, val_labels), "val-labels", "FILE",
+     "classes of validation images that lie in no class folders, as lines \"NAME CLASS\""},
     {OPTION_PACK, TEXT, offsetof(options, class_names), "class-names", "FILE",
      "the classes' names: as lines \"ID NAME\", or in order"},
     {OPTION_PACK, COUNT, offsetof(options, shard_mib), "shard-mib", "N",
@@ -81,6 +83,9 @@ static const option_row rows[] = {
     {OPTION_PACK | OPTION_CHECK | OPTION_UNPACK, COUNT, offsetof(options, threads), "threads", "N",
      "threads of each rank (default: its share of the cores)"},
     {OPTION_CHECK, FLAG, offsetof(options, deep), "deep", NULL, "also decode every image"},
+    {OPTION_SHOW, TEXT, offsetof(options, grid), "grid", "FILE.png",
+     "write a sheet of training images as the network sees them"},
+    {OPTION_SHOW, COUNT, offsetof(options, image_size), "image-size", "N", "with --grid: their side (default: 224)"},
     {OPTION_SYNTH, FLAG, offsetof(options, folders), "folders", NULL,
      "write class folders of JPEG and PNG files of many sizes instead"},
     {OPTION_SYNTH, COUNT, offsetof(options, train_images), "train-images", "N", "how many training images to draw"},
@@ -246,7 +251,7 @@ static int check_targets(const options *o)
     const struct {
         const char *name, *path;
     } reads[] = {{"checkpoint", o->checkpoint}, {"from", o->from}, {"resume", o->resume}, {"config", o->config_path}},
-      writes[] = {{"out", o->out}, {"predictions", o->predictions}, {"dump-graph", o->dump_graph}};
+      writes[] = {{"out", o->out}, {"predictions", o->predictions}, {"dump-graph", o->dump_graph}, {"grid", o->grid}};
     for (size_t r = 0; r < sizeof reads / sizeof reads[0]; r++)
         for (size_t w = 0; w < sizeof writes / sizeof writes[0]; w++)
             CHECK(!reads[r].path || !writes[w].path || !is_same_file(reads[r].path, writes[w].path), ERROR_USAGE,
@@ -264,6 +269,7 @@ int options_read(options *o, int argc, char **argv, unsigned allowed)
                    .max_side = -1,
                    .quality = -1,
                    .threads = -1,
+                   .image_size = -1,
                    .argc = argc,
                    .argv = argv,
                    .allowed = allowed};

@@ -19,7 +19,7 @@ typedef enum {
     OPTION_JSON = 1 << 7,
     OPTION_PER_NODE = 1 << 8,
     OPTION_OUT = 1 << 9,
-    OPTION_SYNTH = 1 << 10, /* what only `teskd data synth` takes; the next three likewise */
+    OPTION_SYNTH = 1 << 10, /* what only `teskd data synth` takes; PACK, CHECK, UNPACK, SHOW likewise */
     OPTION_PACK = 1 << 11,
     OPTION_SEED = 1 << 12,
     OPTION_TEACHER_ONLY = 1 << 13,
@@ -36,9 +36,10 @@ typedef enum {
     OPTION_FROM = 1 << 24,
     OPTION_OVERWRITE = 1 << 25,
     OPTION_OTHER_DATA = 1 << 26,
-    OPTION_CHECK = 1 << 27,
-    OPTION_UNPACK = 1 << 28,
-    OPTION_ROOT = 1 << 29,
+    OPTION_ROOT = 1 << 27,
+    OPTION_CHECK = 1 << 28,
+    OPTION_UNPACK = 1 << 29,
+    OPTION_SHOW = 1 << 30,
 } option_set;
 
 enum { OPTION_PATHS = 16 };
@@ -48,10 +49,11 @@ typedef struct {
     bool help, dry_run, print_config, json, per_node, teacher_only, settings_table, logits, per_class, all_heads, ema,
         fold_bn, overwrite, other_data, deep, folders;
     const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from, *root, *kind, *train_list,
-        *val_list, *class_names, *on_bad;
+        *val_list, *val_labels, *class_names, *on_bad, *grid;
     char config_path[RECIPE_PATH_BYTES]; /* what the last --config reads; empty without one */
     bool is_recipe;                      /* --config named a recipe that comes with teskd */
-    long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads; /* -1: not given */
+    long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads,
+        image_size; /* -1: not given */
     char expanded[OPTION_PATHS]
                  [SETTING_TEXT_BYTES]; /* what the options above point to where a home folder was put in */
     int n_expanded;
