@@ -1,8 +1,9 @@
-/* Owns `teskd data check`, `show` and `unpack`: shards that are there. */
+/* Owns `teskd data check` and `unpack`: going through all images of a packed data set. */
 #include "base/atomic_file.h"
 #include "base/error.h"
 #include "cli/data_commands.h"
 #include "io/pack/unpack.h"
+#include "io/shard/shard_file.h"
 #include "session/threads.h"
 
 #include <inttypes.h>
@@ -19,25 +20,53 @@ static int choose_threads(const options *o, comm *ranks, int *threads)
 /* Each split in turn, if there is one. */
 static int visit_all(const char *folder, const visit_options *wanted, visit_report *report)
 {
-    shard_manifest manifest;
-    TRY(shard_manifest_read(&manifest, folder));
+    shard_manifest m;
+    TRY(shard_manifest_read(&m, folder));
     int status = 0;
     for (int split = 0; status == 0 && split < 2; split++) {
         shard_set *set;
-        if (manifest.shards[split] == 0)
+        if (m.shards[split] == 0)
             continue;
         status = shard_set_open(&set, folder, split);
         if (status == 0)
             status = visit_split(set, split, wanted, report);
         shard_set_close(&set);
     }
-    shard_manifest_close(&manifest);
+    shard_manifest_close(&m);
+    return status;
+}
+
+/* Every shard by itself, so that all that are missing or damaged are named, and not only the first. */
+static int check_shards(const char *folder, const manifest *m, logger *log)
+{
+    int bad = 0;
+    for (int split = 0; split < SHARD_SPLITS; split++)
+        for (int32_t i = 0; i < m->set.shards[split]; i++) {
+            shard_file file;
+            if (shard_file_open(&file, m, folder, split, i) < 0) {
+                log_error(log, "%s", error_message());
+                bad++;
+            }
+            shard_file_close(&file);
+        }
+    CHECK(bad == 0, ERROR_DATA, "%s: %d of %d shards are missing or bad; the images of the others were not looked at",
+          folder, bad, m->set.shards[0] + m->set.shards[1]);
+    return 0;
+}
+
+static int check_files(const char *folder, logger *log)
+{
+    manifest m;
+    TRY(manifest_read(&m, folder));
+    int status = check_shards(folder, &m, log);
+    manifest_close(&m);
     return status;
 }
 
 static int check(const options *o, logger *log, int threads)
 {
     visit_report report = {0};
+    TRY(check_files(o->arguments[1], log));
     const visit_options wanted = {
         .threads = threads, .visit = o->deep ? decode_whole_image : NULL, .doing = "checking", .log = log};
     TRY(visit_all(o->arguments[1], &wanted, &report));
@@ -61,66 +90,6 @@ static int unpack(const options *o, logger *log, int threads)
     return 0;
 }
 
-static void show_split(const shard_set *set, int split, logger *log)
-{
-    int64_t png = 0, grey = 0, cmyk = 0, progressive = 0, recoded = 0, pixels = 0;
-    const int64_t images = shard_set_images(set);
-    int32_t least = INT32_MAX, most = 0;
-    for (int64_t i = 0; i < images; i++) {
-        const shard_image *image = shard_set_image(set, i);
-        const int32_t shorter = image->height < image->width ? image->height : image->width;
-        const int32_t longer = image->height > image->width ? image->height : image->width;
-        least = shorter < least ? shorter : least;
-        most = longer > most ? longer : most;
-        pixels += (int64_t)image->height * image->width;
-        png += (image->flags & SHARD_PNG) != 0;
-        grey += (image->flags & SHARD_GREY) != 0;
-        cmyk += (image->flags & SHARD_CMYK) != 0;
-        progressive += (image->flags & SHARD_PROGRESSIVE) != 0;
-        recoded += (image->flags & SHARD_RECODED) != 0;
-    }
-    log_info(log, "  %s: %" PRId64 " images, sides of %d to %d pixels, %.0f pixels on average", split ? "val" : "train",
-             images, least, most, (double)pixels / (double)images);
-    log_info(log,
-             "    %" PRId64 " PNG, %" PRId64 " grey, %" PRId64 " CMYK, %" PRId64 " progressive, %" PRId64
-             " made smaller when they were packed",
-             png, grey, cmyk, progressive, recoded);
-}
-
-static int show_splits(const char *folder, const shard_manifest *m, logger *log)
-{
-    for (int split = 0; split < 2; split++) {
-        shard_set *set;
-        if (m->shards[split] == 0)
-            continue;
-        TRY(shard_set_open(&set, folder, split));
-        show_split(set, split, log);
-        shard_set_close(&set);
-    }
-    return 0;
-}
-
-static int show(const options *o, logger *log, int threads)
-{
-    enum { NAMED = 5 };
-    shard_manifest m;
-    const char *folder = o->arguments[1];
-    (void)threads;
-    TRY(shard_manifest_read(&m, folder));
-    log_info(log, "%s: data set %s", folder, m.id);
-    for (int split = 0; split < 2; split++)
-        log_info(log, "  %s: %" PRId64 " images in %d shards, %.1f MiB", split ? "val" : "train", m.images[split],
-                 m.shards[split], (double)m.bytes[split] / mib);
-    int status = show_splits(folder, &m, log);
-    log_info(log, "  %d classes:", m.classes);
-    for (int32_t label = 0; label < m.classes && label < NAMED; label++)
-        log_info(log, "    %d %s %s", label, m.class_ids[label], m.class_names[label]);
-    if (m.classes > NAMED)
-        log_info(log, "    and %d more", m.classes - NAMED);
-    shard_manifest_close(&m);
-    return status;
-}
-
 /* One rank does it: it is the disk that it takes, not the cores. */
 static int on_first(const options *o, logger *log, comm *ranks, int (*work)(const options *, logger *, int))
 {
@@ -134,11 +103,6 @@ static int run_check(const options *o, logger *log, comm *ranks)
     return on_first(o, log, ranks, check);
 }
 
-static int run_show(const options *o, logger *log, comm *ranks)
-{
-    return on_first(o, log, ranks, show);
-}
-
 static int run_unpack(const options *o, logger *log, comm *ranks)
 {
     return on_first(o, log, ranks, unpack);
@@ -150,13 +114,6 @@ const data_command data_check = {.name = "check",
                                  .options = OPTION_CHECK | OPTION_ARGUMENTS,
                                  .arguments = 1,
                                  .run = run_check};
-
-const data_command data_show = {.name = "show",
-                                .usage = "DIR",
-                                .summary = "say what a packed data set holds",
-                                .options = OPTION_ARGUMENTS,
-                                .arguments = 1,
-                                .run = run_show};
 
 const data_command data_unpack = {.name = "unpack",
                                   .usage = "DIR",
