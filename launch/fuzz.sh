@@ -5,7 +5,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 usage() {
   cat <<'TEXT'
-usage: launch/fuzz.sh [options] [checkpoint|image|reference|safetensors|settings ...]
+usage: launch/fuzz.sh [options] [checkpoint|image|reference|safetensors|settings|shard|tar ...]
   --seconds N   time for each of them (default: 600)
 Without a name, all, one after another. Inputs that reach new code are kept in build-fuzz/corpus/NAME; one that ends the
 program is left in build-fuzz/found/NAME-*, and the exit code is 1.
@@ -22,12 +22,12 @@ while [ $# -gt 0 ]; do
       seconds=$2
       shift
       ;;
-    checkpoint | image | reference | safetensors | settings) names+=("$1") ;;
+    checkpoint | image | reference | safetensors | settings | shard | tar) names+=("$1") ;;
     *) usage >&2; exit 2 ;;
   esac
   shift
 done
-[ ${#names[@]} -gt 0 ] || names=(checkpoint image reference safetensors settings)
+[ ${#names[@]} -gt 0 ] || names=(checkpoint image reference safetensors settings shard tar)
 
 bash launch/packages.sh --tests --fuzz --install
 CC=clang CXX=clang++ cmake -S . -B build-fuzz -G Ninja -DCMAKE_BUILD_TYPE=RelWithDebInfo -DTESKD_FUZZ=ON \

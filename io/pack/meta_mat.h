@@ -5,7 +5,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-enum { META_TEXT_BYTES = 256, META_WNID_BYTES = 16 };
+enum { META_TEXT_BYTES = 256, META_WNID_BYTES = 64 };
 
 typedef struct {
     int32_t id;                  /* ILSVRC2012_ID: what the validation images' list says */

@@ -60,8 +60,10 @@ static la_int64_t skip_bytes(struct archive *a, void *context, la_int64_t reques
 static int archive_failure(const tar_range *t, struct archive *a)
 {
     const char *reason = archive_error_string(a);
+    const int64_t place = archive_read_header_position(a); /* senseless before the first header */
+    const uint64_t at = place > 0 && (uint64_t)place <= t->end - t->begin ? (uint64_t)place : 0;
     return error_set(ERROR_DATA, "%s: offset %" PRIu64 ": not a tar archive, or a damaged one: %s", t->path,
-                     t->begin + (uint64_t)archive_read_header_position(a), reason ? reason : "no reason is known");
+                     t->begin + at, reason ? reason : "no reason is known");
 }
 
 /* The size in a header of the archive's own use: octal digits. */
