@@ -5,6 +5,7 @@ import gzip
 import io
 import pathlib
 import random
+import re
 import shutil
 import signal
 import struct
@@ -17,7 +18,7 @@ import zlib
 
 import h5py
 
-from program import TESKD, ProgramTest, environment, run
+from program import SOURCE, TESKD, ProgramTest, environment, run
 
 KIT = "ILSVRC2012_devkit_t12"
 LIST = "ILSVRC2012_validation_ground_truth.txt"
@@ -301,6 +302,16 @@ class Archives(ProgramTest):
         self.assertIn(".h5: cannot write: File too large", result.stderr)
         self.assertEqual([path.name for path in out.iterdir()], ["packing.txt"])
         self.assertEqual(self.contents(self.pack("out", self.images)[0]), self.contents(self.pack("new", self.images)[0]))
+
+    def test_documented_reader(self):
+        """The lines of Python in docs/formats.md."""
+        out, _ = self.pack("out", self.images)
+        document = (SOURCE / "docs" / "formats.md").read_text(encoding="utf-8")
+        block = re.search(r"^    import h5py\n    with h5py.File\(\"runs/shards/.*\n(?:    .*\n)*", document, re.M)[0]
+        code, names = "\n".join(line[4:] for line in block.splitlines()).replace("runs/shards", str(out)), {}
+        exec(code, names)  # pylint: disable=exec-used
+        self.assertIn(names["jpeg"][:2], (b"\xff\xd8", b"\x89P"))
+        self.assertLess(names["label"], len(self.classes))
 
     def test_sheet(self):
         out, _ = self.pack("out", self.images)
