@@ -43,7 +43,7 @@ static void path_leave(scan *s, size_t before)
     s->path[before] = '\0';
 }
 
-static bool is_image_name(const char *name)
+bool class_folders_is_image(const char *name)
 {
     static const char *const endings[] = {".jpg", ".jpeg", ".png"};
     const size_t length = strlen(name);
@@ -132,7 +132,7 @@ static int take_entry(scan *s, const struct dirent *entry, int32_t label, int de
     const entry_kind kind = kind_of(s, entry);
     if (kind == KIND_FOLDER)
         status = scan_folder(s, label, depth + 1);
-    else if (kind == KIND_FILE && is_image_name(entry->d_name))
+    else if (kind == KIND_FILE && class_folders_is_image(entry->d_name))
         status = add_image(s, label);
     else
         s->listing->others++;

@@ -6,18 +6,22 @@
 #ifndef TESKD_IO_FILE_CLASS_FOLDERS_H
 #define TESKD_IO_FILE_CLASS_FOLDERS_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
 typedef struct {
     int32_t classes;
-    char **class_ids; /* [classes], the folders' names */
+    char **class_ids;       /* [classes], the folders' names */
     int64_t images, others; /* others: files that are no images by their names */
-    int32_t *labels;   /* [images] */
-    size_t *paths;     /* [images], where the path begins in `text`: relative to the root, "n01440764/x.JPEG" */
+    int32_t *labels;        /* [images] */
+    size_t *paths;          /* [images], where the path begins in `text`: relative to the root, "n01440764/x.JPEG" */
     char *text;
     size_t text_bytes;
 } class_folders;
+
+/* Does a file of that name count? */
+bool class_folders_is_image(const char *name);
 
 /* The classes alone: `images` stays 0. */
 int class_folders_list(class_folders *listing, const char *root);

@@ -113,6 +113,8 @@ static int begin(const pack_folder *f, const pack_plan *plan)
 static void sweep(const pack_plan *plan)
 {
     char name[SHARD_FILE_BYTES], path[SHARD_PATH_BYTES + 16];
+    snprintf(path, sizeof path, "%s/%s", plan->out, SHARD_MANIFEST_NAME);
+    atomic_file_sweep(path, 0);
     for (int split = 0; split < PACK_SPLITS; split++)
         for (int32_t i = 0; i < plan->shards[split]; i++) {
             snprintf(path, sizeof path, "%s/%s", plan->out, shard_file_name(split, i, name));

@@ -80,13 +80,11 @@ static int by_label_and_name(const void *a, const void *b, void *text)
     return strcmp(names + x->name, names + y->name);
 }
 
-/* The order of class folders, whatever the order of a list or an archive. */
-static void sort_images(pack_input *input)
+void pack_input_sort(pack_input *input, int split)
 {
-    for (int split = 0; split < PACK_SPLITS; split++)
-        if (input->count[split] > 0)
-            qsort_r(input->entries[split], (size_t)input->count[split], sizeof *input->entries[split],
-                    by_label_and_name, input->text);
+    if (input->count[split] > 0)
+        qsort_r(input->entries[split], (size_t)input->count[split], sizeof *input->entries[split], by_label_and_name,
+                input->text);
 }
 
 static int open_kind(pack_input *input, const pack_options *options)
@@ -95,8 +93,8 @@ static int open_kind(pack_input *input, const pack_options *options)
     TRY(kind);
     CHECK(options->from || !kinds[kind].holds, ERROR_USAGE, "--kind %s needs --from DIR", kinds[kind].name);
     TRY(kinds[kind].open(input, options));
-    if (kinds[kind].open != input_open_folders)
-        sort_images(input);
+    for (int split = 0; split < PACK_SPLITS && kinds[kind].open != input_open_folders; split++)
+        pack_input_sort(input, split);
     TRY(input_name_classes(input, options));
     CHECK(input->count[0] + input->count[1] > 0, ERROR_DATA, "%s: no images", input->title);
     return check_classes(input);

@@ -49,6 +49,8 @@ static inline const char *pack_entry_name(const pack_input *input, const pack_en
 int pack_input_add(pack_input *input, int split, const char *name, const pack_entry *entry);
 int pack_input_add_class(pack_input *input, const char *id);
 int32_t pack_input_find_class(const pack_input *input, const char *id); /* -1: there is none; classes are sorted */
+void pack_input_sort(pack_input *input,
+                     int split); /* as class folders are, whatever the order of a list or an archive */
 void pack_input_stamp(pack_input *input, const struct stat *info);
 int pack_buffer_reserve(pack_buffer *buffer, size_t bytes);
 

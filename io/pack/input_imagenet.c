@@ -7,6 +7,7 @@
 #include "io/pack/val_labels.h"
 
 #include "base/error.h"
+#include "io/file/class_folders.h"
 #include "io/file/file_kind.h"
 #include "io/shard/shard_file.h"
 
@@ -54,11 +55,6 @@ static bool ends_with(const char *text, const char *ending)
 {
     const size_t length = strlen(text), of_ending = strlen(ending);
     return length >= of_ending && strcasecmp(text + length - of_ending, ending) == 0;
-}
-
-static bool is_image_name(const char *name)
-{
-    return ends_with(name, ".jpeg") || ends_with(name, ".jpg") || ends_with(name, ".png");
 }
 
 static const char *last_part(const char *name)
@@ -143,7 +139,7 @@ static int take_member(void *context, const tar_member *member)
     listing *l = context;
     if (!l->class && ends_with(member->name, ".tar") && member->size > 0)
         return take_archive(l, member);
-    if (is_image_name(member->name))
+    if (class_folders_is_image(member->name))
         return add_image(l, member);
     l->input->others += !l->only_classes;
     return 0;
@@ -168,7 +164,7 @@ static int list_training(pack_input *input, const tar_range *range)
 /* Counts the images that lie in no folder. */
 static int count_flat(void *context, const tar_member *member)
 {
-    *(int64_t *)context += is_image_name(member->name) && !strchr(member->name, '/');
+    *(int64_t *)context += class_folders_is_image(member->name) && !strchr(member->name, '/');
     return 0;
 }
 

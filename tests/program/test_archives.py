@@ -5,6 +5,7 @@ import gzip
 import io
 import pathlib
 import random
+import re
 import shutil
 import signal
 import struct
@@ -17,7 +18,7 @@ import zlib
 
 import h5py
 
-from program import TESKD, ProgramTest, environment, run
+from program import SOURCE, TESKD, ProgramTest, environment, run
 
 KIT = "ILSVRC2012_devkit_t12"
 LIST = "ILSVRC2012_validation_ground_truth.txt"
@@ -152,6 +153,20 @@ class Archives(ProgramTest):
                 (self.source / name).rename(self.work / "labels")
                 self.expect_same(f"told-{name}", "--val-labels", self.work / "labels")
 
+    def test_validation_images_in_one_folder(self):
+        """As Kaggle has it: class folders for training, one folder and a table for the others."""
+        shutil.rmtree(self.source)
+        self.source.mkdir()
+        (self.source / "train").symlink_to(self.images / "train")
+        (self.source / "val").mkdir()
+        for _, file in self.val:
+            (self.source / "val" / file.name).symlink_to(file)
+        table = self.work / "LOC_val_solution.csv"
+        table.write_text("ImageId,PredictionString\n" + self.lines("{name},{label} 1 2 3 4"))
+        self.expect_same("kaggle", "--val-labels", table)
+        table.write_text(self.lines("{name} {label}").split("\n", 1)[1])
+        self.refuse("no line says its class", "ILSVRC2012_val_00000001", options=["--val-labels", table])
+
     def test_development_kit(self):
         for compressed in (True, False):
             meta, truth = meta_mat(self.numbers, compressed), self.lines("{number}")
@@ -188,9 +203,9 @@ class Archives(ProgramTest):
             self.assertEqual((self.work / f"back-{form}" / "train" / ("d" * 120) / long).read_bytes(), image)
             self.assertEqual((self.work / f"back-{form}" / "train/other/é.jpg").read_bytes(), image)
 
-    def refuse(self, *words):
+    def refuse(self, *words, options=()):
         out = self.work / "refused"
-        result = run("data", "pack", "--from", self.source, "--out", out)
+        result = run("data", "pack", "--from", self.source, "--out", out, *options)
         self.assertIn(result.code, (1, 2), str(result))
         self.refused(result, *words)
         self.assertFalse((out / "manifest.json").exists())
@@ -242,12 +257,13 @@ class Archives(ProgramTest):
             process.send_signal(signal.SIGKILL)
             process.wait()
             if (out / "manifest.json").exists():
-                self.assertEqual(self.contents(out), self.contents(whole))
+                self.run_code(0, *command[1:])
+                self.assertTrue(self.contents(out) == self.contents(whole))
                 shutil.rmtree(out)
             elif out.exists():
                 kept += len(list(out.glob("*.h5")))
         said = self.run_code(0, *command[1:])
-        self.assertEqual(self.contents(out), self.contents(whole), said.out)
+        self.assertTrue(self.contents(out) == self.contents(whole), said.out)
         self.assertGreater(kept, 0, "no kill came between two shards")
 
     def test_changed_originals_are_packed_again(self):
@@ -286,6 +302,16 @@ class Archives(ProgramTest):
         self.assertIn(".h5: cannot write: File too large", result.stderr)
         self.assertEqual([path.name for path in out.iterdir()], ["packing.txt"])
         self.assertEqual(self.contents(self.pack("out", self.images)[0]), self.contents(self.pack("new", self.images)[0]))
+
+    def test_documented_reader(self):
+        """The lines of Python in docs/formats.md."""
+        out, _ = self.pack("out", self.images)
+        document = (SOURCE / "docs" / "formats.md").read_text(encoding="utf-8")
+        block = re.search(r"^    import h5py\n    with h5py.File\(\"runs/shards/.*\n(?:    .*\n)*", document, re.M)[0]
+        code, names = "\n".join(line[4:] for line in block.splitlines()).replace("runs/shards", str(out)), {}
+        exec(code, names)  # pylint: disable=exec-used
+        self.assertIn(names["jpeg"][:2], (b"\xff\xd8", b"\x89P"))
+        self.assertLess(names["label"], len(self.classes))
 
     def test_sheet(self):
         out, _ = self.pack("out", self.images)

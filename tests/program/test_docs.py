@@ -32,6 +32,7 @@ NOT_HERE = [
     (r"srun .*build/teskd", "needs Slurm and other machines", "--dry-run"),
     (r"mpirun .*(--hostfile|PE=).*build/teskd", "needs other machines, or more cores", "--dry-run"),
     (r"mpirun .*imagenet_r18\.ini", "needs more cores", "--dry-run"),
+    (r"build/teskd data pack --from \$KAGGLE", "needs Kaggle's files", "--help"),
     (r"mpirun .* &$", "a line of a batch script", None),
     (r"(mpirun .*|[A-Z_]+=\S+ )?build/teskd bench(?! --set train.batch=32 --json)", "the same as the one that is run",
      "--help"),
