@@ -265,7 +265,7 @@ static void releasing_fails(void **state)
     sums->ops->free(sums, memory);
     assert_string_equal(error_message(), "to be reported");
     says(sums->ops->progress(sums), ERROR_COMM,
-         (const char *[]){"releasing memory that is summed", "the memory cannot be unmapped", NULL});
+         (const char *[]){"releasing memory that is reduced", "the memory cannot be unmapped", NULL});
     sums->ops->close(sums);
     assert_history("aF");
     assert_int_equal(emulated_used(), 0);
