@@ -151,9 +151,9 @@ static int take_fields(rest *structure, fields *f)
 static int take_value(rest *structure, field_kind kind, meta_class *c)
 {
     element matrix = {0}, value = {0};
-    uint32_t class;
-    uint64_t count;
-    char name[META_TEXT_BYTES];
+    uint32_t class = 0;
+    uint64_t count = 0;
+    char name[META_TEXT_BYTES] = "";
     TRY(take(structure, &matrix));
     if (kind == OTHER_FIELD || matrix.bytes.left == 0)
         return 0;
@@ -188,9 +188,9 @@ static int take_classes(rest *structure, uint64_t count, meta_class **classes, i
 static int look_at_matrix(const element *e, meta_class **classes, int32_t *found)
 {
     rest matrix = e->bytes;
-    uint32_t class;
-    uint64_t count;
-    char name[META_TEXT_BYTES];
+    uint32_t class = 0;
+    uint64_t count = 0;
+    char name[META_TEXT_BYTES] = "";
     if (e->type != MATRIX)
         return 0;
     TRY(take_head(&matrix, &class, &count, name));
