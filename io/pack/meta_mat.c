@@ -102,7 +102,7 @@ static void text_at(const element *e, char *text, size_t room)
 /* Flags, sizes and name of a matrix; what it holds is left. */
 static int take_head(rest *matrix, uint32_t *class, uint64_t *count, char name[META_TEXT_BYTES])
 {
-    element flags, sizes, called;
+    element flags = {0}, sizes = {0}, called = {0};
     TRY(take(matrix, &flags));
     TRY(take(matrix, &sizes));
     TRY(take(matrix, &called));
@@ -136,7 +136,7 @@ static field_kind kind_of(const char *name, size_t room)
 /* The fields' names have so many bytes each. */
 static int take_fields(rest *structure, fields *f)
 {
-    element length, names;
+    element length = {0}, names = {0};
     TRY(take(structure, &length));
     TRY(take(structure, &names));
     const size_t each = length.bytes.left >= 4 ? word(length.bytes.at) : 0;
@@ -150,10 +150,10 @@ static int take_fields(rest *structure, fields *f)
 
 static int take_value(rest *structure, field_kind kind, meta_class *c)
 {
-    element matrix, value;
-    uint32_t class;
-    uint64_t count;
-    char name[META_TEXT_BYTES];
+    element matrix = {0}, value = {0};
+    uint32_t class = 0;
+    uint64_t count = 0;
+    char name[META_TEXT_BYTES] = "";
     TRY(take(structure, &matrix));
     if (kind == OTHER_FIELD || matrix.bytes.left == 0)
         return 0;
@@ -188,9 +188,9 @@ static int take_classes(rest *structure, uint64_t count, meta_class **classes, i
 static int look_at_matrix(const element *e, meta_class **classes, int32_t *found)
 {
     rest matrix = e->bytes;
-    uint32_t class;
-    uint64_t count;
-    char name[META_TEXT_BYTES];
+    uint32_t class = 0;
+    uint64_t count = 0;
+    char name[META_TEXT_BYTES] = "";
     if (e->type != MATRIX)
         return 0;
     TRY(take_head(&matrix, &class, &count, name));
@@ -211,7 +211,7 @@ static int inflate_into(const element *e, uint8_t *room, size_t *size)
 
 static int look_at_compressed(const element *e, meta_class **classes, int32_t *found)
 {
-    element inner;
+    element inner = {0};
     rest inflated = {NULL, 0};
     uint8_t *room = malloc(INFLATED_MOST);
     CHECK(room, ERROR_MEMORY, "no memory for the classes");
@@ -231,7 +231,7 @@ static int find_structure(const uint8_t *bytes, size_t size, meta_class **classe
         return cut_off();
     rest file = {bytes + HEADER, size - HEADER};
     while (file.left >= 8 && *count == 0) {
-        element e;
+        element e = {0};
         TRY(take(&file, &e));
         TRY(e.type == COMPRESSED ? look_at_compressed(&e, classes, count) : look_at_matrix(&e, classes, count));
     }

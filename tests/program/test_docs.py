@@ -166,7 +166,7 @@ class Documents(unittest.TestCase):
             options = {word for span in spans(path) for word in re.findall(r"(?:^|(?<= ))--[a-z][a-z-]*", span)}
             self.assertLessEqual(options, known | of_others, path)
             named = set(re.findall(rf"(?:`|--set )((?:{sections})\.[a-z]\w+)(?=[`= ])", text))
-            files = {name for name in named if re.search(r"\.(bin|c|h|h5|ini|sh)$", name)}
+            files = {name for name in named if re.search(r"\.(bin|c|h|h5|ini|sh|tar)$", name)}
             self.assertLessEqual(named - files, settings, path)
 
 
