@@ -13,8 +13,6 @@
 #include "base/rng.h"
 #include "emulated.h"
 #include "io/data/augment.h"
-#include "io/data/loader.h"
-#include "io/data/synth.h"
 #include "session/feed.h"
 
 enum {
@@ -150,41 +148,8 @@ static void make_epoch(const session *e, int32_t epoch, float *pixels, int32_t *
 static float all_images[EPOCHS * IMAGES * PIXELS];
 static int32_t all_labels[EPOCHS * IMAGES];
 
-/* The same of images that are read: by the loader of a device whose memory is the host's, in one thread. */
-static void read_all(const session *e)
-{
-    loader *l;
-    loader_batch batch;
-    const settings *c = &e->config;
-    const loader_options options = {.set = &e->train_set,
-                                    .height = SIDE,
-                                    .width = SIDE,
-                                    .plan = e->train_plan,
-                                    .seed = (uint64_t)c->train.seed,
-                                    .order = {.kind = IMAGE_ORDER_GLOBAL},
-                                    .augment = true,
-                                    .crop = {.scale = {0.08, 1}, .ratio = {0.75, 1.3333333333333333}},
-                                    .content = LOADER_REAL,
-                                    .real = DTYPE_F32,
-                                    .threads = 1};
-    int seen = 0;
-    OK(loader_open(&l, &options));
-    for (int step = 0; step < EPOCHS * STEPS; step++) {
-        OK(loader_next(l, &batch));
-        const size_t images = (size_t)batch.place.images;
-        memcpy(all_images + (size_t)seen * PIXELS, batch.pixels, images * PIXELS * sizeof *all_images);
-        memcpy(all_labels + seen, batch.labels, images * sizeof *all_labels);
-        seen += batch.place.images;
-    }
-    loader_close(&l);
-}
-
 static void make_all(const session *e)
 {
-    if (!e->train_set.pixels) {
-        read_all(e);
-        return;
-    }
     for (int32_t epoch = 0; epoch < EPOCHS; epoch++)
         make_epoch(e, epoch, all_images + (size_t)epoch * IMAGES * PIXELS, all_labels + epoch * IMAGES);
 }
@@ -218,15 +183,11 @@ static void feed_two_epochs(fixture *f, feed *batches)
     expect_images(&made, all_images, EPOCHS * IMAGES);
 }
 
-static char folder[] = "/tmp/teskd-feed-XXXXXX";
-
 static void run_two_epochs(const char *kind, input_kind expected, bool late, bool uploads)
 {
     fixture f;
     feed *batches;
     default_settings(&f.config, kind);
-    snprintf(f.config.data.path, sizeof f.config.data.path, "%s", folder);
-    f.config.data.threads = 3;
     open_session(&f, late);
     const backend_ops *own = f.e.device->ops;
     backend_ops without = *own;
@@ -252,21 +213,6 @@ static void images_are_those_of_the_loader(void **state)
         run_two_epochs("synthetic_host", INPUT_BYTES, late, true);
         run_two_epochs("synthetic_host", INPUT_BYTES, late, false);
     }
-}
-
-/* JPEG and PNG files of many sizes, in the order of their classes, which is not that of their numbers. */
-static void images_are_read_for_the_device(void **state)
-{
-    (void)state;
-    char command[64];
-    assert_non_null(mkdtemp(folder));
-    OK(synth_write_folders(folder, IMAGES, TEST_IMAGES, 3));
-    for (int late = 0; late < 2; late++) {
-        run_two_epochs("folders", INPUT_BYTES, late, true);
-        run_two_epochs("folders", INPUT_BYTES, late, false);
-    }
-    snprintf(command, sizeof command, "rm -r %s", folder);
-    assert_int_equal(system(command), 0);
 }
 
 /* ---- other ways through the set ---- */
@@ -537,7 +483,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(images_are_those_of_the_loader),
-        cmocka_unit_test(images_are_read_for_the_device),
         cmocka_unit_test(one_starts_anywhere),
         cmocka_unit_test(test_images_and_their_mirror_images),
         cmocka_unit_test(mirror_images_of_the_host),
