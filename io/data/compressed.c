@@ -14,20 +14,6 @@ struct image_reader {
     int32_t index; /* of the image that was loaded */
 };
 
-int byte_buffer_resize(byte_buffer *buffer, size_t size)
-{
-    if (size > buffer->allocated) {
-        const size_t wanted = size + size / 4;
-        uint8_t *bytes = malloc(wanted); /* what was there is not needed */
-        CHECK(bytes, ERROR_MEMORY, "no memory for an image of %zu bytes", size);
-        free(buffer->bytes);
-        buffer->bytes = bytes;
-        buffer->allocated = wanted;
-    }
-    buffer->size = size;
-    return 0;
-}
-
 int compressed_reader_open(image_reader **reader, const image_set *set)
 {
     image_reader *r = calloc(1, sizeof *r);

@@ -3,15 +3,7 @@
 #define TESKD_IO_DATA_COMPRESSED_H
 
 #include "io/data/source.h"
-
-/* Memory that grows and is used again for each image. */
-typedef struct {
-    uint8_t *bytes;
-    size_t size, allocated;
-} byte_buffer;
-
-/* Makes room for `size` bytes, which become the buffer's size. */
-int byte_buffer_resize(byte_buffer *buffer, size_t size);
+#include "io/file/byte_buffer.h"
 
 /* What a source adds: the bytes of one image. Any thread, each with a buffer of its own. ERROR_FILE or ERROR_DATA,
  * naming the file. */

@@ -26,38 +26,12 @@ typedef struct {
 
 /* ---- an image's bytes ---- */
 
-static int read_all(int file, const char *path, byte_buffer *buffer)
-{
-    size_t done = 0;
-    while (done < buffer->size) {
-        const ssize_t got = pread(file, buffer->bytes + done, buffer->size - done, (off_t)done);
-        if (got < 0 && errno == EINTR)
-            continue;
-        CHECK(got >= 0, ERROR_FILE, "%s: cannot read at offset %zu: %s", path, done, strerror(errno));
-        CHECK(got > 0, ERROR_FILE, "%s: ends at offset %zu, expected %zu bytes; it has become shorter", path, done,
-              buffer->size);
-        done += (size_t)got;
-    }
-    return 0;
-}
-
 static int fetch(const image_set *set, int32_t index, byte_buffer *buffer)
 {
     const folders_data *data = set->own;
     char path[2 * PATH_MAX];
-    struct stat about;
     snprintf(path, sizeof path, "%s/%s", data->root, data->text + data->paths[index]);
-    const int file = open(path, O_RDONLY | O_CLOEXEC);
-    CHECK(file >= 0, ERROR_FILE, "%s: cannot open: %s", path, strerror(errno));
-    int status = fstat(file, &about) < 0 ? error_set(ERROR_FILE, "%s: %s", path, strerror(errno)) : 0;
-    if (status == 0 && !S_ISREG(about.st_mode))
-        status = error_set(ERROR_FILE, "%s: not a file", path);
-    if (status == 0)
-        status = byte_buffer_resize(buffer, (size_t)about.st_size);
-    if (status == 0)
-        status = read_all(file, path, buffer);
-    close(file);
-    return status;
+    return byte_buffer_read_file(buffer, path);
 }
 
 static void describe_image(const image_set *set, int32_t index, char *text, size_t bytes)

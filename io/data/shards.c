@@ -20,7 +20,9 @@ static int fetch(const image_set *set, int32_t index, byte_buffer *buffer)
 {
     const shards_data *data = set->own;
     const int32_t stored = data->stored[index];
-    TRY(byte_buffer_resize(buffer, shard_set_image(data->shards, stored)->size));
+    const uint32_t size = shard_set_image(data->shards, stored)->size;
+    TRY(byte_buffer_reserve(buffer, size));
+    buffer->size = size;
     return shard_set_read(data->shards, stored, buffer->bytes);
 }
 

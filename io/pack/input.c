@@ -24,7 +24,7 @@ static const struct {
     {"cifar100", input_open_cifar100, input_holds_cifar100},
     {"list", input_open_lists, NULL},
 };
-enum { KINDS = sizeof kinds / sizeof kinds[0], FILE_MOST = 1 << 30 };
+enum { KINDS = sizeof kinds / sizeof kinds[0] };
 
 const char *pack_kinds(void)
 {
@@ -197,46 +197,6 @@ void pack_input_stamp(pack_input *input, const struct stat *info)
     input->stamp = XXH3_64bits_withSeed(of_file, sizeof of_file, input->stamp);
 }
 
-int pack_buffer_reserve(pack_buffer *buffer, size_t bytes)
-{
-    if (bytes <= buffer->room)
-        return 0;
-    uint8_t *grown = realloc(buffer->bytes, bytes);
-    CHECK(grown, ERROR_MEMORY, "no memory for an image of %zu bytes", bytes);
-    buffer->bytes = grown;
-    buffer->room = bytes;
-    return 0;
-}
-
-static int read_open(const char *path, int file, pack_buffer *buffer)
-{
-    struct stat info;
-    CHECK(fstat(file, &info) == 0, ERROR_FILE, "%s: cannot read: %s", path, strerror(errno));
-    CHECK(S_ISREG(info.st_mode), ERROR_FILE, "%s: not a regular file", path);
-    CHECK(info.st_size <= FILE_MOST, ERROR_DATA, "%s: %lld bytes, an image has at most %d", path,
-          (long long)info.st_size, FILE_MOST);
-    buffer->size = 0;
-    TRY(pack_buffer_reserve(buffer, (size_t)info.st_size + 1));
-    while (buffer->size < (size_t)info.st_size) {
-        ssize_t got = read(file, buffer->bytes + buffer->size, (size_t)info.st_size - buffer->size);
-        if (got < 0 && errno == EINTR)
-            continue;
-        CHECK(got >= 0, ERROR_FILE, "%s: cannot read: %s", path, strerror(errno));
-        CHECK(got > 0, ERROR_FILE, "%s: became shorter while it was read", path);
-        buffer->size += (size_t)got;
-    }
-    return 0;
-}
-
-int pack_read_file(const char *path, pack_buffer *buffer)
-{
-    int file = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
-    CHECK(file >= 0, ERROR_FILE, "%s: cannot open: %s", path, strerror(errno));
-    int status = read_open(path, file, buffer);
-    close(file);
-    return status;
-}
-
 static int64_t count_lines(const char *text)
 {
     int64_t count = 1;
@@ -260,9 +220,9 @@ int text_lines_split(text_lines *lines, const char *path)
 
 int text_lines_read(text_lines *lines, const char *path)
 {
-    pack_buffer buffer = {.bytes = NULL};
+    byte_buffer buffer = {.bytes = NULL};
     memset(lines, 0, sizeof *lines);
-    int status = pack_read_file(path, &buffer);
+    int status = byte_buffer_read_file(&buffer, path);
     if (status < 0) {
         free(buffer.bytes);
         return status;

@@ -4,6 +4,7 @@
 #ifndef TESKD_IO_PACK_INPUT_H
 #define TESKD_IO_PACK_INPUT_H
 
+#include "io/file/byte_buffer.h"
 #include "io/pack/pack.h"
 
 #include <sys/stat.h>
@@ -14,11 +15,6 @@ typedef struct {
     uint32_t size;  /* bytes, as far as is known */
     int32_t label;
 } pack_entry;
-
-typedef struct {
-    uint8_t *bytes;
-    size_t size, room;
-} pack_buffer;
 
 typedef struct pack_input pack_input;
 struct pack_input {
@@ -32,7 +28,7 @@ struct pack_input {
     size_t text_bytes, text_room;
     uint64_t stamp; /* another one when a file has been changed */
     /* ERROR_FILE where the file system fails, ERROR_DATA where the bytes are no image of the input's kind. */
-    int (*read)(const pack_input *input, int split, const pack_entry *entry, pack_buffer *buffer);
+    int (*read)(const pack_input *input, int split, const pack_entry *entry, byte_buffer *buffer);
     void (*close)(pack_input *input);
     void *own;
 };
@@ -52,10 +48,6 @@ int32_t pack_input_find_class(const pack_input *input, const char *id); /* -1: t
 void pack_input_sort(pack_input *input,
                      int split); /* as class folders are, whatever the order of a list or an archive */
 void pack_input_stamp(pack_input *input, const struct stat *info);
-int pack_buffer_reserve(pack_buffer *buffer, size_t bytes);
-
-/* The whole file. */
-int pack_read_file(const char *path, pack_buffer *buffer);
 
 /* A text file's lines without their ends, as one block: `lines[i]` points into `text`. */
 typedef struct {

@@ -19,13 +19,13 @@ static void close_cifar(pack_input *input)
     free(sets);
 }
 
-static int read_image(const pack_input *input, int split, const pack_entry *entry, pack_buffer *buffer)
+static int read_image(const pack_input *input, int split, const pack_entry *entry, byte_buffer *buffer)
 {
     const image_set *set = &((const image_set *)input->own)[split];
     uint8_t *png;
     size_t size;
     TRY(image_encode_png(set->pixels + entry->place * image_bytes(set), set->height, set->width, &png, &size));
-    int status = pack_buffer_reserve(buffer, size);
+    int status = byte_buffer_reserve(buffer, size);
     if (status == 0)
         memcpy(buffer->bytes, png, size);
     buffer->size = size;

@@ -35,13 +35,13 @@ bool input_holds_folders(const char *path)
     return find_split(path, 0) != NULL;
 }
 
-static int read_image(const pack_input *input, int split, const pack_entry *entry, pack_buffer *buffer)
+static int read_image(const pack_input *input, int split, const pack_entry *entry, byte_buffer *buffer)
 {
     const folders *f = input->own;
     char path[PATH_MAX];
     const char *name = pack_entry_name(input, entry);
     TRY(pack_join(path, f->roots[split], split == 1 && f->is_flat ? strchr(name, '/') + 1 : name));
-    return pack_read_file(path, buffer);
+    return byte_buffer_read_file(buffer, path);
 }
 
 /* `file` is the path below the root, `name` as it would be in class folders. One that is not there stays in the list:

@@ -204,10 +204,10 @@ static int open_archive(pack_input *input, int split, const pack_options *option
     return split == 0 ? list_training(input, &range) : list_validation(input, &range, options);
 }
 
-static int read_image(const pack_input *input, int split, const pack_entry *entry, pack_buffer *buffer)
+static int read_image(const pack_input *input, int split, const pack_entry *entry, byte_buffer *buffer)
 {
     const archives *a = input->own;
-    TRY(pack_buffer_reserve(buffer, (size_t)entry->size + 1));
+    TRY(byte_buffer_reserve(buffer, (size_t)entry->size + 1));
     buffer->size = entry->size;
     int status = shard_pread(a->descriptors[split], a->paths[split], entry->place, buffer->bytes, entry->size);
     /* It was longer when it was listed: that is no bad image. */

@@ -39,11 +39,11 @@ static int path_of(const lists *l, int split, const pack_entry *entry, char path
     return 0;
 }
 
-static int read_image(const pack_input *input, int split, const pack_entry *entry, pack_buffer *buffer)
+static int read_image(const pack_input *input, int split, const pack_entry *entry, byte_buffer *buffer)
 {
     char path[PATH_MAX];
     TRY(path_of(input->own, split, entry, path));
-    return pack_read_file(path, buffer);
+    return byte_buffer_read_file(buffer, path);
 }
 
 static int find_folder(lists *l, int split, const pack_options *o)

@@ -29,7 +29,7 @@ struct pack_job {
 typedef struct {
     pack_job *job;
     preparer preparer;
-    pack_buffer buffer;
+    byte_buffer buffer;
 } worker;
 
 /* Shards of both splits, in one row. */

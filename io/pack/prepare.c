@@ -56,7 +56,7 @@ static int reserve_pixels(preparer *p, size_t bytes)
 }
 
 /* A JPEG of the whole image whose longer side is max_side. */
-static int shrink(preparer *p, const pack_buffer *original, const image_info *info, shard_image *image,
+static int shrink(preparer *p, const byte_buffer *original, const image_info *info, shard_image *image,
                   const void **bytes)
 {
     image_view view = image_whole(info);
@@ -78,7 +78,7 @@ static int shrink(preparer *p, const pack_buffer *original, const image_info *in
     return 0;
 }
 
-int prepare_image(preparer *p, const char *name, const pack_buffer *original, shard_image *image, const void **bytes)
+int prepare_image(preparer *p, const char *name, const byte_buffer *original, shard_image *image, const void **bytes)
 {
     image_info info;
     TRY(image_probe(p->decoder, original->bytes, original->size, &info));

@@ -17,7 +17,7 @@ int preparer_open(preparer *p, int32_t max_side, int32_t quality);
 
 /* Fills size, height, width and flags of `image`; `*bytes` belong to the buffer or the preparer, until the next call.
  * ERROR_DATA where the original is no image that can be used. */
-int prepare_image(preparer *p, const char *name, const pack_buffer *original, shard_image *image, const void **bytes);
+int prepare_image(preparer *p, const char *name, const byte_buffer *original, shard_image *image, const void **bytes);
 
 void preparer_close(preparer *p);
 

@@ -182,9 +182,9 @@ static int read_packed_kit(val_labels *l, const pack_input *input, kit_classes *
 static int read_kit_folder(val_labels *l, const pack_input *input, kit_classes *kit, const char *folder)
 {
     char path[PATH_MAX];
-    pack_buffer buffer = {.bytes = NULL};
+    byte_buffer buffer = {.bytes = NULL};
     TRY(pack_join(path, folder, "meta.mat"));
-    int status = pack_read_file(path, &buffer);
+    int status = byte_buffer_read_file(&buffer, path);
     if (status == 0)
         status = read_meta(kit, buffer.bytes, buffer.size, path);
     free(buffer.bytes);

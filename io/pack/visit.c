@@ -31,7 +31,7 @@ typedef struct {
     visit *v;
     pthread_t thread;
     image_decoder *decoder;
-    pack_buffer buffer;
+    byte_buffer buffer;
 } visitor;
 
 static int look_at(visitor *w, int64_t index)
@@ -79,7 +79,7 @@ static int visit_one(visitor *w, int64_t index)
 {
     visit *v = w->v;
     const uint32_t size = shard_set_image(v->set, index)->size;
-    TRY(pack_buffer_reserve(&w->buffer, size));
+    TRY(byte_buffer_reserve(&w->buffer, size));
     int status = look_at(w, index);
     if (status < 0)
         note_failure(v, index, status);
