@@ -7,14 +7,11 @@
 #include "io/data/compressed.h"
 #include "io/file/class_folders.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 #include <xxhash.h>
 
 typedef struct {
@@ -113,14 +110,11 @@ static char *join_classes(const class_folders *listing, size_t bytes)
     return text;
 }
 
-static int split_classes(image_set *set, const char *text)
+static int split_classes(image_set *set, int32_t classes, const char *text)
 {
-    set->class_names = calloc((size_t)set->classes, sizeof *set->class_names);
-    CHECK(set->class_names, ERROR_MEMORY, "no memory for the names of %d classes", set->classes);
-    for (int32_t label = 0; label < set->classes; label++, text += strlen(text) + 1) {
-        set->class_names[label] = strdup(text);
-        CHECK(set->class_names[label], ERROR_MEMORY, "no memory for the name of class %d", label);
-    }
+    TRY(image_set_allocate_names(set, classes));
+    for (int32_t label = 0; label < classes; label++, text += strlen(text) + 1)
+        TRY(image_set_name_class(set, label, text));
     return 0;
 }
 
@@ -209,9 +203,8 @@ static int fill(image_set *set, folders_data *data, const source_request *reques
     class_folders_close(&listing);
     if (status == 0) {
         set->images = (int32_t)sizes.images;
-        set->classes = sizes.classes;
         set->content = checksum(data, sizes.images);
-        status = split_classes(set, classes);
+        status = split_classes(set, sizes.classes, classes);
     }
     free(classes);
     if (status == 0)

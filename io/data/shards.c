@@ -59,13 +59,9 @@ static const image_set_ops ops = {.reader_open = compressed_reader_open,
 
 static int copy_classes(image_set *set, const shard_manifest *manifest)
 {
-    set->class_names = calloc((size_t)manifest->classes, sizeof *set->class_names);
-    CHECK(set->class_names, ERROR_MEMORY, "no memory for the names of %d classes", manifest->classes);
-    set->classes = manifest->classes;
-    for (int32_t label = 0; label < set->classes; label++) {
-        set->class_names[label] = strdup(manifest->class_ids[label]);
-        CHECK(set->class_names[label], ERROR_MEMORY, "no memory for the name of class %d", label);
-    }
+    TRY(image_set_allocate_names(set, manifest->classes));
+    for (int32_t label = 0; label < set->classes; label++)
+        TRY(image_set_name_class(set, label, manifest->class_ids[label]));
     return 0;
 }
 

@@ -94,6 +94,21 @@ int image_set_allocate(image_set *set, int32_t images, int32_t height, int32_t w
     return error_set(ERROR_MEMORY, "no memory for a data set of %d images of %d x %d", images, height, width);
 }
 
+int image_set_allocate_names(image_set *set, int32_t classes)
+{
+    set->class_names = calloc((size_t)classes, sizeof *set->class_names);
+    CHECK(set->class_names, ERROR_MEMORY, "no memory for the names of %d classes", classes);
+    set->classes = classes;
+    return 0;
+}
+
+int image_set_name_class(image_set *set, int32_t label, const char *name)
+{
+    set->class_names[label] = strdup(name);
+    CHECK(set->class_names[label], ERROR_MEMORY, "no memory for the name of class %d", label);
+    return 0;
+}
+
 const char *image_set_class_name(const image_set *set, int32_t label)
 {
     return set->class_names && label >= 0 && label < set->classes ? set->class_names[label] : NULL;

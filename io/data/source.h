@@ -154,6 +154,10 @@ int image_set_class_list(const image_set *set, char **text);
 /* For messages: "image 17 (n01440764/x.JPEG in DIR/train-00000.h5)". */
 void image_set_describe(const image_set *set, int32_t index, char *text, size_t bytes);
 
+/* For sources whose classes have names: makes room for those of `classes` classes, then sets one by one. */
+int image_set_allocate_names(image_set *set, int32_t classes);
+int image_set_name_class(image_set *set, int32_t label, const char *name);
+
 /* For sources that hold all images: sets the sizes, and allocates pixels and labels. */
 int image_set_allocate(image_set *set, int32_t images, int32_t height, int32_t width, int32_t classes);
 

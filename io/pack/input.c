@@ -4,8 +4,6 @@
 #include "base/error.h"
 #include "base/text.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
