@@ -57,8 +57,6 @@ static const image_set_ops ops = {.reader_open = compressed_reader_open,
 
 /* ---- the listing ---- */
 
-static const char *const names[SPLITS][4] = {{"train"}, {"val", "validation", "test"}};
-
 static bool is_folder(const char *path)
 {
     struct stat about;
@@ -68,14 +66,14 @@ static bool is_folder(const char *path)
 static int find_root(char root[PATH_MAX], const char *path, data_split split)
 {
     CHECK(is_folder(path), ERROR_FILE, "%s: not a folder", path);
-    for (int i = 0; names[split][i]; i++) {
-        CHECK(snprintf(root, PATH_MAX, "%s/%s", path, names[split][i]) < PATH_MAX, ERROR_FILE,
+    for (int i = 0; class_folders_splits[split][i]; i++) {
+        CHECK(snprintf(root, PATH_MAX, "%s/%s", path, class_folders_splits[split][i]) < PATH_MAX, ERROR_FILE,
               "%s: the path is too long", path);
         if (is_folder(root))
             return 0;
     }
     return error_set(ERROR_FILE, "%s: holds no folder \"%s\" with a folder of images per class in it", path,
-                     names[split][0]);
+                     class_folders_splits[split][0]);
 }
 
 /* What a split has, besides its arrays. */

@@ -14,6 +14,9 @@
 #include <strings.h>
 #include <sys/stat.h>
 
+const char *const class_folders_splits[CLASS_FOLDERS_SPLITS][5] = {{"train", "training"},
+                                                                   {"val", "validation", "valid", "test"}};
+
 enum { DEEPEST = 32 }; /* links may lead in circles */
 
 typedef struct {

@@ -23,6 +23,10 @@ typedef struct {
 /* Does a file of that name count? */
 bool class_folders_is_image(const char *name);
 
+/* What a split's folder may be called (0 training, 1 validation), the usual name first; NULL behind the last. */
+enum { CLASS_FOLDERS_SPLITS = 2 };
+extern const char *const class_folders_splits[CLASS_FOLDERS_SPLITS][5];
+
 /* The classes alone: `images` stays 0. */
 int class_folders_list(class_folders *listing, const char *root);
 

@@ -14,8 +14,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const names[PACK_SPLITS][4] = {{"train", "training"}, {"val", "validation", "valid", "test"}};
-
 typedef struct {
     char roots[PACK_SPLITS][PATH_MAX];
     bool is_flat; /* the validation images lie in no class folders */
@@ -24,9 +22,9 @@ typedef struct {
 /* The name of the split's folder, or NULL. */
 static const char *find_split(const char *path, int split)
 {
-    for (int i = 0; i < 4 && names[split][i]; i++)
-        if (pack_exists(path, names[split][i]))
-            return names[split][i];
+    for (int i = 0; class_folders_splits[split][i]; i++)
+        if (pack_exists(path, class_folders_splits[split][i]))
+            return class_folders_splits[split][i];
     return NULL;
 }
 
