@@ -6,8 +6,8 @@
 
 enum { SHEET_COLUMNS = 8, SHEET_ROWS = 4, SHEET_SIDE = 224, SHEET_SIDE_MOST = 512 };
 
-/* Up to SHEET_COLUMNS x SHEET_ROWS images, taken evenly from the set in the order of its sources, cropped and flipped
- * as at position k of epoch 0 of a training with that seed. The file appears when it is whole. */
+/* Up to SHEET_COLUMNS x SHEET_ROWS images, taken evenly from the set in the order of its sources. The k-th is cropped
+ * and flipped as at position k of epoch 0 of a training with that seed. The file appears when it is whole. */
 int sheet_write(const char *path, const shard_set *set, int32_t side, uint64_t seed);
 
 #endif

@@ -1,6 +1,5 @@
-/* Images of compressed files on a device with memory of its own: what comes through the ring into a program's input are
- * the bytes that a loader makes in the host's memory, however many threads make them and however late the device does
- * its work. */
+/* Images of compressed files on a device with memory of its own. What comes through the ring into a program's input are
+ * the bytes that a loader makes in the host's memory: for any number of threads, however late the device works. */
 #include "../io/scratch.h"
 
 #include "base/error.h"

@@ -47,8 +47,8 @@ void op_check_all(backend *tested, backend *reference, double bound);
 /* Puts the feature maps that batch normalisation may find in patches into patches of that size; false if impossible. */
 bool op_in_patches(kernel_request *r, int32_t patch);
 
-/* Asks a convolution without bias for the sums of its result, the sums of batch normalisation's gradient for those of
- * its parameters, a max_pool for its choices, and its gradient to go by them; false where the request is none. */
+/* Asks a convolution without bias for the sums of its result, and batch normalisation's gradient sums for those of its
+ * parameters. Asks a max_pool for its choices, and its gradient to go by them. False where the request is none. */
 bool op_fused(kernel_request *r);
 
 /* Every case with such results, for a backend that fuses, of one op; returns how many. */

@@ -1,5 +1,5 @@
-/* Training steps on the emulated device with sums by NCCL: gradients lie in NCCL's memory where it is given, in plain
- * memory where it is refused, as they are and narrowed to 16 bits, and the weights come out the same. */
+/* Training steps on the emulated device with sums by NCCL. Gradients lie in NCCL's memory where it is given, else in
+ * plain memory, as they are and narrowed to 16 bits; the weights come out the same. */
 #include "../../graph/recipe.h"
 #include "base/error.h"
 #include "fixture.h"
