@@ -96,7 +96,7 @@ static void copy_images(const image_set *set, loader_slot *slot, int32_t first, 
 static int fill_from_memory(image_maker *m, loader_slot *slot, const augment_key *key, int32_t first, int32_t count)
 {
     const loader_options *o = m->options;
-    const int32_t position = slot->batch.place.position + first;
+    const int32_t position = slot->batch.share.position + first;
     const int32_t *order = slot->index + first;
     int32_t *labels = slot->labels + first;
     if (o->content == LOADER_REAL)
@@ -159,7 +159,7 @@ static int fill_one(image_maker *m, loader_slot *slot, const augment_key *key, i
 {
     const loader_options *o = m->options;
     const image_place place = {.key = key,
-                               .position = slot->batch.place.position + k,
+                               .position = slot->batch.share.position + k,
                                .height = slot->batch.height,
                                .width = slot->batch.width};
     const bool flip = key && augment_choose(*key, place.position).flip;

@@ -26,7 +26,7 @@ enum {
 
 typedef struct {
     loader_slot images;
-    int32_t taken, done; /* of images.batch.place.images */
+    int32_t taken, done; /* of images.batch.share.images */
     int status;
     error_copy failure; /* errors are kept per thread, so the text travels with the slot */
 } ring_slot;
@@ -180,13 +180,13 @@ static void open_slot(loader *l)
     slot->images.batch = (loader_batch){.pixels = slot->images.pixels,
                                         .choices = slot->images.choices,
                                         .labels = slot->images.labels,
-                                        .place = batch_plan_at(&o->plan, l->next_index),
+                                        .share = batch_plan_at(&o->plan, l->next_index),
                                         .epoch = l->next_epoch,
                                         .index = l->next_index,
                                         .height = varies ? size : o->height,
                                         .width = varies ? size : o->width};
-    const micro_batch *place = &slot->images.batch.place;
-    memcpy(slot->images.index, l->order + place->position, (size_t)place->images * sizeof *slot->images.index);
+    const micro_batch *share = &slot->images.batch.share;
+    memcpy(slot->images.index, l->order + share->position, (size_t)share->images * sizeof *slot->images.index);
     if (++l->next_index == o->plan.micro_batches) {
         l->next_index = 0;
         l->next_epoch++;
@@ -205,17 +205,17 @@ static ring_slot *find_work(loader *l)
             pthread_cond_signal(&l->made); /* a rank may have no image of a batch */
         }
         ring_slot *slot = &l->slots[(l->head + i) % SLOTS];
-        if (slot->taken < slot->images.batch.place.images)
+        if (slot->taken < slot->images.batch.share.images)
             return slot;
     }
 }
 
 static int32_t take_images(const loader *l, ring_slot *slot, int32_t *first)
 {
-    const int32_t left = slot->images.batch.place.images - slot->taken;
+    const int32_t left = slot->images.batch.share.images - slot->taken;
     int32_t count = 1;
     if (l->options.set->pixels)
-        count = slot->images.batch.place.images / l->options.threads;
+        count = slot->images.batch.share.images / l->options.threads;
     if (l->options.set->pixels && count < LEAST_IMAGES_AT_ONCE)
         count = LEAST_IMAGES_AT_ONCE;
     *first = slot->taken;
@@ -299,7 +299,7 @@ int loader_seek(loader *l, int64_t epoch, int64_t index)
 static bool is_ready(const loader *l)
 {
     const ring_slot *slot = &l->slots[l->head];
-    return l->opened > 0 && (slot->status < 0 || slot->done == slot->images.batch.place.images);
+    return l->opened > 0 && (slot->status < 0 || slot->done == slot->images.batch.share.images);
 }
 
 /* An image that some thread has been reading, or -1. */

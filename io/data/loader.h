@@ -60,7 +60,7 @@ typedef struct {
     const int32_t *choices; /* [images][AUGMENT_CHOICE], see io/data/augment.h; NULL with LOADER_REAL. The image is
                              * one of the batch with LOADER_BYTES, of the set with LOADER_CHOICES. */
     const int32_t *labels;  /* [images] */
-    micro_batch place;      /* in the plan */
+    micro_batch share;      /* of this rank, in the plan */
     int64_t epoch, index;   /* of the micro-batch in its epoch */
     int32_t height, width;
 } loader_batch;

@@ -204,10 +204,10 @@ static int fetch(feed *f)
         return 0;
     f->ahead = true;
     f->lane = (f->lane + 1) % LANES;
-    if (f->next.place.images == 0)
+    if (f->next.share.images == 0)
         return 0;
     return device->ops->upload(device, upload_lane(f, f->lane), f->staged[f->lane], f->next.pixels,
-                               (size_t)f->next.place.images * input_bytes(f->next.height));
+                               (size_t)f->next.share.images * input_bytes(f->next.height));
 }
 
 static int write_bytes(const feed *f)
@@ -239,18 +239,18 @@ int feed_seek(feed *f, int64_t epoch, int64_t index)
 static int write_choices(const feed *f)
 {
     return program_write(f->step, &f->e->run, "choice", f->choices,
-                         (size_t)f->now.place.images * AUGMENT_CHOICE * sizeof *f->choices);
+                         (size_t)f->now.share.images * AUGMENT_CHOICE * sizeof *f->choices);
 }
 
 static int write_images(const feed *f)
 {
-    size_t values = (size_t)f->now.place.images * input_bytes(f->now.height);
+    size_t values = (size_t)f->now.share.images * input_bytes(f->now.height);
     return program_write(f->step, &f->e->run, "input", f->now.pixels, values * dtype_bytes(f->e->device->ops->real));
 }
 
 static int write_inputs(const feed *f)
 {
-    TRY(program_write(f->step, &f->e->run, "target", f->labels, (size_t)f->now.place.images * sizeof *f->labels));
+    TRY(program_write(f->step, &f->e->run, "target", f->labels, (size_t)f->now.share.images * sizeof *f->labels));
     if (f->input.kind == INPUT_REAL)
         return write_images(f);
     if (f->input.kind == INPUT_BYTES)
@@ -262,8 +262,8 @@ static program *program_for(const feed *f, const loader_batch *batch)
 {
     const session *e = f->e;
     if (!f->training)
-        return e->evaluation[batch->place.kind];
-    return e->training[image_sizes_index(&e->images.sizes, batch->epoch)][batch->place.kind];
+        return e->evaluation[batch->share.kind];
+    return e->training[image_sizes_index(&e->images.sizes, batch->epoch)][batch->share.kind];
 }
 
 /* `now` becomes the next batch. */
@@ -273,9 +273,9 @@ static int take(feed *f)
         TRY(fetch(f));
     f->ahead = false;
     f->now = f->next;
-    memcpy(f->labels, f->now.labels, (size_t)f->now.place.images * sizeof *f->labels);
+    memcpy(f->labels, f->now.labels, (size_t)f->now.share.images * sizeof *f->labels);
     if (f->now.choices)
-        memcpy(f->choices, f->now.choices, (size_t)f->now.place.images * AUGMENT_CHOICE * sizeof *f->choices);
+        memcpy(f->choices, f->now.choices, (size_t)f->now.share.images * AUGMENT_CHOICE * sizeof *f->choices);
     f->step = program_for(f, &f->now);
     return f->step ? write_inputs(f) : 0;
 }
@@ -287,7 +287,7 @@ int feed_next(feed *f, feed_batch *batch)
         TRY(await_upload(f)); /* the loader takes the batch's memory back */
         TRY(fetch(f));
     }
-    *batch = (feed_batch){f->step, f->now.place.images, f->now.place.position, f->labels};
+    *batch = (feed_batch){f->step, f->now.share.images, f->now.share.position, f->labels};
     return 0;
 }
 
@@ -315,12 +315,12 @@ int feed_mirror(feed *f)
     const size_t pixel = IMAGE_CHANNELS * dtype_bytes(f->e->device->ops->real),
                  row_bytes = (size_t)batch->width * pixel;
     if (f->input.kind != INPUT_REAL) {
-        for (int32_t n = 0; n < f->now.place.images; n++)
+        for (int32_t n = 0; n < f->now.share.images; n++)
             f->choices[n * AUGMENT_CHOICE + AUGMENT_FLIP] ^= 1;
         return write_choices(f);
     }
     char *row = batch->pixels;
-    for (int64_t i = 0; i < (int64_t)batch->place.images * batch->height; i++, row += row_bytes)
+    for (int64_t i = 0; i < (int64_t)batch->share.images * batch->height; i++, row += row_bytes)
         mirror_row(row, batch->width, pixel);
     return write_images(f);
 }

@@ -253,7 +253,7 @@ static int time_batches(loader *l, double *rate)
     const double begin = clock_seconds();
     while (seconds < round_seconds) {
         TRY(loader_next(l, &batch));
-        images += batch.place.images;
+        images += batch.share.images;
         seconds = clock_seconds() - begin;
     }
     *rate = (double)images / seconds;

@@ -138,7 +138,7 @@ static void gather(loader_options options, int32_t size, int epochs, float *pixe
             assert_int_equal(batch.epoch, step / steps);
             assert_int_equal(batch.index, step % steps);
             assert_int_equal((uintptr_t)batch.pixels % 64, 0);
-            size_t at = (size_t)(batch.epoch * images + batch.place.position), count = (size_t)batch.place.images;
+            size_t at = (size_t)(batch.epoch * images + batch.share.position), count = (size_t)batch.share.images;
             memcpy(pixels + at * PIXELS, batch.pixels, count * PIXELS * sizeof *pixels);
             memcpy(labels + at, batch.labels, count * sizeof *labels);
         }
@@ -213,13 +213,13 @@ static void test_once_each(void **state)
                 for (int step = 0; step < options.plan.steps; step++) {
                     loader_batch batch;
                     assert_int_equal(loader_next(l, &batch), 0);
-                    for (int i = 0; i < batch.place.images; i++) {
+                    for (int i = 0; i < batch.share.images; i++) {
                         const double *pixel = (const double *)batch.pixels + i * PIXELS;
                         double low = (pixel[0] * (double)set.std[0] + (double)set.mean[0]) * 255;
                         double high = (pixel[1] * (double)set.std[1] + (double)set.mean[1]) * 255;
                         seen[(int)(low + 0.5) + 256 * (int)(high + 0.5)]++;
                     }
-                    total += batch.place.images;
+                    total += batch.share.images;
                 }
                 loader_close(&l);
             }
@@ -249,7 +249,7 @@ static void test_seek(void **state)
             assert_int_equal(loader_next(l, &batch), 0);
             int step = start + ahead;
             assert_true(batch.epoch == step / STEPS && batch.index == step % STEPS);
-            size_t at = (size_t)(batch.epoch * IMAGES + batch.index * BATCH), count = (size_t)batch.place.images;
+            size_t at = (size_t)(batch.epoch * IMAGES + batch.index * BATCH), count = (size_t)batch.share.images;
             assert_memory_equal(batch.pixels, one + at * PIXELS, count * PIXELS * sizeof *one);
             assert_memory_equal(batch.labels, labels + at, count * sizeof *labels);
         }
@@ -285,11 +285,11 @@ static void check_made(const image_set *set, const uint8_t *image, const int32_t
 static void check_batch(const image_set *set, const loader_batch *batch, loader_content content,
                         const loader_batch *real)
 {
-    assert_true(batch->place.images == real->place.images && batch->place.position == real->place.position);
+    assert_true(batch->share.images == real->share.images && batch->share.position == real->share.position);
     assert_true(batch->epoch == real->epoch && batch->index == real->index);
-    assert_memory_equal(batch->labels, real->labels, (size_t)real->place.images * sizeof *real->labels);
+    assert_memory_equal(batch->labels, real->labels, (size_t)real->share.images * sizeof *real->labels);
     assert_true((batch->pixels != NULL) == (content == LOADER_BYTES));
-    for (int32_t k = 0; k < batch->place.images; k++) {
+    for (int32_t k = 0; k < batch->share.images; k++) {
         const int32_t *choice = batch->choices + k * AUGMENT_CHOICE;
         const uint8_t *source = content == LOADER_BYTES ? batch->pixels : set->pixels;
         if (content == LOADER_BYTES)
@@ -387,7 +387,7 @@ static void test_plans(void **state)
     loader_options options = training(&set, 100, 0, 1);
     assert_int_equal(loader_open(&l, &options), 0);
     assert_int_equal(loader_next(l, &batch), 0);
-    assert_int_equal(batch.place.images, 53);
+    assert_int_equal(batch.share.images, 53);
     loader_close(&l);
     options.set = &other;
     assert_int_equal(loader_open(&l, &options), ERROR_INTERNAL);

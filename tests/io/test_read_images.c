@@ -191,7 +191,7 @@ static void check_image(const loader_options *o, const loader_batch *batch, int3
     int32_t order[IMAGES];
     uint8_t expected[PIXELS];
     float normalised[PIXELS];
-    const int32_t position = batch->place.position + k;
+    const int32_t position = batch->share.position + k;
     rng_permutation(9, (uint64_t)epoch, IMAGES, order);
     const bool flip = augment_choose((augment_key){9, (int32_t)epoch}, position).flip;
     const image_view view = random_view(order[position], epoch, position, &o->crop);
@@ -221,7 +221,7 @@ static void every_rank_and_start(void **state)
                 assert_int_equal(loader_seek(l, rank, 1), 0);
                 for (int i = 0; i < 7; i++) {
                     assert_int_equal(loader_next(l, &batch), 0);
-                    for (int32_t k = 0; k < batch.place.images; k++)
+                    for (int32_t k = 0; k < batch.share.images; k++)
                         check_image(&o, &batch, k, batch.epoch, content == LOADER_REAL);
                 }
                 loader_close(&l);
@@ -263,8 +263,8 @@ static void a_bad_image_is_replaced(void **state)
     assert_int_equal(loader_open(&l, &o), 0);
     for (int64_t i = 0; i < 2 * o.plan.micro_batches; i++) {
         assert_int_equal(loader_next(l, &batch), 0);
-        for (int32_t k = 0; k < batch.place.images; k++) {
-            const int32_t wanted = batch.place.position + k, index = wanted == 17 ? 18 : wanted;
+        for (int32_t k = 0; k < batch.share.images; k++) {
+            const int32_t wanted = batch.share.position + k, index = wanted == 17 ? 18 : wanted;
             uint8_t expected[PIXELS];
             int32_t height, width;
             size_of(index, &height, &width);
