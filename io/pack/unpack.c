@@ -56,18 +56,3 @@ int unpack_image(void *folder, const visited_image *image)
     *slash = '/';
     return write_file(path, image->bytes, image->image->size);
 }
-
-int decode_whole_image(void *unused, const visited_image *image)
-{
-    image_info info;
-    (void)unused;
-    TRY(image_probe(image->decoder, image->bytes, image->image->size, &info));
-    CHECK(info.height == image->image->height && info.width == image->image->width, ERROR_DATA,
-          "%dx%d pixels, the shard says %dx%d", info.width, info.height, image->image->width, image->image->height);
-    const image_view whole = image_whole(&info);
-    uint8_t *pixels = malloc((size_t)info.height * (size_t)info.width * IMAGE_CHANNELS);
-    CHECK(pixels, ERROR_MEMORY, "no memory for an image of %dx%d", info.width, info.height);
-    int status = image_decode(image->decoder, image->bytes, image->image->size, &whole, pixels);
-    free(pixels);
-    return status;
-}

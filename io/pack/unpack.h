@@ -8,7 +8,4 @@
  * stored. ERROR_DATA for a name that would lead out of the folder. */
 int unpack_image(void *folder, const visited_image *image);
 
-/* The same for checks: decodes the whole image. */
-int decode_whole_image(void *unused, const visited_image *image);
-
 #endif

@@ -35,4 +35,7 @@ typedef struct {
 /* Adds to the report. */
 int visit_split(const shard_set *set, int split, const visit_options *options, visit_report *report);
 
+/* For visit_options: decodes the whole image, which has to be of the size that the shard says. */
+int visit_decode(void *unused, const visited_image *image);
+
 #endif

@@ -68,7 +68,7 @@ static int check(const options *o, logger *log, int threads)
     visit_report report = {0};
     TRY(check_files(o->arguments[1], log));
     const visit_options wanted = {
-        .threads = threads, .visit = o->deep ? decode_whole_image : NULL, .doing = "checking", .log = log};
+        .threads = threads, .visit = o->deep ? visit_decode : NULL, .doing = "checking", .log = log};
     TRY(visit_all(o->arguments[1], &wanted, &report));
     CHECK(report.failed == 0, ERROR_DATA, "%s: %" PRId64 " of %" PRId64 " images are bad", o->arguments[1],
           report.failed, report.images);
