@@ -18,7 +18,7 @@ import zlib
 
 import h5py
 
-from program import SOURCE, TESKD, ProgramTest, environment, run
+from program import ProgramTest, SOURCE, TESKD, enough_under_sanitizers, environment, run
 
 KIT = "ILSVRC2012_devkit_t12"
 LIST = "ILSVRC2012_validation_ground_truth.txt"
@@ -325,6 +325,10 @@ class Archives(ProgramTest):
             result = self.run_code(2, "data", "show", out, "--grid", grid)
             self.refused(result, "a file of the data set")
         self.run_code(0, "data", "check", out)
+
+
+load_tests = enough_under_sanitizers(*(f"Archives.test_{name}" for name in (
+    "lists_of_validation_classes", "development_kit", "long_names", "damaged_archives", "sheet")))
 
 
 if __name__ == "__main__":
