@@ -18,7 +18,7 @@ import zlib
 
 import h5py
 
-from program import ProgramTest, SOURCE, TESKD, enough_under_sanitizers, environment, run
+from program import SOURCE, TESKD, ProgramTest, enough_under_sanitizers, environment, run
 
 KIT = "ILSVRC2012_devkit_t12"
 LIST = "ILSVRC2012_validation_ground_truth.txt"

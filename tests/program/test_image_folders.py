@@ -206,7 +206,7 @@ class Refused(Folders):
 
     def test_no_train(self):
         folder = self.copy()
-        os.rename(f"{folder}/train", f"{folder}/training")
+        os.rename(f"{folder}/train", f"{folder}/images")
         for ranks in (1, 2):
             self.refuse(folder, f'{folder}: holds no folder "train"', ranks=ranks)
 
