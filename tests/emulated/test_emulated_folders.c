@@ -152,10 +152,10 @@ static uint8_t expected[MOST_BYTES], got[MOST_BYTES];
 /* Appends a batch of the host's. */
 static void expect(const loader_batch *host, const feed_batch *batch, size_t *bytes)
 {
-    assert_int_equal(host->place.images, batch->images);
-    assert_int_equal(host->place.position, batch->position);
+    assert_int_equal(host->share.images, batch->images);
+    assert_int_equal(host->share.position, batch->position);
     assert_memory_equal(host->labels, batch->labels, (size_t)batch->images * sizeof *host->labels);
-    const size_t more = (size_t)host->place.images * (size_t)host->height * (size_t)host->width * IMAGE_CHANNELS;
+    const size_t more = (size_t)host->share.images * (size_t)host->height * (size_t)host->width * IMAGE_CHANNELS;
     assert_true(*bytes + more <= MOST_BYTES);
     memcpy(expected + *bytes, host->pixels, more);
     *bytes += more;
