@@ -1,12 +1,13 @@
 /* Owns the measurement of decoding: decode_bench LIST THREADS PASSES reads the files that LIST names, one a line, and
- * decodes each PASSES times as training does: a random crop, scaled to 224x224. Prints images/s; one thread takes every
- * THREADS-th file. */
+ * decodes each PASSES times as training does: a random crop, scaled to 224x224. Prints images/s. A thread takes the
+ * next file as soon as it is free, as in the loader. */
 #include "base/clock.h"
 #include "base/error.h"
 #include "io/image/crop.h"
 #include "io/image/decode.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +21,9 @@ typedef struct {
 
 typedef struct {
     const stored_file *files;
-    int32_t count, first, step, passes;
+    int32_t count;
+    int64_t images;     /* to decode: count x passes */
+    atomic_llong *next; /* of them, for whichever thread is free */
     int64_t decoded, refused;
     pthread_t thread;
 } work;
@@ -75,14 +78,11 @@ static void *decode_all(void *argument)
     uint8_t *pixels = malloc((size_t)SIDE * SIDE * IMAGE_CHANNELS);
     if (!pixels || image_decoder_open(&decoder) < 0)
         abort();
-    for (int32_t pass = 0; pass < w->passes; pass++)
-        for (int32_t i = w->first; i < w->count; i += w->step) {
-            const uint32_t position = (uint32_t)(pass * w->count + i);
-            if (decode(decoder, &w->files[i], position, pixels) < 0)
-                w->refused++;
-            else
-                w->decoded++;
-        }
+    for (int64_t i; (i = atomic_fetch_add(w->next, 1)) < w->images;)
+        if (decode(decoder, &w->files[i % w->count], (uint32_t)i, pixels) < 0)
+            w->refused++;
+        else
+            w->decoded++;
     image_decoder_close(&decoder);
     free(pixels);
     return NULL;
@@ -91,10 +91,11 @@ static void *decode_all(void *argument)
 static void measure(const stored_file *files, int32_t count, int32_t threads, int32_t passes)
 {
     work all[MOST_THREADS];
+    atomic_llong next = 0;
     int64_t decoded = 0, refused = 0;
     const double begin = clock_seconds();
     for (int32_t t = 0; t < threads; t++) {
-        all[t] = (work){.files = files, .count = count, .first = t, .step = threads, .passes = passes};
+        all[t] = (work){.files = files, .count = count, .images = (int64_t)count * passes, .next = &next};
         if (pthread_create(&all[t].thread, NULL, decode_all, &all[t]) != 0)
             abort();
     }
