@@ -8,6 +8,7 @@ find_package(MPI REQUIRED COMPONENTS C)           # libopenmpi-dev
 find_package(HDF5 REQUIRED COMPONENTS C)          # libhdf5-dev
 pkg_check_modules(inih REQUIRED IMPORTED_TARGET inih)   # libinih-dev
 pkg_check_modules(xxhash REQUIRED IMPORTED_TARGET libxxhash)   # libxxhash-dev
+pkg_check_modules(hwloc REQUIRED IMPORTED_TARGET hwloc)   # libhwloc-dev
 pkg_check_modules(jpeg REQUIRED IMPORTED_TARGET libjpeg)   # libjpeg-dev: libjpeg-turbo, for cropping while decoding
 pkg_check_modules(png REQUIRED IMPORTED_TARGET libpng)   # libpng-dev
 pkg_check_modules(zlib REQUIRED IMPORTED_TARGET zlib)   # zlib1g-dev, which libpng-dev brings

@@ -107,6 +107,10 @@ typedef struct {
     int (*upload_release)(backend *self, int lane);
     int (*upload_done)(backend *self, int lane, bool *done);
 
+    /* Optional. Where the device is attached to this host: "0000:65:00.0", whatever its number among those that the
+     * process sees. Valid as long as the backend. */
+    const char *(*pci_address)(backend *self);
+
     /* One line for the banner and `teskd info`: libraries, versions, instruction set, threads.
      * Valid as long as the backend. */
     const char *(*description)(backend *self);

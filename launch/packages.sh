@@ -5,7 +5,7 @@ set -euo pipefail
 # libonnx-dev: for its onnx.proto, the schema of ONNX files; nothing of it is linked.
 # ocl-icd-opencl-dev: Debian's oneDNN is built with OpenCL, and its CMake file insists on finding it.
 build_packages=(cmake ninja-build gcc libc6-dev pkg-config libopenmpi-dev openmpi-bin libhdf5-dev libdnnl-dev
-  ocl-icd-opencl-dev libopenblas-dev libinih-dev libxxhash-dev libjpeg-dev
+  ocl-icd-opencl-dev libopenblas-dev libinih-dev libxxhash-dev libhwloc-dev libjpeg-dev
   libpng-dev libarchive-dev libjson-c-dev libprotobuf-c-dev protobuf-c-compiler libonnx-dev)
 test_packages=(g++ xz-utils libcmocka-dev python3 python3-numpy python3-h5py python3-onnx
   python3-pil)

@@ -7,8 +7,8 @@
 #include <stdio.h>
 #include <string.h>
 
-/* As many classes as asked for, or as the data have; labels must fit. Data that are looked at are so when they are opened,
- * where the number is given: an export needs none. */
+/* As many classes as asked for, or as the data have; labels must fit. Data that are looked at are so when they are
+ * opened, where the number is given: an export needs none. */
 static int choose_classes(const settings *c, const data_source *source, model_options *m)
 {
     source_facts facts = {.classes = 0};

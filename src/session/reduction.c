@@ -21,7 +21,7 @@ static void warn_of_sharing(const gpu_sharing *shared, const comm *ranks, logger
 static int open_nccl(reduction **out, const settings *config, backend *device, comm *ranks, logger *log)
 {
     gpu_sharing shared;
-    TRY(nccl_find_sharing(ranks, cuda_gpu_id(device), &shared));
+    TRY(nccl_find_sharing(ranks, device->ops->pci_address(device), &shared));
     if (shared.ranks > 0) {
         CHECK(
             config->run.reduction == REDUCTION_AUTO, ERROR_SETTINGS,

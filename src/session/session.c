@@ -148,7 +148,7 @@ static int open_device(session *e, unsigned needs)
     TRY(check_settings(e, needs));
     TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
     configure_for_device(&e->step, e->device->ops);
-    e->loader_threads = threads_for_loader(&e->config, e->device->ops->host_memory, e->threads);
+    e->near_device = threads_move_near(e->device);
     return 0;
 }
 
@@ -157,6 +157,7 @@ int session_open(session *e, const settings *config, logger *log, comm *ranks, u
     *e = (session){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
     TRY(threads_choose(config, ranks, &e->threads));
     TRY(comm_agree(ranks, open_device(e, needs)));
+    TRY(threads_for_loader(&e->config, e->device, ranks, &e->loader_threads));
     TRY(open_data(e, needs));
     TRY(comm_agree(ranks, choose_inputs(e)));
     TRY(comm_agree(ranks, reduction_open(&e->reducer, config, e->device, ranks, log)));

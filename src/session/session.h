@@ -17,6 +17,7 @@ typedef struct {
     const comm_info *info;
     backend *device;
     int threads, loader_threads;
+    bool near_device;  /* this rank runs on cores near its GPU, as far as the system tells */
     step_options step; /* for the last size of training images */
     image_options images;
     char data_path[SETTING_TEXT_BYTES]; /* where the data are read: data.path, or a copy of it (session/stage.h) */

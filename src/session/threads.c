@@ -2,6 +2,7 @@
 #include "session/threads.h"
 #include "base/cpu_quota.h"
 #include "base/error.h"
+#include "session/cores.h"
 
 #include <limits.h>
 #include <math.h>
@@ -53,32 +54,23 @@ void threads_wait_briefly(char **argv)
 }
 
 /* OpenMP's library binds this thread where OMP_PROC_BIND says so; it knows what was allowed before. */
-static int bound_cores(void)
+static bool openmp_binds(void)
+{
+    return omp_get_proc_bind() != omp_proc_bind_false;
+}
+
+/* Hardware threads that this process may use. */
+static int allowed_threads(void)
 {
     return omp_get_num_procs();
 }
 
-static int cores_of(const cpu_quota *quota)
+static int allowed_cores(void)
 {
-    const int bound = bound_cores();
-    return quota->cores > 0 && quota->cores < bound ? (int)ceil(quota->cores) : bound;
-}
-
-/* Where a rank may run. */
-typedef struct {
-    char host[64];
-    cpu_set_t cores;
-    uint64_t group; /* that has a CPU quota; 0: none */
-} placement;
-
-static bool same_cores(const placement *a, const placement *b)
-{
-    return strcmp(a->host, b->host) == 0 && CPU_EQUAL(&a->cores, &b->cores);
-}
-
-static bool same_quota(const placement *a, const placement *b)
-{
-    return strcmp(a->host, b->host) == 0 && a->group == b->group;
+    cpu_set_t allowed;
+    if (openmp_binds() || sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return allowed_threads();
+    return cores_count(&allowed);
 }
 
 static int smaller(int a, int b)
@@ -86,20 +78,43 @@ static int smaller(int a, int b)
     return a < b ? a : b;
 }
 
-static int share(const placement *all, int ranks, const placement *mine, const cpu_quota *quota)
+static int within_quota(const cpu_quota *quota, int threads)
 {
-    int on_cores = 0, in_group = 0;
+    return quota->cores > 0 && quota->cores < threads ? (int)ceil(quota->cores) : threads;
+}
+
+/* Where a rank may run. */
+typedef struct {
+    char host[64];
+    cpu_set_t allowed;
+    uint64_t group; /* that has a CPU quota; 0: none */
+} placement;
+
+static bool same_allowed(const placement *a, const placement *b)
+{
+    return strcmp(a->host, b->host) == 0 && CPU_EQUAL(&a->allowed, &b->allowed);
+}
+
+static bool same_quota(const placement *a, const placement *b)
+{
+    return strcmp(a->host, b->host) == 0 && a->group == b->group;
+}
+
+static int divide(int available, const placement *all, int ranks, const placement *mine, const cpu_quota *quota)
+{
+    int on_same = 0, in_group = 0;
     for (int rank = 0; rank < ranks; rank++) {
-        on_cores += same_cores(&all[rank], mine);
+        on_same += same_allowed(&all[rank], mine);
         in_group += same_quota(&all[rank], mine);
     }
-    const int of_cores = bound_cores() / (on_cores > 0 ? on_cores : 1);
-    const int of_quota = quota->cores > 0 ? (int)ceil(quota->cores) / (in_group > 0 ? in_group : 1) : of_cores;
-    const int least = smaller(of_cores, of_quota);
+    const int of_allowed = available / (on_same > 0 ? on_same : 1);
+    const int of_quota = quota->cores > 0 ? (int)ceil(quota->cores) / (in_group > 0 ? in_group : 1) : of_allowed;
+    const int least = smaller(of_allowed, of_quota);
     return least > 1 ? least : 1;
 }
 
-int threads_choose(const settings *config, comm *ranks, int *threads)
+/* This rank's part of so many cores or hardware threads, which other ranks may be allowed to use as well. */
+static int find_share(comm *ranks, int available, int *share)
 {
     const comm_info *info = comm_describe(ranks);
     cpu_quota quota;
@@ -107,32 +122,64 @@ int threads_choose(const settings *config, comm *ranks, int *threads)
     placement mine = {.group = quota.cores > 0 ? quota.group : 0}, *all = calloc((size_t)info->size, sizeof *all);
     CHECK(all, ERROR_MEMORY, "no memory for the placement of %d ranks", info->size);
     snprintf(mine.host, sizeof mine.host, "%s", info->host);
-    sched_getaffinity(0, sizeof mine.cores, &mine.cores);
-    int status = comm_all_gather(ranks, &mine, sizeof mine, all), wanted = (int)config->run.threads;
-    const char *openmp = getenv("OMP_NUM_THREADS");
-    if (wanted == 0)
-        wanted = openmp && openmp[0] ? omp_get_max_threads() : share(all, info->size, &mine, &quota);
-    *threads = smaller(wanted, omp_get_thread_limit());
+    sched_getaffinity(0, sizeof mine.allowed, &mine.allowed);
+    const int status = comm_all_gather(ranks, &mine, sizeof mine, all);
+    *share = divide(available, all, info->size, &mine, &quota);
     free(all);
     return status;
 }
 
-int threads_for_loader(const settings *config, bool computes_on_cores, int share)
+int threads_choose(const settings *config, comm *ranks, int *threads)
 {
-    if (config->data.threads > 0)
-        return (int)config->data.threads;
-    return computes_on_cores || share <= 2 ? 1 : share - 1;
+    int share, wanted = (int)config->run.threads;
+    TRY(find_share(ranks, allowed_cores(), &share));
+    const char *openmp = getenv("OMP_NUM_THREADS");
+    if (wanted == 0)
+        wanted = openmp && openmp[0] ? omp_get_max_threads() : share;
+    *threads = smaller(wanted, omp_get_thread_limit());
+    return 0;
+}
+
+bool threads_move_near(backend *device)
+{
+    cpu_set_t near, allowed;
+    const char *address = device->ops->pci_address ? device->ops->pci_address(device) : NULL;
+    if (!address || openmp_binds() || !cores_near(address, "", &near) ||
+        sched_getaffinity(0, sizeof allowed, &allowed) != 0)
+        return true;
+    CPU_AND(&near, &near, &allowed);
+    return CPU_COUNT(&near) > 0 && sched_setaffinity(0, sizeof near, &near) == 0;
+}
+
+int threads_for_loader(const settings *config, const backend *device, comm *ranks, int *threads)
+{
+    int share = 1;
+    if (!device->ops->host_memory)
+        TRY(find_share(ranks, allowed_threads(), &share));
+    *threads = config->data.threads > 0 ? (int)config->data.threads : share > 2 ? share - 1 : 1;
+    return 0;
+}
+
+void threads_usable(int *threads, int *cores)
+{
+    cpu_quota quota;
+    cpu_quota_find(&quota, "");
+    *threads = within_quota(&quota, allowed_threads());
+    *cores = within_quota(&quota, allowed_cores());
 }
 
 void threads_cores_text(char text[THREADS_TEXT_BYTES])
 {
     cpu_quota quota;
     cpu_quota_find(&quota, "");
-    const int bound = bound_cores(), cores = cores_of(&quota);
-    int used = snprintf(text, THREADS_TEXT_BYTES, "%d core%s", cores, cores == 1 ? "" : "s");
-    if (quota.cores > 0 && quota.cores < bound)
-        snprintf(text + used, THREADS_TEXT_BYTES - (size_t)used, " of %d: the CPU quota in %s is %.4g", bound,
+    const int threads = allowed_threads(), cores = allowed_cores(), usable = within_quota(&quota, threads);
+    int used = snprintf(text, THREADS_TEXT_BYTES, "%d %s%s", usable, cores == threads ? "core" : "hardware thread",
+                        usable == 1 ? "" : "s");
+    if (usable < threads)
+        snprintf(text + used, THREADS_TEXT_BYTES - (size_t)used, " of %d: the CPU quota in %s is %.4g", threads,
                  quota.file, quota.cores);
+    else if (cores < threads)
+        snprintf(text + used, THREADS_TEXT_BYTES - (size_t)used, " on %d core%s", cores, cores == 1 ? "" : "s");
 }
 
 void threads_openmp_text(char text[THREADS_TEXT_BYTES])

@@ -3,16 +3,15 @@
  * One thread, and those of the loader that is timed. */
 #include "tools/data_bench.h"
 #include "base/clock.h"
-#include "base/cpu_quota.h"
 #include "base/error.h"
 #include "base/rng.h"
 #include "io/data/loader.h"
 #include "io/image/decode.h"
 #include "session/configure.h"
+#include "session/threads.h"
 
 #include <inttypes.h>
 #include <math.h>
-#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -107,19 +106,11 @@ static int read_all(measurement *m)
     return 0;
 }
 
-static int count_cores(void)
-{
-    cpu_set_t allowed;
-    cpu_quota quota;
-    cpu_quota_find(&quota, "");
-    const int cores = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
-    return quota.cores > 0 && quota.cores < cores ? (int)ceil(quota.cores) : cores;
-}
-
 static void choose_threads(measurement *m)
 {
-    m->cores = count_cores();
-    const int32_t most = m->config->data.threads > 0 ? (int32_t)m->config->data.threads : m->cores;
+    int usable;
+    threads_usable(&usable, &m->cores);
+    const int32_t most = m->config->data.threads > 0 ? (int32_t)m->config->data.threads : usable;
     for (int32_t threads = 1; threads < most && m->thread_counts < THREAD_COUNTS - 1; threads *= 2)
         m->threads[m->thread_counts++] = threads;
     m->threads[m->thread_counts++] = most;

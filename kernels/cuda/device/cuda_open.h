@@ -22,10 +22,6 @@ typedef struct {
  * or a library is missing: the message says which and what helps. Closed through its table. */
 int backend_cuda_open(backend **out, const cuda_options *options);
 
-/* Which GPU of this host it is: "0000:1b:00.0", whatever its number among those that the process sees. NULL for other
- * backends. */
-const char *cuda_gpu_id(const backend *device);
-
 /* Of a CUDA backend: NVIDIA's libraries (kernels/cuda/library/libraries.h), and the stream of its launches, a
  * cudaStream_t. */
 const struct cuda_libraries *cuda_backend_libraries(const backend *device);

@@ -149,11 +149,6 @@ int backend_cuda_open(backend **out, const cuda_options *options)
     return 0;
 }
 
-const char *cuda_gpu_id(const backend *device)
-{
-    return device->ops->close == close_backend ? ((const cuda_backend *)device)->gpu_id : NULL;
-}
-
 const struct cuda_libraries *cuda_backend_libraries(const backend *device)
 {
     return ((const cuda_backend *)device)->libraries;

@@ -134,6 +134,11 @@ const char *cuda_describe(backend *self)
     return ((cuda_backend *)self)->description;
 }
 
+static const char *pci_address(backend *self)
+{
+    return ((cuda_backend *)self)->gpu_id;
+}
+
 /* As far as rounding goes: of each op, against float64 on the same inputs. */
 static double op_error(const cuda_backend *self)
 {
@@ -179,5 +184,6 @@ backend_ops cuda_table(const cuda_backend *self)
                          .upload_use = cuda_upload_use,
                          .upload_release = cuda_upload_release,
                          .upload_done = cuda_upload_done,
+                         .pci_address = pci_address,
                          .description = cuda_describe};
 }
