@@ -8,9 +8,9 @@
 
 typedef struct {
     const char *name, *summary, *usage; /* usage: what may follow the options, may be empty */
-    unsigned options;                   /* option_set */
-    bool uses_settings;                 /* --help lists them */
-    bool stops;                         /* in order when a signal asks for it (train/signals.h) */
+    option_set options;
+    bool uses_settings; /* --help lists them */
+    bool stops;         /* in order when a signal asks for it (train/signals.h) */
     /* Returns 0 or a negative code with a message; every rank runs it. */
     int (*run)(const options *o, logger *log, comm *ranks);
     /* Instead of usage, summary and options; NULL: these. */

@@ -6,8 +6,8 @@
 
 typedef struct {
     const char *name, *usage, *summary; /* usage: what may follow the options */
-    unsigned options;                   /* option_set */
-    int arguments;                      /* how many follow the name */
+    option_set options;
+    int arguments; /* how many follow the name */
     /* As of a command; its arguments are o->arguments[1] and on. */
     int (*run)(const options *o, logger *log, comm *ranks);
 } data_command;

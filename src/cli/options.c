@@ -15,7 +15,7 @@
 typedef enum { FLAG, TEXT, COUNT, SETTING } option_kind;
 
 typedef struct {
-    unsigned bit; /* 0: every subcommand takes it */
+    option_set bit; /* 0: every subcommand takes it */
     option_kind kind;
     size_t at; /* of the member: a bool, a const char * or a long long */
     const char *name, *value, *help;
@@ -103,12 +103,12 @@ static bool is_path(const option_row *row)
     return row->value && (strstr(row->value, "FILE") || strcmp(row->value, "DIR") == 0);
 }
 
-static bool is_allowed(const option_row *row, unsigned allowed)
+static bool is_allowed(const option_row *row, option_set allowed)
 {
     return row->bit == 0 || (row->bit & allowed);
 }
 
-void options_help(unsigned allowed, FILE *out)
+void options_help(option_set allowed, FILE *out)
 {
     for (int i = 0; i < ROWS; i++) {
         char left[64];
@@ -174,7 +174,7 @@ static int take(options *o, const option_row *row, const char *value)
 }
 
 /* The option of this subcommand for what another one, or another program, calls so; or NULL. */
-static const char *own_name(const char *name, unsigned allowed)
+static const char *own_name(const char *name, option_set allowed)
 {
     static const struct {
         const char *elsewhere, *here;
@@ -188,7 +188,7 @@ static const char *own_name(const char *name, unsigned allowed)
     return NULL;
 }
 
-static const char *similar_name(const char *name, unsigned allowed)
+static const char *similar_name(const char *name, option_set allowed)
 {
     enum { TYPING_ERRORS = 2 };
     const char *similar = NULL;
@@ -199,7 +199,7 @@ static const char *similar_name(const char *name, unsigned allowed)
 }
 
 /* What may have been meant by an option that there is not; empty when nothing is near. */
-static void advise(const char *name, unsigned allowed, char advice[SETTING_ADVICE_BYTES])
+static void advise(const char *name, option_set allowed, char advice[SETTING_ADVICE_BYTES])
 {
     const char *meant = own_name(name, allowed);
     advice[0] = '\0';
@@ -211,7 +211,7 @@ static void advise(const char *name, unsigned allowed, char advice[SETTING_ADVIC
         snprintf(advice, SETTING_ADVICE_BYTES, "did you mean --%s?", meant);
 }
 
-static int unknown_option(const char *argument, unsigned allowed, const char *command)
+static int unknown_option(const char *argument, option_set allowed, const char *command)
 {
     char name[64], advice[SETTING_ADVICE_BYTES];
     const char *begin = argument + strspn(argument, "-");
@@ -261,7 +261,7 @@ static int check_targets(const options *o)
     return 0;
 }
 
-int options_read(options *o, int argc, char **argv, unsigned allowed)
+int options_read(options *o, int argc, char **argv, option_set allowed)
 {
     *o = (options){.steps = -1,
                    .train_images = -1,
@@ -321,7 +321,7 @@ void options_describe(const options *o, char *text, size_t bytes)
     }
 }
 
-int options_refuse_others(const options *o, unsigned allowed, const char *command)
+int options_refuse_others(const options *o, option_set allowed, const char *command)
 {
     for (int i = 0; i < ROWS; i++) {
         char text[SETTING_TEXT_BYTES];

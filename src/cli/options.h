@@ -6,41 +6,41 @@
 #include "cli/recipes.h"
 
 #include <stdbool.h>
+#include <stdint.h>
 
-/* Which options a subcommand takes, besides --help, --config and --set. */
-typedef enum {
-    OPTION_RESUME = 1 << 0,
-    OPTION_DRY_RUN = 1 << 1,
-    OPTION_PRINT_CONFIG = 1 << 2,
-    OPTION_DUMP_GRAPH = 1 << 3,
-    OPTION_CHECKPOINT = 1 << 4,
-    OPTION_DEVICE = 1 << 5,
-    OPTION_BENCH = 1 << 6, /* what only `teskd bench` takes */
-    OPTION_JSON = 1 << 7,
-    OPTION_DATA_BENCH = 1 << 8,
-    OPTION_OUT = 1 << 9,
-    OPTION_SYNTH = 1 << 10, /* what only `teskd data synth` takes; PACK, CHECK, UNPACK, SHOW likewise */
-    OPTION_PACK = 1 << 11,
-    OPTION_SEED = 1 << 12,
-    OPTION_TEACHER_ONLY = 1 << 13,
-    OPTION_SETTINGS = 1 << 14,
-    OPTION_ARGUMENTS = 1 << 15, /* arguments that are no options */
-    OPTION_PREDICTIONS = 1 << 16,
-    OPTION_LOGITS = 1 << 17,
-    OPTION_PER_CLASS = 1 << 18,
-    OPTION_FORMAT = 1 << 19,
-    OPTION_OUT_FILE = 1 << 20,
-    OPTION_ALL_HEADS = 1 << 21,
-    OPTION_EMA = 1 << 22,
-    OPTION_FOLD_BN = 1 << 23,
-    OPTION_FROM = 1 << 24,
-    OPTION_OVERWRITE = 1 << 25,
-    OPTION_OTHER_DATA = 1 << 26,
-    OPTION_ROOT = 1 << 27,
-    OPTION_CHECK = 1 << 28,
-    OPTION_UNPACK = 1 << 29,
-    OPTION_SHOW = 1 << 30,
-} option_set;
+/* Which options a subcommand takes, besides --help, --config and --set. More than an enum's int has bits. */
+typedef uint64_t option_set;
+#define OPTION_RESUME (UINT64_C(1) << 0)
+#define OPTION_DRY_RUN (UINT64_C(1) << 1)
+#define OPTION_PRINT_CONFIG (UINT64_C(1) << 2)
+#define OPTION_DUMP_GRAPH (UINT64_C(1) << 3)
+#define OPTION_CHECKPOINT (UINT64_C(1) << 4)
+#define OPTION_DEVICE (UINT64_C(1) << 5)
+#define OPTION_BENCH (UINT64_C(1) << 6) /* what only `teskd bench` takes */
+#define OPTION_JSON (UINT64_C(1) << 7)
+#define OPTION_DATA_BENCH (UINT64_C(1) << 8)
+#define OPTION_OUT (UINT64_C(1) << 9)
+#define OPTION_SYNTH (UINT64_C(1) << 10) /* what only `teskd data synth` takes; PACK, CHECK, UNPACK, SHOW likewise */
+#define OPTION_PACK (UINT64_C(1) << 11)
+#define OPTION_SEED (UINT64_C(1) << 12)
+#define OPTION_TEACHER_ONLY (UINT64_C(1) << 13)
+#define OPTION_SETTINGS (UINT64_C(1) << 14)
+#define OPTION_ARGUMENTS (UINT64_C(1) << 15) /* arguments that are no options */
+#define OPTION_PREDICTIONS (UINT64_C(1) << 16)
+#define OPTION_LOGITS (UINT64_C(1) << 17)
+#define OPTION_PER_CLASS (UINT64_C(1) << 18)
+#define OPTION_FORMAT (UINT64_C(1) << 19)
+#define OPTION_OUT_FILE (UINT64_C(1) << 20)
+#define OPTION_ALL_HEADS (UINT64_C(1) << 21)
+#define OPTION_EMA (UINT64_C(1) << 22)
+#define OPTION_FOLD_BN (UINT64_C(1) << 23)
+#define OPTION_FROM (UINT64_C(1) << 24)
+#define OPTION_OVERWRITE (UINT64_C(1) << 25)
+#define OPTION_OTHER_DATA (UINT64_C(1) << 26)
+#define OPTION_ROOT (UINT64_C(1) << 27)
+#define OPTION_CHECK (UINT64_C(1) << 28)
+#define OPTION_UNPACK (UINT64_C(1) << 29)
+#define OPTION_SHOW (UINT64_C(1) << 30)
 
 enum { OPTION_PATHS = 16 };
 
@@ -61,11 +61,11 @@ typedef struct {
     char **arguments; /* point into argv */
     int argc;
     char **argv;
-    unsigned allowed;
+    option_set allowed;
 } options;
 
 /* Reads argv[1..] (argv[0] is the subcommand's name). ERROR_USAGE or ERROR_SETTINGS with a message. */
-int options_read(options *o, int argc, char **argv, unsigned allowed);
+int options_read(options *o, int argc, char **argv, option_set allowed);
 
 /* Applies --config, --set and --device to other settings than the defaults, unchecked. */
 int options_apply(const options *o, settings *config);
@@ -76,9 +76,9 @@ void options_describe(const options *o, char *text, size_t bytes);
 
 /* ERROR_USAGE for an option that was given and is none of these, which are fewer than options_read allowed: those of
  * `command`, one of several that share a subcommand. */
-int options_refuse_others(const options *o, unsigned allowed, const char *command);
+int options_refuse_others(const options *o, option_set allowed, const char *command);
 
 /* One line for each allowed option. */
-void options_help(unsigned allowed, FILE *out);
+void options_help(option_set allowed, FILE *out);
 
 #endif
