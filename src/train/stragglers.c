@@ -1,5 +1,6 @@
 /* Owns the comparison of the ranks' times. One thread. */
 #include "train/stragglers.h"
+#include "base/clock.h"
 #include "base/error.h"
 
 #include <stdlib.h>
@@ -9,6 +10,9 @@ enum { LOOKS = 3, HOST_BYTES = 64 };
 
 /* Of the time in which ranks wait for each other although none is slow: the network then is. */
 static const double much_waiting = 0.3;
+
+/* Seconds for which a rank is slow before it is named: other programs have their moments. */
+static const double a_while = 3;
 
 typedef struct {
     char host[HOST_BYTES];
@@ -61,11 +65,12 @@ static void judge(stragglers *s, const session *e, const rank_times *all, double
             slowest = r;
     const bool slow = median > 0 && own_time(&all[slowest]) > median * (1 + e->config.dist.slow_share);
     s->looks = !slow ? 0 : slowest == s->suspect ? s->looks + 1 : 1;
-    s->said = slow && slowest == s->suspect && s->said;
+    if (s->looks <= 1)
+        s->slow_since = clock_seconds();
     s->suspect = slowest;
-    if (s->looks < LOOKS || s->said)
+    if (s->looks < LOOKS || clock_seconds() < s->slow_since + a_while || s->said == slowest + 1)
         return;
-    s->said = true;
+    s->said = slowest + 1;
     if (e->info->rank == 0)
         warn_of_rank(e, all, slowest, median, sorted);
 }

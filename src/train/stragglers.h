@@ -7,7 +7,9 @@
 typedef struct {
     phase_seconds before; /* of this rank, at the last look */
     int suspect, looks;   /* a rank that was slow in the last looks, and in how many */
-    bool said, said_network;
+    double slow_since;    /* when the first of them was */
+    int said;             /* the rank that was named last, plus one */
+    bool said_network;
 } stragglers;
 
 /* Shares of the time since the last look that the ranks spent in each phase, their mean. */
