@@ -4,10 +4,12 @@ twenty minutes, and prints a table."""
 
 import itertools
 import os
+import pathlib
 import re
+import subprocess
 import unittest
 
-from program import ProgramTest, finish, start, stop
+from program import TESKD, ProgramTest, command_line, environment, finish, start, stop
 
 RANKS, STEPS, EPOCHS = 3, 8, 2
 RUN = {"data.kind": "synthetic", "data.train_images": 24 * STEPS, "data.test_images": 48, "train.batch": 24,
@@ -20,6 +22,20 @@ SAID = {"kill": r"ended without a word", "crash": r"ended without a word", "abor
 LIMIT = 150  # seconds for a whole run on a loaded machine
 FEW = [("kill", "all_reduce", 1), ("hang", "data", 2), ("stop", "evaluate", 0), ("crash", "checkpoint", 0)]
 ALL = list(itertools.product(SAID, PHASES, range(RANKS)))
+
+
+def memory_group():
+    """A new control group that limits memory, and the name of its limit; None where none can be made."""
+    for parent, limit in [("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")]:
+        group = os.path.join(parent, f"teskd_test_{os.getpid()}")
+        try:
+            os.mkdir(group)
+        except OSError:
+            continue
+        if os.access(os.path.join(group, limit), os.W_OK):
+            return group, limit
+        os.rmdir(group)
+    return None, None
 
 
 class Faults(ProgramTest):
@@ -86,6 +102,25 @@ class Faults(ProgramTest):
         self.assertEqual(result.code, 1, str(result))
         self.refused(self.without_warnings(result), "finite", "epoch 1")
         self.assertTrue(self.resumes("nan", self.undisturbed()))
+
+    def test_a_rank_without_memory_is_told_from_other_kills(self):
+        group, limit = memory_group()
+        if not group:
+            self.skipTest("no memory control group can be made here")
+        self.addCleanup(os.rmdir, group)
+        pathlib.Path(group, limit).write_text("30M")
+        inside = f'[ "$OMPI_COMM_WORLD_RANK" != 1 ] || echo $$ > {group}/cgroup.procs; exec "$@"'
+        values = {**RUN, "model.width": 16, "train.batch": 96}
+        command = command_line(self.training_arguments("memory", values), RANKS)
+        at = command.index(TESKD)
+        command[at:at] = ["sh", "-c", inside, "sh"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                                   env=environment(), start_new_session=True)
+        self.addCleanup(stop, process)
+        result = finish(process, LIMIT)
+        self.assertNotEqual(result.code, 0, str(result))
+        self.assertRegex(result.err, r"rank 1 on \S+ ended without a word")
+        self.assertRegex(result.err, r"the kernel has just ended a process for want of memory: rank 1 ")
 
     def test_a_resumed_run_has_no_fault(self):
         self.fault("once", "kill", "compute", 1)
