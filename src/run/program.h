@@ -53,12 +53,19 @@ typedef struct {
     captured_step *captured; /* NULL: none */
 } program;
 
+/* What fills a bucket, in bytes: `most`, or less near the ends of the gradients. The first one takes `first` and each
+ * further one what lies before it; the last one is of about `last`, and each before it of what lies behind it. A
+ * gradient is never divided, so a bucket may be larger. */
+typedef struct {
+    size_t first, most, last;
+} bucket_sizes;
+
 typedef struct {
     backend *device;
     store *tensors;
     reduction *reducer; /* NULL: one rank */
     int ranks;
-    size_t bucket_bytes;
+    bucket_sizes buckets;
     dtype reduction_dtype;   /* one of 16 bits: gradients travel in it; any other: as they are */
     bool average_statistics; /* each rank's running statistics saw its own images only: all go on from the mean */
     bool capture;            /* capture a program when it runs the second time, where the device can */

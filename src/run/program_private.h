@@ -10,6 +10,9 @@ static inline bool is_shared_kind(int kind)
     return kind == KIND_INPUT || kind == KIND_GRADIENT || kind == KIND_ACTIVATION;
 }
 
+/* Cuts the program's gradients, which the plan has placed. */
+int buckets_cut(program *p, const bucket_sizes *sizes);
+
 /* Releases what the program holds, however far it came, and frees it. */
 void program_free(program *p, backend *device);
 
