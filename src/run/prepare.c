@@ -26,7 +26,7 @@ static int prepare_node(runtime *r, program *p, uint32_t index)
 }
 
 /* Gradients lie in the order of their completion, so a bucket closes after the node that fills it. */
-static int cut_buckets(program *p, size_t bucket_bytes)
+int program_cut_buckets(program *p, size_t bucket_bytes)
 {
     const graph *g = &p->step;
     size_t begin = 0;
@@ -61,7 +61,7 @@ static int prepare_program(runtime *r, program *p)
         TRY(prepare_node(r, p, i));
         p->updates = p->updates || op_has(p->step.nodes[i].op, TRAIT_UPDATE);
     }
-    return cut_buckets(p, r->options.bucket_bytes);
+    return program_cut_buckets(p, r->options.bucket_bytes);
 }
 
 int runtime_add(runtime *r, graph *g, program **out)

@@ -84,6 +84,10 @@ typedef struct {
 void runtime_open(runtime *r, const runtime_options *options);
 void runtime_close(runtime *r);
 
+/* Fills the buckets of a program whose graph is planned; the caller frees them, where no runtime has the program. Needs
+ * no device. */
+int program_cut_buckets(program *p, size_t bucket_bytes);
+
 /* Takes over the graph (also on failure), plans it and prepares its kernels. The program belongs to the runtime. */
 int runtime_add(runtime *r, graph *g, program **out);
 
