@@ -99,7 +99,7 @@ static const option_row rows[] = {
     {OPTION_PLAN, COUNT, offsetof(options, gpu_batch), "gpu-batch", "N",
      "images of each GPU in a step (default: train.batch divided among all GPUs)"},
     {OPTION_PLAN, NUMBER, offsetof(options, step_ms), "step-ms", "MS",
-     "time of a step on one GPU alone (default: what an H100 is expected to take)"},
+     "time of a step on one GPU alone, as teskd bench measures it (default: an H100's at best)"},
     {OPTION_PLAN, NUMBER, offsetof(options, net), "net", "GBITS", "Gb/s of a network adapter (default: 200)"},
     {OPTION_PLAN, COUNT, offsetof(options, adapters), "adapters", "N", "network adapters of each node (default: 1)"},
     {OPTION_PLAN, NUMBER, offsetof(options, inside), "inside", "GBYTES",

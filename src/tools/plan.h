@@ -15,7 +15,7 @@ typedef struct {
     double net_gbits;       /* of an adapter */
     int64_t adapters;       /* of a node */
     double inside_gbytes;   /* per second, between the GPUs of a node */
-    double step_ms;         /* of one GPU alone, as measured; 0: what an H100 is expected to take */
+    double step_ms;         /* of one GPU alone, as measured; 0: an H100's at best */
     double hop_us;          /* from a GPU to the next */
     double noise_percent;   /* deviation of a step's time */
     double net_percent;     /* of the adapters' rate that a sum reaches */

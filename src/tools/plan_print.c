@@ -13,11 +13,9 @@ static void print_step(const planned *p, logger *log)
              o->adapters == 1 ? "" : "s", o->net_gbits, sum_pattern_names[p->cluster.pattern]);
     log_info(log, "  a step of one GPU: %.2f ms, %s", 1e3 * p->step.timeline.seconds,
              o->step_ms > 0 ? "as given"
-                            : "expected of an H100, on which none has run yet (teskd bench --json measures step_ms for "
-                              "--step-ms)");
+                            : "at best of an H100, which no run has shown yet; --step-ms takes a measured one");
 }
 
-/* How large a share of the step all images take. */
 static void print_memory(const planned *p, logger *log)
 {
     const plan_step *s = &p->step;

@@ -10,7 +10,7 @@
 
 typedef struct {
     char network[SETTING_TEXT_BYTES + 16]; /* its name, or that of the list */
-    plan_timeline timeline;                /* its seconds are what an H100 is expected to take; 0: not known */
+    plan_timeline timeline;                /* its seconds are those of an H100 at best; 0: not known */
     double gradient_bytes;                 /* of all buckets, as they travel */
     double fixed_bytes;                    /* of a GPU's memory, whatever the batch; 0: not known */
     double image_bytes;                    /* and for each image of a micro-batch */
