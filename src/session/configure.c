@@ -181,3 +181,15 @@ void configure_for_device(step_options *step, const backend_ops *device)
     step->placed_rows = device->placed_rows;
     step->model.padded_channels = device->pads_images ? PADDED_IMAGE_CHANNELS : 0;
 }
+
+static size_t bytes_of_mib(double mib)
+{
+    return (size_t)(mib * 0x1p20);
+}
+
+bucket_sizes configured_buckets(const settings *config)
+{
+    return (bucket_sizes){.first = bytes_of_mib(config->run.first_bucket_mib),
+                          .most = bytes_of_mib(config->run.bucket_mib),
+                          .last = bytes_of_mib(config->run.last_bucket_mib)};
+}
