@@ -2,7 +2,7 @@
 bfloat16 (autocast).
 
 tests/data/cifarresnet8.h5 is made with the default options:  make_reference.py tests/data/cifarresnet8.h5
-tests/data/cifarresnet8_lars.h5 with  --lars-eta 0.05 --lr 0.05 --nesterov 0 --samples 4
+tests/data/cifarresnet8_lars.h5 with  --lars-eta 0.05 --nesterov 0 --samples 4
 """
 
 import argparse
