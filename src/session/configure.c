@@ -167,6 +167,7 @@ int configure(const settings *config, image_options *images, step_options *step)
                               .weight_decay = config->train.weight_decay,
                               .clip_norm = config->train.clip_norm,
                               .ema_decay = config->train.ema_decay,
+                              .lars_eta = config->train.optimizer == OPTIMIZER_LARS ? config->train.lars_eta : 0,
                               .nesterov = config->train.nesterov,
                               .decay_vectors = config->train.decay_norm_and_bias};
     return check_networks(config, images, &step->model);
