@@ -93,10 +93,13 @@ void graph_accumulate(graph *g, micro_batch_place place);
  * input "lr". Vectors (biases, batch normalisation) decay only with decay_vectors. With clip_norm > 0 all gradients are
  * scaled so that their joint norm does not exceed it. Where graph_precision made a loss scale, it is divided out, and a
  * step whose gradients are not finite changes nothing; where it made copies, they follow. With ema_decay > 0 the states
- * "ema/<name>" follow the parameters and the states that are there (the running statistics). */
+ * "ema/<name>" follow the parameters and the states that are there (the running statistics). With `withholds` a step
+ * whose gradients are not finite changes nothing, loss scale or none; the sum of their squares is kept as
+ * GRADIENT_SQUARES. */
+#define GRADIENT_SQUARES "gradient_squares"
 typedef struct {
     double momentum, weight_decay, clip_norm, ema_decay;
-    bool nesterov, decay_vectors;
+    bool nesterov, decay_vectors, withholds;
 } sgd_options;
 void graph_sgd(graph *g, const sgd_options *options);
 

@@ -168,7 +168,8 @@ int configure(const settings *config, image_options *images, step_options *step)
                               .clip_norm = config->train.clip_norm,
                               .ema_decay = config->train.ema_decay,
                               .nesterov = config->train.nesterov,
-                              .decay_vectors = config->train.decay_norm_and_bias};
+                              .decay_vectors = config->train.decay_norm_and_bias,
+                              .withholds = config->run.check_finite};
     return check_networks(config, images, &step->model);
 }
 
