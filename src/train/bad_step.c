@@ -77,10 +77,13 @@ static int say_node(const done_step *s, const graph *g, const finding *f)
     char place[PLACE_BYTES], images[IMAGES_BYTES];
     place_text(s, s->at->step, f->micro_batch, place);
     TRY(images_text(s, f, images));
-    return error_set(ERROR_DATA, "no longer finite in %s: the first is %s%s of %s (%s, %s)%s, %lld of %lld values%s",
-                     place, what->summed ? "the sum over the ranks of " : "", op_name((op_id)node->op), node->label,
-                     head_names[model_head_of(node->label)], pass_text(g, what), f->before ? " in the step before" : "",
-                     (long long)what->bad, (long long)what->values, images);
+    return error_set(
+        ERROR_DATA,
+        "the numbers are no longer finite in %s: the first is a result of %s%s of %s (%s, %s)%s, %lld of its "
+        "%lld values%s",
+        place, what->summed ? "the sum over the ranks of " : "", op_name((op_id)node->op), node->label,
+        head_names[model_head_of(node->label)], pass_text(g, what), f->before ? " in the step before" : "",
+        (long long)what->bad, (long long)what->values, images);
 }
 
 static int say_nothing_found(const done_step *s)
@@ -89,7 +92,7 @@ static int say_nothing_found(const done_step *s)
     place_text(s, s->at->step, 0, place);
     return error_set(
         ERROR_DATA,
-        "no longer finite in %s, but every value was when the step ran again: the same numbers gave another "
+        "the numbers are no longer finite in %s, but every one was when the step ran again: the same work gave another "
         "result, so a GPU or its memory may be at fault",
         place);
 }
