@@ -108,7 +108,7 @@ static void the_layer_is_told(void **state)
                  {"layer3.0.bn2.bias", "layer3.0.bn2", OP_BN_NORMALIZE, 0},
                  {"fc.weight", "fc", OP_LINEAR, 0},
                  {"laterals.3.0.weight", "laterals.3.0", OP_CONV2D, 1},
-                 {"laterals.1.0.weight", "laterals.1.0", OP_LINEAR_BN_SUMS, 2},
+                 {"laterals.1.0.weight", "laterals.1.1", OP_LINEAR_BN_SUMS, 2},
                  {"downsample1.3.weight", "downsample1.3", OP_CONV2D, 3},
                  {"fc_b2.bias", "fc_b2", OP_LINEAR, 2}};
     for (int i = 0; i < BACKENDS; i++) {
