@@ -1,5 +1,6 @@
 /* The search for the node whose result is the first that is not finite, on the reference and on the CPU: with nothing
- * to find, with a bad image, weight, factor of a loss or learning rate, and what a withheld step leaves alone. */
+ * to find, with a bad image, weight, factor of a loss, sum of ranks or learning rate, and what a withheld step leaves
+ * alone. */
 #include "base/error.h"
 #include "run/look.h"
 #include "small_step.h"
@@ -143,6 +144,52 @@ static void a_gradient_is_told(void **state)
     }
 }
 
+/* Two ranks' sums, played by one: a number that every rank had finite is not when they are added. */
+typedef struct {
+    reduction base;
+    double *sum; /* the first that was started */
+} spoiling_sums;
+
+static int start_sum(reduction *self, void *data, size_t count, comm_dtype type)
+{
+    (void)count;
+    (void)type;
+    spoiling_sums *s = (spoiling_sums *)self;
+    s->sum = s->sum ? s->sum : data;
+    return 0;
+}
+
+static int finish_sum(reduction *self)
+{
+    ((spoiling_sums *)self)->sum[0] = INFINITY;
+    return 0;
+}
+
+static int do_nothing(reduction *self)
+{
+    (void)self;
+    return 0;
+}
+
+static void a_sum_of_the_ranks_is_told(void **state)
+{
+    (void)state;
+    static const reduction_ops ops = {
+        .start = start_sum, .finish = finish_sum, .progress = do_nothing, .synchronize = do_nothing};
+    spoiling_sums sums = {.base = {.ops = &ops}};
+    small_step s;
+    small_step_open(&s, &plain, open_reference);
+    small_step_run(&s, s.step, 0.05);
+    s.run.options.reducer = &sums.base;
+    s.run.options.ranks = 2;
+    const not_finite found = look(&s);
+    assert_non_null(found.node);
+    assert_true(found.summed && found.bad == 1);
+    assert_ptr_equal(program_value(s.step, &s.run, "gradient/fc.weight", NULL), sums.sum);
+    assert_found(&found, OP_LINEAR_WGRAD, "fc");
+    small_step_close(&s);
+}
+
 /* By a learning rate that makes weights of finite gradients infinite. */
 static void an_update_is_told(void **state)
 {
@@ -227,7 +274,7 @@ int main(void)
         cmocka_unit_test(a_finite_step_has_none),     cmocka_unit_test(the_image_is_told),
         cmocka_unit_test(the_layer_is_told),          cmocka_unit_test(a_gradient_is_told),
         cmocka_unit_test(an_update_is_told),          cmocka_unit_test(a_withheld_step_changes_no_weight),
-        cmocka_unit_test(withholding_changes_no_bit),
+        cmocka_unit_test(withholding_changes_no_bit), cmocka_unit_test(a_sum_of_the_ranks_is_told),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
