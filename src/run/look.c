@@ -77,7 +77,7 @@ static size_t extent(const tensor_desc *desc)
     return (size_t)((tensor_rows(desc) - 1) * tensor_row_stride(desc) + desc->dim[3]) * dtype_bytes(desc->dtype);
 }
 
-static int look_at(const search *s, uint32_t node, value_id id, bool summed)
+static int look_at(const search *s, uint32_t index, value_id id)
 {
     const tensor_desc *desc = graph_desc(&s->p->step, id);
     backend *device = s->r->options.device;
@@ -88,9 +88,8 @@ static int look_at(const search *s, uint32_t node, value_id id, bool summed)
     if (n.bad == 0)
         return 0;
     *s->found = n;
-    s->found->node = &s->p->step.nodes[node];
-    s->found->index = node;
-    s->found->summed = summed;
+    s->found->node = &s->p->step.nodes[index];
+    s->found->index = index;
     return 0;
 }
 
@@ -99,28 +98,34 @@ static int look_at_changes(const search *s, uint32_t index)
     const graph_node *node = &s->p->step.nodes[index];
     for (int k = 0; k < node->n_in; k++)
         if (op_changes_input(node->op, k))
-            TRY(look_at(s, index, node->in[k], false));
+            TRY(look_at(s, index, node->in[k]));
     return 0;
 }
 
-/* The node that wrote a gradient. */
-static uint32_t writer_of(const graph *g, value_id id)
+/* The node that wrote a gradient; NULL: it is no node of this program. */
+static const graph_node *writer_of(const graph *g, value_id id)
 {
     for (uint32_t i = 0; i < g->n_nodes; i++)
         for (int k = 0; k < g->nodes[i].n_out; k++)
             if (g->nodes[i].out[k] == id)
-                return i;
-    return 0;
+                return &g->nodes[i];
+    return NULL;
 }
 
-/* Each was finite when it was written: it was looked at then. */
+/* Each gradient was finite when it was written: it was looked at then. */
 static int look_at_summed(const search *s, uint32_t index)
 {
     const graph *g = &s->p->step;
     const graph_node *node = &g->nodes[index];
-    for (int k = 0; k < node->n_in && s->r->options.ranks > 1; k++)
-        if (graph_desc(g, node->in[k])->kind == KIND_GRADIENT)
-            TRY(look_at(s, writer_of(g, node->in[k]), node->in[k], true));
+    for (int k = 0; k < node->n_in && s->r->options.ranks > 1 && !s->found->node; k++) {
+        if (graph_desc(g, node->in[k])->kind != KIND_GRADIENT)
+            continue;
+        TRY(look_at(s, index, node->in[k]));
+        if (s->found->node) {
+            s->found->node = writer_of(g, node->in[k]);
+            s->found->summed = true;
+        }
+    }
     return 0;
 }
 
@@ -129,7 +134,7 @@ static int look_at_node(const search *s, uint32_t index)
     const graph_node *node = &s->p->step.nodes[index];
     TRY(look_at_summed(s, index));
     for (int k = 0; k < node->n_out; k++)
-        TRY(look_at(s, index, node->out[k], false));
+        TRY(look_at(s, index, node->out[k]));
     return look_at_changes(s, index);
 }
 

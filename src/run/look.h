@@ -7,7 +7,7 @@
 /* A value that is not finite. `node` NULL: none was found. */
 typedef struct {
     const graph_node *node; /* of the program; wrote the value */
-    uint32_t index;         /* of the node */
+    uint32_t index;         /* of the node; of a sum over the ranks, of the first node that reads it */
     bool summed;            /* a gradient that was finite on every rank: the sum over the ranks is not */
     int64_t values, bad;    /* of the result; not finite among them */
     int32_t images;         /* that the result is of; 0: it is of the whole batch */

@@ -86,9 +86,9 @@ class NotFinite(ProgramTest):
         # In the second epoch, whose steps are replays where they are captured.
         for precision in ("fp32", "bf16"):
             diverges = {"run.precision": precision, "train.lr": 1000}
-            plain = self.end("plain", {**diverges, "run.capture": "no"})
+            plain = self.end(f"plain_{precision}", {**diverges, "run.capture": "no"})
             self.assertRegex(plain, r"epoch 2, step \d: the first is a result of \w+ of [\w.]+ \(\w+, forward\)")
-            self.assertEqual(self.end("captured", diverges, **LATE), plain)
+            self.assertEqual(self.end(f"captured_{precision}", diverges, **LATE), plain)
 
     def test_overflow_that_no_scale_helps_against(self):
         path = self.path("run", "last.h5")
