@@ -78,6 +78,7 @@ static const cpu_op cpu_ops[OP_COUNT] = {
     [OP_LOSS_SCALE] = {NULL, loss_scale_launch},
     [OP_SCALE] = {NULL, scale_launch},
     [OP_METRIC_ADD] = {NULL, metric_add_launch},
+    [OP_METRIC_WATCH] = {NULL, metric_watch_launch},
     [OP_SUM_SQUARES] = {sum_squares_prepare, sum_squares_launch},
     [OP_COUNT_NOT_FINITE] = {sum_squares_prepare, count_not_finite_launch},
     [OP_CLIP_FACTOR] = {NULL, clip_factor_launch},

@@ -119,8 +119,10 @@ int loss_scale_launch(const cpu_backend *self, const kernel *k, const kernel_arg
         scaling[SCALING_SCALE] = fmaxf(scaling[SCALING_SCALE] / 2, SCALE_LEAST);
         scaling[SCALING_GOOD_STEPS] = 0;
         scaling[SCALING_SKIPPED]++;
+        scaling[SCALING_SKIPPED_IN_ROW]++;
         return 0;
     }
+    scaling[SCALING_SKIPPED_IN_ROW] = 0;
     *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / (double)scaling[SCALING_SCALE];
     scaling[SCALING_GOOD_STEPS]++;
     if (scaling[SCALING_GOOD_STEPS] == SCALE_GROWTH_STEPS) {
@@ -147,5 +149,13 @@ int metric_add_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     double *sums = (double *)kernel_in_out(args, 1) + k->request.node.attr.channel_offset;
     for (int64_t i = 0; i < tensor_count(&k->request.in[0]); i++)
         sums[i] += k->request.node.attr.weight * x[i];
+    return 0;
+}
+
+int metric_watch_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    double *sums = kernel_in_out(args, 1);
+    sums[k->request.node.attr.channel_offset] += !isfinite(*(const double *)args->in[0]);
     return 0;
 }

@@ -45,8 +45,10 @@ int reference_loss_scale(const reference *self, const kernel_request *request, c
         scaling[SCALING_SCALE] = fmax(scaling[SCALING_SCALE] / 2, SCALE_LEAST);
         scaling[SCALING_GOOD_STEPS] = 0;
         scaling[SCALING_SKIPPED]++;
+        scaling[SCALING_SKIPPED_IN_ROW]++;
         return 0;
     }
+    scaling[SCALING_SKIPPED_IN_ROW] = 0;
     *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / scaling[SCALING_SCALE];
     scaling[SCALING_GOOD_STEPS]++;
     if (scaling[SCALING_GOOD_STEPS] == SCALE_GROWTH_STEPS) {
@@ -92,6 +94,14 @@ int reference_lars_rate(const reference *self, const kernel_request *request, co
     double divisor = gradient + request->node.attr.weight_decay * weight;
     bool trusted = weight > 0 && divisor > 0;
     *(double *)args->out[0] = trusted ? fmin(*lr * request->node.attr.eta * weight / divisor, FLT_MAX) : *lr;
+    return 0;
+}
+
+int reference_metric_watch(const reference *self, const kernel_request *request, const kernel_args *args)
+{
+    (void)self;
+    double *sums = kernel_in_out(args, 1);
+    sums[request->node.attr.channel_offset] += !isfinite(*(const double *)args->in[0]);
     return 0;
 }
 

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "graph/graph.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,12 +24,13 @@ static value_id companion_state(graph *g, const char *prefix, value_id of)
     return graph_state(g, name, (tensor_layout)value.desc.layout, value.desc.dim);
 }
 
-/* What the gradients are multiplied by: undoes the loss scale, keeps their joint norm below clip_norm. VALUE_NONE when
- * there is neither. */
-static value_id gradient_factor(graph *g, double clip_norm, uint32_t n_values)
+/* What the gradients are multiplied by: undoes the loss scale, keeps their joint norm below clip_norm, is NaN where
+ * they are to be withheld. VALUE_NONE when there is nothing of this. */
+static value_id gradient_factor(graph *g, const sgd_options *options, uint32_t n_values)
 {
     value_id sum = VALUE_NONE, scaling = graph_find(g, LOSS_SCALE_STATE);
-    if (clip_norm <= 0 && scaling == VALUE_NONE)
+    const bool clips = options->clip_norm > 0;
+    if (!clips && scaling == VALUE_NONE && !options->withholds)
         return VALUE_NONE;
     graph_scope(g, "gradients");
     for (value_id id = 1; id < n_values; id++) {
@@ -36,10 +38,13 @@ static value_id gradient_factor(graph *g, double clip_norm, uint32_t n_values)
         if (gradient)
             sum = graph_apply(g, OP_SUM_SQUARES, NULL, sum ? 2 : 1, (value_id[]){gradient, sum});
     }
-    op_attr attr = {.max_norm = clip_norm};
+    if (options->withholds)
+        graph_keep(g, sum, GRADIENT_SQUARES);
+    const op_attr scales = {.max_norm = options->clip_norm},
+                  bounds = {.max_norm = clips ? options->clip_norm : INFINITY};
     if (scaling)
-        return graph_apply(g, OP_LOSS_SCALE, &attr, 2, (value_id[]){sum, scaling});
-    return graph_apply(g, OP_CLIP_FACTOR, &attr, 1, &sum);
+        return graph_apply(g, OP_LOSS_SCALE, &scales, 2, (value_id[]){sum, scaling});
+    return graph_apply(g, OP_CLIP_FACTOR, &bounds, 1, &sum);
 }
 
 static bool is_vector(const graph *g, value_id parameter)
@@ -118,7 +123,7 @@ void graph_sgd(graph *g, const sgd_options *options)
 {
     value_id lr = graph_input(g, "lr", DTYPE_F64, (const int32_t[]){1, 1, 1, 1});
     uint32_t n_values = g->n_values;
-    value_id factor = gradient_factor(g, options->clip_norm, n_values);
+    value_id factor = gradient_factor(g, options, n_values);
     if (options->lars_eta > 0)
         find_rates(g, lr, factor, options, n_values);
     for (value_id id = 1; id < n_values && !g->status; id++) {

@@ -121,7 +121,8 @@ static int stopwatch_note(const runtime *r, stopwatch *watch, uint32_t index)
     return 0;
 }
 
-static int run_launches(runtime *r, program *p, stopwatch *watch)
+/* `look` sees each launch's results before anything else touches them; NULL: nobody looks. */
+static int run_launches(runtime *r, program *p, stopwatch *watch, const launch_look *look)
 {
     uint32_t n_buckets = r->options.reducer ? p->n_buckets : 0, started = 0;
     bool finished = false;
@@ -134,6 +135,8 @@ static int run_launches(runtime *r, program *p, stopwatch *watch)
             finished = true;
         }
         TRY(run_launch(r, p, launch));
+        if (look)
+            TRY(look->function(look->context, launch));
         while (started < n_buckets && p->buckets[started].last_node < launch->first_node + launch->n_nodes)
             TRY(start_bucket(r, &p->buckets[started++]));
         TRY(stopwatch_note(r, watch, i));
@@ -156,7 +159,7 @@ static int capture(runtime *r, program *p)
 {
     backend *device = r->options.device;
     TRY(device->ops->capture_begin(device));
-    int status = run_launches(r, p, NULL);
+    int status = run_launches(r, p, NULL, NULL);
     int ended = device->ops->capture_end(device, &p->captured); /* in any case, and its reason is the earlier one */
     status = ended < 0 ? ended : status;
     return status < 0 ? error_prefix(status, "capturing the step (run.capture = no does without)") : 0;
@@ -174,7 +177,14 @@ int program_run(runtime *r, program *p)
         return r->options.reducer ? sums_advance(r) : 0;
     }
     p->has_run = true;
-    return run_launches(r, p, NULL);
+    return run_launches(r, p, NULL, NULL);
+}
+
+int program_run_looking(runtime *r, program *p, const launch_look *look)
+{
+    TRY(run_launches(r, p, NULL, look));
+    p->has_run = true;
+    return runtime_synchronize(r);
 }
 
 static int add_elapsed(const runtime *r, const program *p, double *launch_seconds)
@@ -192,7 +202,7 @@ static int add_elapsed(const runtime *r, const program *p, double *launch_second
 int program_run_timed(runtime *r, program *p, double *launch_seconds)
 {
     stopwatch watch = {.seconds = launch_seconds};
-    TRY(run_launches(r, p, &watch));
+    TRY(run_launches(r, p, &watch, NULL));
     p->has_run = true;
     TRY(runtime_synchronize(r));
     return r->options.device->ops->timestamp ? add_elapsed(r, p, launch_seconds) : 0;

@@ -169,7 +169,8 @@ int configure(const settings *config, image_options *images, step_options *step)
                               .ema_decay = config->train.ema_decay,
                               .lars_eta = config->train.optimizer == OPTIMIZER_LARS ? config->train.lars_eta : 0,
                               .nesterov = config->train.nesterov,
-                              .decay_vectors = config->train.decay_norm_and_bias};
+                              .decay_vectors = config->train.decay_norm_and_bias,
+                              .withholds = config->run.check_finite};
     return check_networks(config, images, &step->model);
 }
 

@@ -4,6 +4,7 @@
 #include "train/trainer.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "train/bad_step.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/rehearsal.h"
@@ -37,23 +38,26 @@ typedef struct {
     stragglers slow;
     rehearsal fault;
     stop_vote vote;
-    bool saved;                               /* in this process: there is something to resume */
-    char checkpoint[SETTING_TEXT_BYTES + 96]; /* the newest one that a resume can take, in words; empty: none yet */
+    bool saved; /* in this process: there is something to resume */
+    resume_point from;
 } trainer;
 
 /* Notes that the checkpoint `path` is of this place. */
 static void note_checkpoint(trainer *t, const char *path)
 {
-    snprintf(t->checkpoint, sizeof t->checkpoint, "%s, of epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
-             (long long)t->at.step);
+    t->from = (resume_point){.epoch = t->at.epoch, .step = t->at.step};
+    snprintf(t->from.path, sizeof t->from.path, "%s", path);
 }
 
 /* After a failure that all ranks share, since their weights and losses are the same. */
-static int say_diverged(const trainer *t, int status)
+static int say_diverged(const trainer *t, int status, int64_t steps_done)
 {
-    return error_suffix(status, "; %s%s; a lower train.lr may help",
-                        t->checkpoint[0] ? "the last checkpoint from before is " : "there is no checkpoint from before",
-                        t->checkpoint);
+    return status == ERROR_DATA ? bad_step_say_again(status, t->e, &t->from, steps_done) : status;
+}
+
+static done_step step_done(const trainer *t, double lr)
+{
+    return (done_step){.e = t->e, .batches = t->batches, .at = &t->at, .lr = lr};
 }
 
 /* Saves last.h5, where a resume goes on. */
@@ -61,9 +65,7 @@ static int save_last(trainer *t, bool keep_previous)
 {
     char path[SETTING_TEXT_BYTES + 16];
     int status = checkpoint_save(t->e, &t->at, "last.h5", keep_previous);
-    if (status == ERROR_DATA)
-        return say_diverged(t, status);
-    TRY(status);
+    TRY(say_diverged(t, status, t->at.steps_done));
     t->saved = true;
     snprintf(path, sizeof path, "%s/last.h5", t->e->config.output.dir);
     note_checkpoint(t, path);
@@ -145,7 +147,8 @@ static int run_step(trainer *t, double *lr)
         TRY(run_micro_batch(t, *lr));
     t->at.step++;
     t->at.steps_done++;
-    return 0;
+    const done_step done = step_done(t, *lr);
+    return t->e->config.run.check_finite ? say_diverged(t, bad_step_search(&done), t->at.steps_done) : 0;
 }
 
 static double seconds_left(const trainer *t, double images_per_second)
@@ -193,6 +196,16 @@ static step_report make_report(const trainer *t, const metrics *sums, double lr,
     return r;
 }
 
+/* What went wrong since the last line, if anything did. */
+static int check_line(const trainer *t, const step_report *r)
+{
+    const done_step done = step_done(t, r->lr);
+    int64_t steps_done = t->at.steps_done;
+    int status =
+        isfinite(r->mean.total) ? bad_step_check_scale(&done, &r->scaling) : bad_step_since_line(&done, &steps_done);
+    return say_diverged(t, status, steps_done);
+}
+
 /* Every log.every steps the ranks' sums come together; that is also where a loss that is no number is noticed. */
 static int finish_line(trainer *t, double lr)
 {
@@ -200,16 +213,13 @@ static int finish_line(trainer *t, double lr)
     metrics sums;
     TRY(runtime_synchronize(&e->run));
     TRY(metrics_read(&sums, &e->tensors, t->line_images));
-    TRY(metrics_reset(&e->tensors));
     TRY(metrics_reduce(&sums, e->ranks));
     step_report r = make_report(t, &sums, lr, 1);
-    if (!isfinite(r.mean.total)) /* the same on all ranks: one tells */
-        return say_diverged(
-            t, comm_agree(e->ranks, error_set(ERROR_DATA, "the loss is no longer finite in epoch %lld, step %lld",
-                                              (long long)t->at.epoch + 1, (long long)t->at.step)));
+    TRY(loss_scaling_read(&r.scaling, &e->tensors));
+    TRY(check_line(t, &r));
+    TRY(metrics_reset(&e->tensors));
     metrics_add(&t->at.epoch_sums, &sums);
     t->line_images = 0;
-    TRY(loss_scaling_read(&r.scaling, &e->tensors));
     if (r.scaling.skipped > t->skipped)
         report_skipped(e, &r.scaling, r.scaling.skipped - t->skipped);
     t->skipped = r.scaling.skipped;
@@ -358,7 +368,8 @@ static void log_paths(const trainer *t)
     if (t->saved)
         log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
     else
-        log_info(t->e->log, "nothing was left to train: %s", t->checkpoint);
+        log_info(t->e->log, "nothing was left to train: %s, of epoch %lld, step %lld", t->from.path,
+                 (long long)t->from.epoch + 1, (long long)t->from.step);
 }
 
 static bool is_finished(const trainer *t)

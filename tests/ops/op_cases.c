@@ -517,7 +517,8 @@ static int metric_requests(const layer_case *row, dtype real, kernel_request *r)
     tensor_desc sums = vector(DTYPE_F64, row->o + 3);
     request_init(&r[0], OP_SCALE, &attr, 1, &x, 0, NULL);
     request_init(&r[1], OP_METRIC_ADD, &attr, 2, (tensor_desc[]){some, sums}, 0, NULL);
-    return 2;
+    request_init(&r[2], OP_METRIC_WATCH, &attr, 2, (tensor_desc[]){some, sums}, 0, NULL);
+    return 3;
 }
 
 int layer_requests(const layer_case *row, dtype real, kernel_request requests[LAYER_MAX_OPS])

@@ -34,7 +34,7 @@ typedef enum {
     LAYER_EMA,           /* ema_update */
     LAYER_IMAGES,        /* images: of `o` images `n` with `c` channels; pad_channels, convert there and back */
     LAYER_LOSS_SCALE,    /* loss_scale */
-    LAYER_METRIC         /* scale, metric_add */
+    LAYER_METRIC         /* scale, metric_add, metric_watch */
 } layer_kind;
 
 enum {

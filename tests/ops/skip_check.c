@@ -101,9 +101,9 @@ static void check_scale(const bench *t)
     static const struct {
         double sum, before[4], after[4], factor;
     } steps[] = {
-        {9, {1024, 7, 3, 0}, {1024, 8, 3, 0}, 1.0 / 1024},    {INFINITY, {1024, 7, 3, 0}, {512, 0, 4, 0}, NAN},
-        {NAN, {1024, 0, 0, 0}, {512, 0, 1, 0}, NAN},          {INFINITY, {1, 7, 3, 0}, {1, 0, 4, 0}, NAN},
-        {9, {1024, 1999, 3, 0}, {2048, 0, 3, 0}, 1.0 / 1024}, {9, {0x1p24, 1999, 3, 0}, {0x1p24, 0, 3, 0}, 0x1p-24},
+        {9, {1024, 7, 3, 0}, {1024, 8, 3, 0}, 1.0 / 1024},    {INFINITY, {1024, 7, 3, 0}, {512, 0, 4, 1}, NAN},
+        {NAN, {1024, 0, 1, 1}, {512, 0, 2, 2}, NAN},          {INFINITY, {1, 7, 3, 0}, {1, 0, 4, 1}, NAN},
+        {9, {1024, 1999, 3, 2}, {2048, 0, 3, 0}, 1.0 / 1024}, {9, {0x1p24, 1999, 3, 0}, {0x1p24, 0, 3, 0}, 0x1p-24},
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         double after[4], factor = scale_step(t, steps[i].sum, steps[i].before, after);
@@ -173,6 +173,25 @@ static void check_clip(const bench *t)
     }
 }
 
+/* What is looked at in slot 0, counts in 1. */
+static void check_watch(const bench *t)
+{
+    enum { COUNTS = 3, WATCHED = 1 };
+    static const double looked_at[] = {-7, INFINITY, 1e300, NAN, -INFINITY}, before[COUNTS] = {10, 20, 30};
+    double after[COUNTS];
+    kernel_request r = {.node = {.op = OP_METRIC_WATCH, .n_in = 2, .attr = {.channel_offset = WATCHED}},
+                        .label = "test"};
+    r.in[0] = vector(DTYPE_F64, 1);
+    r.in[1] = vector(DTYPE_F64, COUNTS);
+    MUST(t->b->ops->write(t->b, slot(t, 1), before, sizeof before));
+    for (size_t i = 0; i < sizeof looked_at / sizeof *looked_at; i++) {
+        put_double(t, 0, looked_at[i]);
+        launch(t, &r, &(kernel_args){.in = {slot(t, 0), slot(t, 1)}});
+    }
+    MUST(t->b->ops->read(t->b, after, slot(t, 1), sizeof after));
+    assert_true(after[0] == before[0] && after[WATCHED] == before[WATCHED] + 3 && after[2] == before[2]);
+}
+
 /* Sums in slot 0, mean and variance in 1 and 2; of four channels only the last has sums. */
 static void check_running(const bench *t, double count, double mean, double variance)
 {
@@ -238,6 +257,7 @@ void check_not_finite(backend *b)
     bench t = {b, b->ops->alloc(b, (size_t)SLOTS * SLOT_BYTES)};
     assert_non_null(t.memory);
     check_clip(&t);
+    check_watch(&t);
     check_running(&t, 4, 3, 10);
     check_running(&t, 1, 6, 2);
     check_pool(&t);

@@ -184,8 +184,10 @@ static __global__ void loss_scale_kernel(const double *sum, float *scaling, doub
         scaling[SCALING_SCALE] = fmaxf(scaling[SCALING_SCALE] / 2, SCALE_LEAST);
         scaling[SCALING_GOOD_STEPS] = 0;
         scaling[SCALING_SKIPPED] += 1;
+        scaling[SCALING_SKIPPED_IN_ROW] += 1;
         return;
     }
+    scaling[SCALING_SKIPPED_IN_ROW] = 0;
     *factor = (max_norm > 0 ? fmin(1.0, max_norm / norm) : 1.0) / scale;
     scaling[SCALING_GOOD_STEPS] += 1;
     if (scaling[SCALING_GOOD_STEPS] == SCALE_GROWTH_STEPS) {
@@ -234,4 +236,16 @@ int cuda_metric_add(const cuda_backend *self, const kernel *k, const kernel_args
     return launch(metric_add_kernel, dim3(1), dim3(LANES), 0, self->stream, (const double *)args->in[0],
                   (double *)kernel_in_out(args, 1) + attr->channel_offset, attr->weight,
                   (int)tensor_count(&k->request.in[0]));
+}
+
+static __global__ void metric_watch_kernel(const double *x, double *count)
+{
+    if (!isfinite(*x))
+        *count += 1;
+}
+
+int cuda_metric_watch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return launch(metric_watch_kernel, dim3(1), dim3(1), 0, self->stream, (const double *)args->in[0],
+                  (double *)kernel_in_out(args, 1) + k->request.node.attr.channel_offset);
 }

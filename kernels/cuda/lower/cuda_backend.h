@@ -153,8 +153,8 @@ cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference,
     cuda_global_average_pool, cuda_global_average_pool_grad, cuda_relu, cuda_relu_grad, cuda_max_pool,
     cuda_max_pool_grad, cuda_excite, cuda_excite_grad, cuda_loss, cuda_sum_squares, cuda_count_not_finite,
     cuda_clip_factor, cuda_lars_rate, cuda_sgd_update, cuda_linear_bn_sums, cuda_linear_bn_grad_sums,
-    cuda_linear_bn_wgrad, cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_images, cuda_pad_channels,
-    cuda_convert_op;
+    cuda_linear_bn_wgrad, cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_metric_watch, cuda_images,
+    cuda_pad_channels, cuda_convert_op;
 
 /* kernels/backend.h: batch_launches. For lars_rate, sgd_update, ema_update, bn_running, sum_squares, metric_add, and
  * losses. */
