@@ -17,6 +17,7 @@ typedef struct {
     control *channel;
     rank_place *place;                  /* one per rank */
     started_sum *first_sum, *idle_sums; /* under way, oldest first; free for reuse */
+    bool is_part;                       /* of another communicator, which owns the channel and the place */
     bool blames_other;                  /* opening failed here because of another rank, which may know more */
     char library[MPI_MAX_LIBRARY_VERSION_STRING];
 } comm_mpi;

@@ -77,6 +77,7 @@ static int run_command(int argc, char **argv, logger *log, comm *ranks)
 {
     bool named = is_named(argv), first = comm_describe(ranks)->rank == 0;
     const command *c = chosen_command(argv);
+    TRY(agree_on_program(ranks));
     if (!c)
         return comm_agree(ranks, error_set(ERROR_USAGE, "there is no command \"%s\"; see teskd --help", argv[1]));
     static char train_name[] = "train";
