@@ -93,6 +93,8 @@ static const option_row rows[] = {
     {OPTION_SEED, COUNT, offsetof(options, seed), "seed", "N", "seed of the images, or of their order in the shards"},
     {OPTION_DATA_BENCH, COUNT, offsetof(options, images_per_second), "images-per-second", "N",
      "say how many cores so many images a second take (default: 8000)"},
+    {OPTION_PREFLIGHT, COUNT, offsetof(options, patience), "patience", "SECONDS",
+     "how long a host may take for one check of its disks, files or GPUs (default: 60)"},
     {OPTION_SETTINGS, FLAG, offsetof(options, settings_table), "settings", NULL,
      "print the table of all settings as Markdown (docs/settings.md) and exit"},
 };
@@ -273,6 +275,7 @@ int options_read(options *o, int argc, char **argv, option_set allowed)
                    .threads = -1,
                    .image_size = -1,
                    .images_per_second = -1,
+                   .patience = -1,
                    .argc = argc,
                    .argv = argv,
                    .allowed = allowed};

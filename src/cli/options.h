@@ -41,6 +41,7 @@ typedef uint64_t option_set;
 #define OPTION_CHECK (UINT64_C(1) << 28)
 #define OPTION_UNPACK (UINT64_C(1) << 29)
 #define OPTION_SHOW (UINT64_C(1) << 30)
+#define OPTION_PREFLIGHT (UINT64_C(1) << 31)
 
 enum { OPTION_PATHS = 16 };
 
@@ -53,7 +54,7 @@ typedef struct {
     char config_path[RECIPE_PATH_BYTES]; /* what the last --config reads; empty without one */
     bool is_recipe;                      /* --config named a recipe that comes with teskd */
     long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads, image_size,
-        images_per_second; /* -1: not given */
+        images_per_second, patience; /* -1: not given */
     char expanded[OPTION_PATHS]
                  [SETTING_TEXT_BYTES]; /* what the options above point to where a home folder was put in */
     int n_expanded;
