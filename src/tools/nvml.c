@@ -101,14 +101,15 @@ static void read_gpu(const nvml *n, device gpu, nvml_gpu *out)
     out->is_capped = reasons & THROTTLE_POWER_CAP;
 }
 
-static int read_all(const nvml *n, nvml_gpu *gpus, char *driver)
+static int read_all(const nvml *n, nvml_gpu *gpus, char about[NVML_NAME_BYTES])
 {
     unsigned count = 0;
+    char version[NVML_NAME_BYTES - 16] = "unknown";
     CHECK(n->count(&count) == NVML_SUCCESS, ERROR_KERNEL, "NVML does not count the GPUs");
     if (count > NVML_MOST_GPUS)
         count = NVML_MOST_GPUS;
-    driver[0] = '\0';
-    n->driver(driver, NVML_NAME_BYTES);
+    n->driver(version, sizeof version);
+    snprintf(about, NVML_NAME_BYTES, "driver %s", version);
     for (unsigned i = 0; i < count; i++) {
         device gpu;
         const int code = n->handle(i, &gpu);
@@ -119,17 +120,19 @@ static int read_all(const nvml *n, nvml_gpu *gpus, char *driver)
     return (int)count;
 }
 
-int nvml_read(nvml_gpu gpus[NVML_MOST_GPUS], char driver[NVML_NAME_BYTES])
+int nvml_read(nvml_gpu gpus[NVML_MOST_GPUS], char about[NVML_NAME_BYTES])
 {
     nvml n;
     void *library = dlopen("libnvidia-ml.so.1", RTLD_NOW);
-    CHECK(library, ERROR_KERNEL, "no NVML (libnvidia-ml.so.1)");
+    snprintf(about, NVML_NAME_BYTES, "no NVML (libnvidia-ml.so.1)");
+    if (!library)
+        return 0;
     int status = find_functions(&n, library);
-    if (status == 0 && n.init() != NVML_SUCCESS)
-        status = error_set(ERROR_KERNEL, "no NVML: it does not reach the driver");
-    if (status == 0) {
-        status = read_all(&n, gpus, driver);
+    if (status == 0 && n.init() == NVML_SUCCESS) {
+        status = read_all(&n, gpus, about);
         n.shutdown();
+    } else if (status == 0) {
+        snprintf(about, NVML_NAME_BYTES, "NVML does not reach the driver");
     }
     dlclose(library);
     return status;

@@ -20,8 +20,8 @@ typedef struct {
         is_capped; /* slowed down by heat; by the hardware or its power supply; by the power limit */
 } nvml_gpu;
 
-/* Fills in `gpus` and the driver's version; returns how many GPUs there are. ERROR_KERNEL without NVML, or where it
- * does not answer. One thread at a time. */
-int nvml_read(nvml_gpu gpus[NVML_MOST_GPUS], char driver[NVML_NAME_BYTES]);
+/* Fills in `gpus` and `about`: "driver 570.86", or why there are no GPUs to be seen. Returns how many there are.
+ * ERROR_KERNEL where one does not answer. One thread at a time. */
+int nvml_read(nvml_gpu gpus[NVML_MOST_GPUS], char about[NVML_NAME_BYTES]);
 
 #endif

@@ -212,6 +212,7 @@ int check_data_read(const preflight *p, finding *mine)
     const double seconds = clock_seconds() - r.begin;
     free(r.piece);
     TRY(status);
+    CHECK(r.files > 0, ERROR_FILE, "data.path: no file to read in \"%s\"", folder);
     mine->verdict = VERDICT_FINE;
     if (r.bytes >= least_read_bytes || seconds >= disk_seconds)
         mine->value = r.bytes / seconds / 1e6;

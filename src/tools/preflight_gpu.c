@@ -22,13 +22,12 @@ static bool is_alike(const nvml_gpu *a, const nvml_gpu *b)
 int check_gpus(const preflight *p, finding *mine)
 {
     nvml_gpu gpus[NVML_MOST_GPUS];
-    char driver[NVML_NAME_BYTES], text[NVML_NAME_BYTES + 96];
+    char about[NVML_NAME_BYTES], text[NVML_NAME_BYTES + 96];
     if (!preflight_leads(p))
         return 0;
-    const int count = nvml_read(gpus, driver);
+    const int count = nvml_read(gpus, about);
+    TRY(count);
     mine->verdict = VERDICT_FINE;
-    if (count < 0)
-        snprintf(mine->text, sizeof mine->text, "%s", error_message());
     for (int i = 0, same; i < count; i += same) {
         for (same = 1; i + same < count && is_alike(&gpus[i], &gpus[i + same]);)
             same++;
@@ -36,9 +35,7 @@ int check_gpus(const preflight *p, finding *mine)
                  gpus[i].highest_clock, gpus[i].has_ecc ? ", ECC" : "");
         append(mine->text, sizeof mine->text, text);
     }
-    snprintf(text, sizeof text, count == 0 ? "none; driver %s" : "driver %s", driver);
-    if (count >= 0)
-        append(mine->text, sizeof mine->text, text);
+    append(mine->text, sizeof mine->text, about);
     return 0;
 }
 
@@ -70,10 +67,10 @@ static void add_gpu(const nvml_gpu *gpu, finding *mine)
 int check_gpu_state(const preflight *p, finding *mine)
 {
     nvml_gpu gpus[NVML_MOST_GPUS];
-    char driver[NVML_NAME_BYTES];
-    const int count = preflight_leads(p) ? nvml_read(gpus, driver) : 0;
+    char about[NVML_NAME_BYTES];
+    const int count = preflight_leads(p) ? nvml_read(gpus, about) : 0;
     if (count <= 0)
-        return 0;
+        return 0; /* check_gpus tells */
     mine->verdict = VERDICT_FINE;
     for (int i = 0; i < count; i++) {
         add_gpu(&gpus[i], mine);

@@ -4,12 +4,9 @@ import json
 import os
 import resource
 import shlex
-import shutil
 import subprocess
 import time
 import unittest
-
-import numpy
 
 from program import HOST, MPIRUN, SMALL, TESKD, ProgramTest, Result, enough_under_sanitizers, environment, run, settings
 
@@ -34,14 +31,6 @@ class Preflight(ProgramTest):
         lines = result.out.splitlines()
         return [line for line in lines if "FAULT: " in line], self.refused(result, "preflight: ")
 
-    def ranks(self, first, second, *, timeout=120):
-        """Two ranks with command lines, and variables before them, of their own."""
-        choice = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] || exec env {shlex.join(map(str, first))}; ' \
-                 f'exec env {shlex.join(map(str, second))}'
-        done = subprocess.run(MPIRUN + ["-np", "2", "sh", "-c", choice], capture_output=True, text=True,
-                              env=environment(), timeout=timeout, check=False)
-        return Result(done.returncode, done.stdout, done.stderr, 0)
-
     def test_one_rank(self):
         result = self.run_code(0, *self.arguments())
         for word in ("preflight: 1 rank on 1 host", "program ", "build ", "GFLOP/s", "training set: 200 images",
@@ -63,7 +52,7 @@ class Preflight(ProgramTest):
 
     def test_faults(self):
         for changes, check, words in (
-                ({"data.path": self.path("none")}, "data ", ["data_batch_1.bin", "No such file"]),
+                ({"data.path": self.path("none")}, "data ", ["data_batch_1.bin", "looked for"]),
                 ({"output.dir": "/proc/none"}, "output ", ["/proc: cannot make a file"]),
                 ({"run.threads": os.cpu_count() + 1}, "cores ", [f"{os.cpu_count() + 1} threads compute on"])):
             with self.subTest(check):
@@ -81,16 +70,16 @@ class Preflight(ProgramTest):
         self.assertEqual(os.listdir(self.folder), [])
 
     def test_stall(self):
-        """A named pipe that nobody writes to stands for a file system that does not answer."""
-        data = shutil.copytree(self.data, self.path("data"))
-        os.remove(os.path.join(data, "data_batch_1.bin"))
-        os.mkfifo(os.path.join(data, "data_batch_1.bin"))
+        """Of rank 0's host, which alone writes to output.dir."""
+        hanging = MPIRUN + ["-np", "2", "-x", f"LD_PRELOAD={os.environ['TESKD_HANGING_DISK']}"]
         begin = time.monotonic()
-        result = run(*self.arguments({"data.path": data}, "--patience", "1"), ranks=2)
+        done = subprocess.run([*hanging, TESKD, *map(str, self.arguments(None, "--patience", "1"))], capture_output=True,
+                              text=True, env=environment(), timeout=120, check=False)
         self.assertLess(time.monotonic() - begin, 60)
-        lines, message = self.faults(result)
-        self.assertIn(f"rank 0 on {HOST}: preflight: data: no answer after 1 s", message)
+        lines, message = self.faults(Result(done.returncode, done.stdout, done.stderr, 0))
+        self.assertIn(f"rank 0 on {HOST}: preflight: output: no answer after 1 s", message)
         self.assertEqual(len(lines), 1, lines)
+        self.assertEqual(os.listdir(self.folder), [])
 
     def test_usage(self):
         self.refused(self.run_code(2, *self.arguments(None, "--patience", "0")), "--patience")
@@ -113,13 +102,16 @@ class Preflight(ProgramTest):
                 self.assertIn("1755 MHz (memory 2600) 45 C, 1755 MHz", done.stdout)
 
 
-class Launch(Preflight):
+class Launch(ProgramTest):
     """Trainings go on, with a warning."""
 
     def train_with(self, threads, *words):
-        first, second = ([TESKD, *map(str, self.training_arguments("run", {"train.max_steps": 1, "run.threads": n}))]
+        first, second = ([TESKD, *map(str, self.training_arguments(f"run{threads}", {"train.max_steps": 1, "run.threads": n}))]
                          for n in (1, threads))
-        result = self.ranks(first, second)
+        choice = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] || exec {shlex.join(first)}; exec {shlex.join(second)}'
+        done = subprocess.run(MPIRUN + ["-np", "2", "sh", "-c", choice], capture_output=True, text=True,
+                              env=environment(), timeout=120, check=False)
+        result = Result(done.returncode, done.stdout, done.stderr, 0)
         self.assertEqual(result.code, 0, str(result))
         warnings = [line for line in result.messages() if "warning: " in line]
         self.assertEqual(len(warnings), 1 if words else 0, str(result))
