@@ -48,7 +48,7 @@ void program_text(char text[PROGRAM_TEXT_BYTES])
 {
     build_id id = {NULL, 0};
     dl_iterate_phdr(look_at_program, &id);
-    int used = snprintf(text, PROGRAM_TEXT_BYTES, "teskd %s%s", TESKD_VERSION, id.count > 0 ? ", build " : "");
+    int used = snprintf(text, PROGRAM_TEXT_BYTES, "%s%s", TESKD_VERSION, id.count > 0 ? ", build " : "");
     for (size_t i = 0; i < id.count && i < SHOWN_BYTES; i++)
         used += snprintf(text + used, PROGRAM_TEXT_BYTES - (size_t)used, "%02x", id.bytes[i]);
 }

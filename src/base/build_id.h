@@ -4,8 +4,8 @@
 
 enum { PROGRAM_TEXT_BYTES = 128 };
 
-/* "teskd 0.1.0, build 5a0c..." with the first half of the id that the linker wrote, a checksum of the whole program;
- * "teskd 0.1.0" where it wrote none. */
+/* "0.1.0, build 5a0c...", the version and the first half of the id that the linker wrote, a checksum of the whole
+ * program; the version alone where it wrote none. */
 void program_text(char text[PROGRAM_TEXT_BYTES]);
 
 #endif

@@ -71,7 +71,7 @@ static int run(const options *o, logger *log, comm *ranks)
     }
     TRY(threads_choose(&o->config, ranks, &threads));
     program_text(program);
-    log_info(log, "%s", program);
+    log_info(log, "teskd %s", program);
     log_info(log, "ranks: %d, %d on %s; %s", info->size, info->local_size, info->host, info->library);
     print_cores(log, threads);
     log_info(log, "devices:");

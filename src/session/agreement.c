@@ -40,9 +40,9 @@ static int compare_programs(const program_of_rank *mine, const program_of_rank *
     char hosts[512];
     list_hosts(all, ranks, hosts, sizeof hosts);
     CHECK(strcmp(mine->text, all[0].text) == 0, ERROR_USAGE,
-          "this is %s, but rank 0 runs %s; another program than rank 0's is on %s: copy one build to all hosts, since "
-          "two "
-          "builds may round differently",
+          "this is teskd %s, but rank 0 runs teskd %s; another program than rank 0's is on %s: copy one build to all "
+          "hosts, "
+          "since two builds may round differently",
           mine->text, all[0].text, hosts);
     return 0;
 }

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import resource
 import shlex
 import subprocess
@@ -100,6 +101,45 @@ class Preflight(ProgramTest):
                 self.assertEqual(done.returncode, 0, done.stderr)
                 self.assertIn("2 x Imagined GPU (80.0 GiB, up to 1980 MHz, ECC), driver 570.86", done.stdout)
                 self.assertIn("1755 MHz (memory 2600) 45 C, 1755 MHz", done.stdout)
+
+
+class Hosts(ProgramTest):
+    """Two hosts that are one: each daemon of mpirun gets a host name of its own, and their ranks meet over loopback."""
+
+    def preflight(self, other_data):
+        agent = self.path("agent")
+        with open(agent, "w", encoding="utf-8") as file:
+            file.write('#!/bin/sh\nhost=$1; shift\nexec unshare --user --map-root-user --uts '
+                       'sh -c \'hostname "$0" && exec sh -c "$1"\' "$host" "$*"\n')
+        os.chmod(agent, 0o755)
+        command = [TESKD, "preflight", *settings({**SMALL, "output.dir": self.path("run")})]
+        variables = {"OMPI_MCA_plm_rsh_agent": agent, "OMPI_MCA_btl": "tcp,self", "OMPI_MCA_btl_tcp_if_include": "lo",
+                     "OMPI_MCA_oob_tcp_if_include": "lo", "TESKD_DATA": self.data, "TESKD_DATA_1": other_data}
+        script = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] && TESKD_DATA=$TESKD_DATA_1; ' \
+                 f'exec {shlex.join(map(str, command))} --set "data.path=$TESKD_DATA"'
+        done = subprocess.run([*MPIRUN, "-np", "2", "--host", "first,second", "sh", "-c", script], capture_output=True,
+                              text=True, env={**environment(), **variables}, timeout=200, check=False)
+        return Result(done.returncode, done.stdout, done.stderr, 0)
+
+    def setUp(self):
+        super().setUp()
+        version = subprocess.run([MPIRUN[0], "--version"], capture_output=True, text=True, check=True).stdout
+        if not re.search(r"\) 4\.", version):
+            self.skipTest("what Open MPI 4 calls its agent")
+        if subprocess.run(["unshare", "--user", "--map-root-user", "--uts", "true"], check=False).returncode != 0:
+            self.skipTest("no names of hosts can be given here")
+
+    def test_other_data_is_named(self):
+        other = self.path("other")
+        self.run_code(0, "data", "synth", "--out", other, "--train-images", 200, "--test-images", 50)
+        result = self.preflight(other)
+        self.assertEqual(result.code, 1, str(result))
+        lines = {line[:23].split()[-1]: line for line in result.out.splitlines() if "test set: " in line}
+        self.assertEqual(sorted(lines), ["first", "second"], str(result))
+        self.assertIn("FAULT: rank 0 has another: training set", lines["second"])
+        self.assertNotIn("FAULT", lines["first"])
+        for check in ("clock", "latency", "sends", "receives"):
+            self.assertRegex(result.out, rf"(?m)^{check} +first .*\n +second ")
 
 
 class Launch(ProgramTest):
