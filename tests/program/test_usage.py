@@ -290,7 +290,7 @@ def half_a_core(name):
 class Info(ProgramTest):
     def test_info(self):
         out = self.run_code(0, "info").out
-        self.assertRegex(out, r"^teskd \d+\.\d+\.\d+\n")
+        self.assertRegex(out, r"^teskd \d+\.\d+\.\d+, build [0-9a-f]{20}\n")
         for line in (r"  cpu +cpu: float32", r"  reference +reference: float64", "  cifarresnet18$"):
             self.assertRegex(out, "(?m)^" + line)
         self.assertIn(f"ranks: 2, 2 on {HOST}", self.run_code(0, "info", ranks=2).out)
