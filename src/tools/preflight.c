@@ -208,7 +208,8 @@ static int open_device(preflight *p)
     p->has_device = status == 0;
     if (status == 0 || status == ERROR_SETTINGS || status == ERROR_COMM)
         return status;
-    snprintf(p->device_problem, sizeof p->device_problem, "%s", error_message());
+    if (!comm_peer_failed(p->ranks))
+        snprintf(p->device_problem, sizeof p->device_problem, "%s", error_message());
     session_close(&p->e);
     return 0;
 }

@@ -54,7 +54,7 @@ typedef struct {
     const comm_info *info;
     session e; /* without data */
     bool has_device;
-    char device_problem[FINDING_PROBLEM_BYTES]; /* of some rank, where there is none */
+    char device_problem[FINDING_PROBLEM_BYTES]; /* why there is none, on the rank that is to blame */
     int hosts;
     preflight_place *places; /* one per rank */
     network_figures network;

@@ -93,7 +93,7 @@ static void existing_part(const char *folder, char path[PATH_MAX])
         snprintf(path, PATH_MAX, "%s", folder[0] == '/' ? "/" : ".");
 }
 
-/* Rate and room of the disk for `folder`, on which `needed` bytes are to be written for `purpose`. */
+/* Rate and room of the disk for `folder`, on which `needed` bytes are to be written for `purpose`; 0: nobody knows. */
 static int check_folder(const char *folder, double needed, const char *purpose, finding *mine)
 {
     char path[PATH_MAX];
@@ -103,8 +103,10 @@ static int check_folder(const char *folder, double needed, const char *purpose, 
     CHECK(statvfs(path, &disk) == 0, ERROR_FILE, "%s: %s", path, strerror(errno));
     const double room = (double)disk.f_bavail * (double)disk.f_frsize;
     mine->verdict = room < needed ? VERDICT_FAULT : VERDICT_FINE;
-    snprintf(mine->text, sizeof mine->text, "%.4g MB/s written to %.300s (%s); %.1f GiB free, %s takes %.3g GiB",
-             mine->value, folder, file_system_name(path), room / 0x1p30, purpose, needed / 0x1p30);
+    const int used = snprintf(mine->text, sizeof mine->text, "%.4g MB/s written to %.300s (%s); %.1f GiB free",
+                              mine->value, folder, file_system_name(path), room / 0x1p30);
+    if (needed > 0)
+        snprintf(mine->text + used, sizeof mine->text - (size_t)used, ", %s takes %.3g GiB", purpose, needed / 0x1p30);
     if (room < needed)
         snprintf(mine->problem, sizeof mine->problem, "too little room");
     return 0;
@@ -134,7 +136,7 @@ int check_output(const preflight *p, finding *mine)
     double bytes = 0;
     if (p->info->rank != 0)
         return 0;
-    if (p->e.step.model.network)
+    if (p->has_device) /* and so a network */
         TRY(checkpoint_bytes(&p->e, &bytes));
     return check_folder(p->config.output.dir, FILES * bytes, "a run", mine);
 }

@@ -56,7 +56,7 @@ int check_device(const preflight *p, finding *mine)
     if (p->has_device) {
         mine->verdict = VERDICT_FINE;
         snprintf(mine->text, sizeof mine->text, "%s", p->e.device->ops->description(p->e.device));
-    } else if (p->info->rank == 0) { /* the message names the rank that has none */
+    } else if (p->device_problem[0]) {
         mine->verdict = VERDICT_FAULT;
         snprintf(mine->problem, sizeof mine->problem, "%s", p->device_problem);
     }

@@ -13,9 +13,9 @@ from program import HOST, MPIRUN, TESKD, ProgramTest, Result, environment, run
 
 
 class Ranks(ProgramTest):
-    def differ(self, changes, *words, code=2, arguments=(), program=TESKD):
+    def differ(self, changes, *words, code=2, arguments=(), program=TESKD, both=None):
         """Rank 1 is started with other settings, or is another program."""
-        one, other = ([path, *map(str, self.training_arguments("run", {"train.max_steps": 1, **c}))]
+        one, other = ([path, *map(str, self.training_arguments("run", {"train.max_steps": 1, **(both or {}), **c}))]
                       for path, c in ((TESKD, {}), (program, changes)))
         other.extend(arguments)
         choice = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] || exec {shlex.join(one)}; exec {shlex.join(other)}'
@@ -72,6 +72,16 @@ class Ranks(ProgramTest):
         for change in (fewer, relabelled):
             self.differ({"data.path": self.other_data(change)}, "training set", "checksum", "rank 0 has")
         self.differ({"data.path": shutil.copytree(self.data, self.path("same")), "run.threads": 2}, code=0)
+
+
+    def test_folders_that_one_rank_lacks(self):
+        self.differ({"data.path": self.path("none")}, "none: not a folder", code=1,
+                    both={"data.kind": "folders", "data.path": self.folder_of_images()})
+
+    def folder_of_images(self):
+        images = self.path("images")
+        self.run_code(0, "data", "synth", "--folders", "--out", images, "--train-images", 40, "--test-images", 20)
+        return images
 
 
 class Resume(ProgramTest):
