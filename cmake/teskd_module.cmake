@@ -13,7 +13,7 @@ target_compile_options(teskd_flags INTERFACE -fstack-protector-strong)
 if(NOT TESKD_SANITIZE)
   target_compile_options(teskd_flags INTERFACE $<$<NOT:$<CONFIG:Debug>>:-U_FORTIFY_SOURCE -D_FORTIFY_SOURCE=2>)
 endif()
-target_link_options(teskd_flags INTERFACE -Wl,-z,relro,-z,now)
+target_link_options(teskd_flags INTERFACE -Wl,-z,relro,-z,now -Wl,--build-id=sha1) # ranks compare the build id
 if(TESKD_WERROR)
   target_compile_options(teskd_flags INTERFACE -Werror)
 endif()

@@ -137,6 +137,12 @@ int comm_all_gather(comm *c, const void *data, size_t bytes, void *all)
     return status;
 }
 
+int comm_split(comm *c, int group, comm **out)
+{
+    *out = NULL;
+    return c->ops->split(c, group, out);
+}
+
 /* Whether this thread's message is the one the ranks last agreed on, perhaps prefixed since. Agreements nest: an inner
  * failure passes through an outer one with its cause and its text unchanged. */
 static bool message_is_agreed(const comm *c)

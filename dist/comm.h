@@ -39,6 +39,7 @@ static inline size_t comm_dtype_bytes(comm_dtype type)
 typedef struct {
     int rank, size;             /* of all ranks */
     int local_rank, local_size; /* of those on this host */
+    int host_leader;            /* the lowest rank on this host, which tells hosts apart: two may have one name */
     const char *host;
     const char *library; /* "single process" or the MPI library's version line */
 } comm_info;
@@ -129,6 +130,11 @@ int comm_barrier(comm *c);
 
 /* Every rank's `bytes` of data, in rank order, into `all` (size * bytes). */
 int comm_all_gather(comm *c, const void *data, size_t bytes, void *all);
+
+/* Ranks of the same `group` get a communicator among themselves, in order of rank; a negative group gets none, `*out`
+ * is NULL then. Every rank of `c` calls it, which has to stay open. In the description of a part, rank and size are the
+ * part's. Collectives alone are for parts; errors are told to `c`. After a failure it is not closed. */
+int comm_split(comm *c, int group, comm **out);
 
 /* Agrees on the outcome of something that each rank did alone (a file opened, a setting checked). Returns 0 where all
  * passed status 0; otherwise every rank gets the lowest failing rank's code and message ("rank R on HOST: ...").

@@ -15,6 +15,7 @@ typedef struct {
     int (*broadcast)(comm *c, void *data, size_t bytes, int root);
     int (*barrier)(comm *c);
     int (*all_gather)(comm *c, const void *data, size_t bytes, void *all);
+    int (*split)(comm *c, int group, comm **out);
     bool (*peer_failed)(const comm *c);
     bool (*peer_stopped)(const comm *c);
     void (*abort)(comm *c, const char *text); /* tell the peers */

@@ -1,6 +1,6 @@
-/* Opens and closes MPI and the control channel beside it.
- * Invariant: a communicator that was handed out has a running control channel. Only opening and MPI_Finalize use MPI
- * calls that block, each under a time limit. Threads: main thread only; MPI is told so. */
+/* Opens and closes MPI and the control channel beside it, and splits the ranks.
+ * Invariant: a communicator that was handed out has a running control channel. Only opening, splitting and MPI_Finalize
+ * use MPI calls that block, each under a time limit. Threads: main thread only; MPI is told so. */
 #include "comm_mpi.h"
 
 #include "base/error.h"
@@ -75,10 +75,82 @@ static void end_mpi(comm_mpi *m)
     time_limit_stop(limit);
 }
 
+static void close_part(comm_mpi *part)
+{
+    comm_mpi_ungroup(part);
+    MPI_Comm_free(&part->calls);
+    comm_mpi_free_sums(part);
+    free(part->place);
+    free(part);
+}
+
+/* The place of each rank of the part, whose numbers are others than in the whole. */
+static int gather_places(const comm_mpi *m, comm_mpi *part)
+{
+    const rank_place mine = m->place[m->base.info.rank];
+    const int size = part->base.info.size;
+    part->place = calloc((size_t)size, sizeof *part->place);
+    CHECK(part->place, ERROR_MEMORY, "out of memory for a table of %d ranks", size);
+    TRY(comm_mpi_status("MPI_Allgather",
+                        MPI_Allgather(&mine, sizeof mine, MPI_BYTE, part->place, sizeof mine, MPI_BYTE, part->calls)));
+    int *leaders = malloc((size_t)size * sizeof *leaders);
+    CHECK(leaders, ERROR_MEMORY, "out of memory for a table of %d ranks", size);
+    for (int r = 0; r < size; r++)
+        leaders[r] = part->place[r].host_leader;
+    for (int r = 0; r < size; r++) {
+        int first = 0;
+        while (leaders[first] != leaders[r])
+            first++;
+        part->place[r].host_leader = first;
+    }
+    free(leaders);
+    return 0;
+}
+
+static int split_calls(comm_mpi *m, int group, comm_mpi *part)
+{
+    comm_info *info = &part->base.info;
+    TRY(comm_mpi_status("MPI_Comm_split",
+                        MPI_Comm_split(m->calls, group < 0 ? MPI_UNDEFINED : group, info->rank, &part->calls)));
+    if (group < 0)
+        return 0;
+    TRY(comm_mpi_status("MPI_Comm_rank", MPI_Comm_rank(part->calls, &info->rank)));
+    TRY(comm_mpi_status("MPI_Comm_size", MPI_Comm_size(part->calls, &info->size)));
+    TRY(gather_places(m, part));
+    return comm_mpi_group(part);
+}
+
+/* MPI's call blocks: all ranks meet before it, where a missing one is noticed. */
+static int mpi_split(comm *c, int group, comm **out)
+{
+    comm_mpi *m = (comm_mpi *)c;
+    TRY(comm_mpi_barrier(c));
+    comm_mpi *part = calloc(1, sizeof *part);
+    CHECK(part, ERROR_MEMORY, "out of memory for a communicator");
+    part->base = m->base;
+    part->base.agreed_rank = -1;
+    part->channel = m->channel;
+    part->is_part = true;
+    time_limit *limit = time_limit_start(c->limits.patience_seconds, c->limits.end_process, "splitting the ranks");
+    const int status = split_calls(m, group, part);
+    time_limit_stop(limit);
+    if (status == 0 && group >= 0) {
+        *out = &part->base;
+        return 0;
+    }
+    free(part->place); /* after a failure MPI is left as it is */
+    free(part);
+    return status;
+}
+
 /* With a peer gone MPI_Finalize might wait for it for ever: MPI is then left as it is. */
 static void mpi_close(comm *c)
 {
     comm_mpi *m = (comm_mpi *)c;
+    if (m->is_part) {
+        close_part(m);
+        return;
+    }
     if (comm_mpi_barrier(c) == 0) {
         control_leave(m->channel, NULL);
         end_mpi(m);
@@ -93,6 +165,7 @@ static const comm_ops mpi_ops = {
     .broadcast = comm_mpi_broadcast,
     .barrier = comm_mpi_barrier,
     .all_gather = comm_mpi_all_gather,
+    .split = mpi_split,
     .peer_failed = mpi_peer_failed,
     .peer_stopped = mpi_peer_stopped,
     .abort = mpi_abort,
@@ -138,14 +211,15 @@ static int describe_ranks(comm_mpi *m)
                         MPI_Allgather(&mine, sizeof mine, MPI_BYTE, m->place, sizeof mine, MPI_BYTE, MPI_COMM_WORLD)));
     TRY(comm_mpi_status("MPI_Get_library_version", MPI_Get_library_version(m->library, &length)));
     m->library[strcspn(m->library, "\n")] = '\0';
+    info->host_leader = mine.host_leader;
     info->host = m->base.host;
     info->library = m->library;
     return 0;
 }
 
-static int open_group(sum_group *g, int color, int place)
+static int open_group(MPI_Comm ranks, sum_group *g, int color, int place)
 {
-    TRY(comm_mpi_status("MPI_Comm_split", MPI_Comm_split(MPI_COMM_WORLD, color, place, &g->scatter)));
+    TRY(comm_mpi_status("MPI_Comm_split", MPI_Comm_split(ranks, color, place, &g->scatter)));
     TRY(comm_mpi_status("MPI_Comm_dup", MPI_Comm_dup(g->scatter, &g->gather)));
     TRY(comm_mpi_status("MPI_Comm_rank", MPI_Comm_rank(g->scatter, &g->rank)));
     return comm_mpi_status("MPI_Comm_size", MPI_Comm_size(g->scatter, &g->size));
@@ -170,8 +244,8 @@ int comm_mpi_group(comm_mpi *m)
     m->part = malloc((size_t)m->base.info.size * sizeof *m->part);
     CHECK(m->part, ERROR_MEMORY, "out of memory for a table of %d ranks", m->base.info.size);
     m->across = (sum_group){.scatter = MPI_COMM_NULL, .gather = MPI_COMM_NULL, .size = 1};
-    TRY(open_group(&m->inside, g->host, g->place));
-    return g->hosts > 1 ? open_group(&m->across, g->place, g->host) : 0;
+    TRY(open_group(m->calls, &m->inside, g->host, g->place));
+    return g->hosts > 1 ? open_group(m->calls, &m->across, g->place, g->host) : 0;
 }
 
 static void close_group(sum_group *g)

@@ -27,6 +27,7 @@ typedef struct {
     sum_group inside, across;           /* this rank's host; the ranks of all hosts that own the same slice */
     const void **part;                  /* room for one part per rank, within an addition */
     started_sum *first_sum, *idle_sums; /* under way, oldest first; free for reuse */
+    bool is_part;                       /* of another communicator, which owns the channel and the place */
     bool blames_other;                  /* opening failed here because of another rank, which may know more */
     char library[MPI_MAX_LIBRARY_VERSION_STRING];
 } comm_mpi;

@@ -40,6 +40,12 @@ static int self_all_gather(comm *c, const void *data, size_t bytes, void *all)
     return 0;
 }
 
+static int self_split(comm *c, int group, comm **out)
+{
+    (void)c;
+    return group < 0 ? 0 : comm_open_self(out);
+}
+
 static bool self_peer_failed(const comm *c)
 {
     (void)c;
@@ -68,6 +74,7 @@ static const comm_ops self_ops = {
     .broadcast = self_broadcast,
     .barrier = self_nothing,
     .all_gather = self_all_gather,
+    .split = self_split,
     .peer_failed = self_peer_failed,
     .peer_stopped = self_peer_failed,
     .abort = self_abort,

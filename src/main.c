@@ -15,9 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static const command *const commands[] = {&command_train,     &command_eval,  &command_export,
-                                          &command_import,    &command_bench, &command_plan,
-                                          &command_reference, &command_data,  &command_info};
+static const command *const commands[] = {&command_train, &command_eval, &command_export,    &command_import,
+                                          &command_bench, &command_plan, &command_preflight, &command_reference,
+                                          &command_data,  &command_info};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_usage(FILE *out)
@@ -78,6 +78,7 @@ static int run_command(int argc, char **argv, logger *log, comm *ranks)
 {
     bool named = is_named(argv), first = comm_describe(ranks)->rank == 0;
     const command *c = chosen_command(argv);
+    TRY(agree_on_program(ranks));
     if (!c)
         return comm_agree(ranks, error_set(ERROR_USAGE, "there is no command \"%s\"; see teskd --help", argv[1]));
     static char train_name[] = "train";

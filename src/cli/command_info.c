@@ -1,4 +1,5 @@
 /* Owns `teskd info`: what this build and machine have. */
+#include "base/build_id.h"
 #include "base/error.h"
 #include "cli/commands.h"
 #include "model/network.h"
@@ -61,6 +62,7 @@ static int run(const options *o, logger *log, comm *ranks)
 {
     const comm_info *info = comm_describe(ranks);
     int threads;
+    char program[PROGRAM_TEXT_BYTES];
     backend *device = NULL;
     if (o->settings_table) {
         if (info->rank == 0)
@@ -68,7 +70,8 @@ static int run(const options *o, logger *log, comm *ranks)
         return 0;
     }
     TRY(threads_choose(&o->config, ranks, &threads));
-    log_info(log, "teskd %s", TESKD_VERSION);
+    program_text(program);
+    log_info(log, "teskd %s", program);
     log_info(log, "ranks: %d, %d on %s; %s", info->size, info->local_size, info->host, info->library);
     print_cores(log, threads);
     log_info(log, "devices:");

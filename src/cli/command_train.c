@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "cli/commands.h"
 #include "session/configure.h"
+#include "session/launch.h"
 #include "tools/dry_run.h"
 #include "train/report.h"
 #include "train/trainer.h"
@@ -37,6 +38,7 @@ static int run_training(session *e, output_folder *output, const options *o)
     if (o->dry_run)
         return dry_run(e);
     report_banner(e);
+    TRY(launch_warn(e));
     TRY(session_bind(e));
     return train(e, output);
 }

@@ -117,6 +117,8 @@ static const option_row rows[] = {
     {OPTION_PLAN, NUMBER, offsetof(options, image_kb), "image-kb", "KB", "size of a stored image (default: 110)"},
     {OPTION_PLAN, NUMBER, offsetof(options, core_rate), "core-rate", "N",
      "images that a core decodes per second, as teskd data bench prints it (default: 600)"},
+    {OPTION_PREFLIGHT, COUNT, offsetof(options, patience), "patience", "SECONDS",
+     "how long a host may take for one check of its disks, files or GPUs (default: 60)"},
     {OPTION_SETTINGS, FLAG, offsetof(options, settings_table), "settings", NULL,
      "print the table of all settings as Markdown (docs/settings.md) and exit"},
 };
@@ -320,6 +322,7 @@ int options_read(options *o, int argc, char **argv, option_set allowed)
                    .net_share = -1,
                    .image_kb = -1,
                    .core_rate = -1,
+                   .patience = -1,
                    .argc = argc,
                    .argv = argv,
                    .allowed = allowed};

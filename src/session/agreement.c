@@ -1,8 +1,10 @@
 /* Owns the comparison of ranks with rank 0. One thread. */
 #include "session/agreement.h"
+#include "base/build_id.h"
 #include "base/error.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 enum { TEXT_BYTES = 1024 };
@@ -12,6 +14,53 @@ static bool is_local(const char *name)
 {
     return strcmp(name, "data.path") == 0 || strcmp(name, "output.dir") == 0 || strcmp(name, "run.plan_cache") == 0 ||
            strcmp(name, "run.threads") == 0;
+}
+
+/* Which program a rank runs, and where. */
+typedef struct {
+    char text[PROGRAM_TEXT_BYTES], host[64];
+} program_of_rank;
+
+/* The hosts of all ranks whose program is not rank 0's, each once: neighbours in rank share one. */
+static void list_hosts(const program_of_rank *all, int ranks, char *text, size_t bytes)
+{
+    const char *last = "";
+    text[0] = '\0';
+    for (int rank = 0; rank < ranks; rank++) {
+        if (strcmp(all[rank].text, all[0].text) == 0 || strcmp(all[rank].host, last) == 0)
+            continue;
+        const size_t used = strlen(text);
+        snprintf(text + used, bytes - used, "%s%s", used ? ", " : "", all[rank].host);
+        last = all[rank].host;
+    }
+}
+
+static int compare_programs(const program_of_rank *mine, const program_of_rank *all, int ranks)
+{
+    char hosts[512];
+    list_hosts(all, ranks, hosts, sizeof hosts);
+    CHECK(strcmp(mine->text, all[0].text) == 0, ERROR_USAGE,
+          "this is teskd %s, but rank 0 runs teskd %s; another program than rank 0's is on %s: copy one build to all "
+          "hosts, "
+          "since two builds may round differently",
+          mine->text, all[0].text, hosts);
+    return 0;
+}
+
+int agree_on_program(comm *ranks)
+{
+    const comm_info *info = comm_describe(ranks);
+    if (info->size == 1)
+        return 0;
+    program_of_rank mine = {0}, *all = calloc((size_t)info->size, sizeof *all);
+    CHECK(all, ERROR_MEMORY, "no memory for the programs of %d ranks", info->size);
+    program_text(mine.text);
+    snprintf(mine.host, sizeof mine.host, "%s", info->host);
+    int status = comm_all_gather(ranks, &mine, sizeof mine, all);
+    if (status == 0)
+        status = comm_agree(ranks, compare_programs(&mine, all, info->size));
+    free(all);
+    return status;
 }
 
 static int compare_settings(const settings *mine, const settings *first)

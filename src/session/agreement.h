@@ -7,6 +7,9 @@
 #include "dist/comm.h"
 #include "io/data/source.h"
 
+/* The build of the program. To be compared first: what another build sends may have another shape. */
+int agree_on_program(comm *ranks);
+
 /* Settings but paths and run.threads. */
 int agree_on_settings(comm *ranks, const settings *config);
 

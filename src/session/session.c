@@ -142,10 +142,14 @@ int session_choose_input(const session *e, data_split split, step_input *input)
     return 0;
 }
 
-static int open_device(session *e, unsigned needs)
+static int configure_session(session *e, unsigned needs)
 {
     TRY(configure(&e->config, &e->images, &e->step));
-    TRY(check_settings(e, needs));
+    return check_settings(e, needs);
+}
+
+static int open_device(session *e)
+{
     TRY(device_open(&e->device, &e->config, e->ranks, e->threads, e->log));
     configure_for_device(&e->step, e->device->ops);
     e->near_device = threads_move_near(e->device);
@@ -156,7 +160,8 @@ int session_open(session *e, const settings *config, logger *log, comm *ranks, u
 {
     *e = (session){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
     TRY(threads_choose(config, ranks, &e->threads));
-    TRY(comm_agree(ranks, open_device(e, needs)));
+    TRY(comm_agree(ranks, configure_session(e, needs))); /* first: the ranks open a device together */
+    TRY(comm_agree(ranks, open_device(e)));
     TRY(threads_for_loader(&e->config, e->device, ranks, &e->loader_threads));
     TRY(open_data(e, needs));
     TRY(comm_agree(ranks, choose_inputs(e)));

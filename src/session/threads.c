@@ -160,6 +160,12 @@ int threads_for_loader(const settings *config, const backend *device, comm *rank
     return 0;
 }
 
+int threads_shares(comm *ranks, int *cores, int *threads)
+{
+    TRY(find_share(ranks, allowed_cores(), cores));
+    return find_share(ranks, allowed_threads(), threads);
+}
+
 void threads_usable(int *threads, int *cores)
 {
     cpu_quota quota;

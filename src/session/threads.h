@@ -29,6 +29,10 @@ bool threads_move_near(backend *device);
  * Every rank calls it, after threads_move_near. */
 int threads_for_loader(const settings *config, const backend *device, comm *ranks, int *threads);
 
+/* This rank's part of the cores and of the hardware threads that it and other ranks may use; at least 1. Every rank
+ * calls it. */
+int threads_shares(comm *ranks, int *cores, int *threads);
+
 /* Hardware threads that this process may keep busy, and the cores they are on: the affinity mask's, at most what a CPU
  * quota grants. */
 void threads_usable(int *threads, int *cores);

@@ -120,10 +120,8 @@ static int with_memory(backend *device, size_t bytes, probe *p, double *seconds)
     return status;
 }
 
-/* FLOP/s of a large square matrix product. */
-static int measure_matmul(backend *device, double *flops)
+int bench_matmul(backend *device, int32_t size, double *flops)
 {
-    int32_t size = device->ops->host_memory ? MATMUL_SIZE : LARGE_MATMUL_SIZE;
     tensor_desc square = {.dim = {size, 1, 1, size},
                           .dtype = (uint8_t)device->ops->activation,
                           .layout = LAYOUT_NHWC,
@@ -333,7 +331,7 @@ static int print_result(const timing *t, const bench_options *options)
 {
     const session *e = t->e;
     device_rates rates;
-    TRY(measure_matmul(e->device, &rates.flops));
+    TRY(bench_matmul(e->device, e->device->ops->host_memory ? MATMUL_SIZE : LARGE_MATMUL_SIZE, &rates.flops));
     TRY(measure_copy(e->device, &rates.bytes));
     op_cost all = whole_step(&t->p->step, &rates);
     double images_per_second = e->train_plan.options.batch / median(t), flops = 2 * all.macs / median(t);

@@ -13,4 +13,7 @@ typedef struct {
 /* The session must have its training set open and no program yet. Every rank calls it. */
 int bench_training(session *e, const bench_options *options);
 
+/* FLOP/s of a square matrix product of that size, in the fastest of a few runs. */
+int bench_matmul(backend *device, int32_t size, double *flops);
+
 #endif

@@ -224,6 +224,33 @@ static int agree_twice(comm *c, int status)
     return comm_agree(c, comm_agree(c, status));
 }
 
+/* Even and odd ranks, and a group without rank 0; then all again, to see that a part leaves nothing behind. */
+static void test_split(void **state)
+{
+    comm *c = *state, *part, *rest;
+    const comm_info *info = comm_describe(c);
+    const int parity = info->rank % 2;
+    assert_int_equal(comm_split(c, parity, &part), 0);
+    assert_int_equal(comm_describe(part)->rank, info->rank / 2);
+    assert_int_equal(comm_describe(part)->size, (info->size + 1 - parity) / 2);
+    int64_t sum = info->rank, wanted = 0;
+    for (int rank = parity; rank < info->size; rank += 2)
+        wanted += rank;
+    assert_int_equal(comm_all_reduce(part, &sum, 1, COMM_I64), 0);
+    assert_int_equal(sum, wanted);
+    comm_close(part);
+    assert_int_equal(comm_split(c, info->rank == 0 ? -1 : 5, &rest), 0);
+    assert_int_equal(rest == NULL, info->rank == 0);
+    int root = info->rank;
+    if (rest)
+        assert_int_equal(comm_broadcast(rest, &root, sizeof root, 0), 0);
+    assert_int_equal(root, info->rank == 0 ? 0 : 1);
+    comm_close(rest);
+    sum = 1;
+    assert_int_equal(comm_all_reduce(c, &sum, 1, COMM_I64), 0);
+    assert_int_equal(sum, info->size);
+}
+
 static void test_agree(void **state)
 {
     comm *c = *state;
@@ -259,10 +286,15 @@ static int close_comm(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_description),      cmocka_unit_test(test_all_reduce),
-        cmocka_unit_test(test_sixteen_bit_sums), cmocka_unit_test(test_started_sums),
-        cmocka_unit_test(test_misused_request),  cmocka_unit_test(test_broadcast),
-        cmocka_unit_test(test_all_gather),       cmocka_unit_test(test_agree),
+        cmocka_unit_test(test_description),
+        cmocka_unit_test(test_all_reduce),
+        cmocka_unit_test(test_sixteen_bit_sums),
+        cmocka_unit_test(test_started_sums),
+        cmocka_unit_test(test_misused_request),
+        cmocka_unit_test(test_broadcast),
+        cmocka_unit_test(test_all_gather),
+        cmocka_unit_test(test_agree),
+        cmocka_unit_test(test_split),
     };
     return cmocka_run_group_tests(tests, open_comm, close_comm);
 }

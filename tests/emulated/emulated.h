@@ -6,7 +6,8 @@
  * memory late, too. Captured work runs stream by stream, each as late as the recorded waits allow.
  *
  * A whole program is told by its environment: EMULATED_DEFER (set: streams are deferred), EMULATED_GPUS (how many),
- * EMULATED_REPORT (set: says at its end on stderr how many graphs were launched). C and C++. One thread.
+ * EMULATED_GIB (memory of each), EMULATED_REPORT (set: says at its end on stderr how many graphs were launched). C and
+ * C++. One thread.
  */
 #ifndef TESKD_TESTS_EMULATED_H
 #define TESKD_TESTS_EMULATED_H

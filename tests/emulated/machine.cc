@@ -13,16 +13,17 @@ namespace
 {
 
 constexpr int RUNTIME = 13000;
-constexpr size_t USUAL_MEMORY = (size_t)1 << 30;
+constexpr size_t GIB = (size_t)1 << 30;
 
-int usual_gpus()
+int number_in(const char *variable)
 {
-    const char *wanted = std::getenv("EMULATED_GPUS");
+    const char *wanted = std::getenv(variable);
     return wanted ? std::atoi(wanted) : 1;
 }
 
-const emulated_machine usual = {usual_gpus(),           RUNTIME,      9,           0,           4,
-                                cudaComputeModeDefault, USUAL_MEMORY, cudaSuccess, cudaSuccess, cudaSuccess};
+const emulated_machine usual = {
+    number_in("EMULATED_GPUS"),     RUNTIME,     9,           0,          4, cudaComputeModeDefault,
+    GIB *number_in("EMULATED_GIB"), cudaSuccess, cudaSuccess, cudaSuccess};
 
 emulated_machine machine = usual;
 int calls_to_failure = 0;

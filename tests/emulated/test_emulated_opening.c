@@ -98,7 +98,7 @@ static void tables_follow_the_precision(void **state)
         assert_int_equal(ops->activation, rows[i].activation);
         assert_true(ops->op_error == rows[i].error && !ops->host_memory && ops->pads_images);
         assert_non_null(strstr(ops->description(open[i]), rows[i].name));
-        assert_non_null(strstr(ops->description(open[i]), "cuda: Emulated GPU (sm_90), "));
+        assert_non_null(strstr(ops->description(open[i]), "cuda: Emulated GPU (sm_90, "));
         assert_non_null(strstr(ops->description(open[i]), "CUDA runtime 13.0, driver 13.0"));
         ops->close(open[i]);
     }

@@ -4,6 +4,8 @@ GPU does its work."""
 import os
 import pathlib
 import re
+import shlex
+import subprocess
 import sys
 import unittest
 from unittest import mock
@@ -13,7 +15,8 @@ import numpy
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "program"))
 
-from program import ProgramTest, enough_under_sanitizers, events, relative_l2, reseal, xxh3  # noqa: E402
+from program import (HOST, MPIRUN, TESKD, ProgramTest, enough_under_sanitizers, environment, events,  # noqa: E402
+                     relative_l2, reseal, xxh3)
 
 # Two epochs of three steps: the first runs as it is, the second is captured, the others are replayed.
 FEW = {"model.student_width": 16, "data.train_images": 30, "data.test_images": 20, "train.batch": 10, "train.lr": 5e-4}
@@ -115,6 +118,19 @@ class Reports(ProgramTest):
         result = self.train("large", {"run.device": "cuda", "train.batch": 100000, "data.kind": "synthetic",
                                       "model.width": 64, "data.train_images": 100000}, code=1)
         self.refused(result, "the device has no", "images per rank would fit", "The largest values")
+
+
+class Launch(ProgramTest):
+    def test_unequal_gpus_are_told(self):
+        command = shlex.join([TESKD, *self.training_arguments("run", {**GPU, "train.max_steps": 1, "run.reduction": "mpi"})])
+        choice = f'[ "$OMPI_COMM_WORLD_RANK" = 1 ] && export EMULATED_GIB=2; exec {command}'
+        done = subprocess.run([*MPIRUN, "-np", "2", "sh", "-c", choice], capture_output=True, text=True, env=environment(),
+                              timeout=300, check=False)
+        self.assertEqual(done.returncode, 0, done.stderr)
+        warnings = [line for line in done.stderr.splitlines() if "warning: " in line]
+        self.assertEqual(len(warnings), 1, done.stderr)
+        for words in (f"rank 1 on {HOST}: this rank has ", "(sm_90, 2 GiB)", "rank 0 ", "(sm_90, 1 GiB)"):
+            self.assertIn(words, warnings[0])
 
 
 load_tests = enough_under_sanitizers("Training.test_float16", "NotFinite", "Reports")

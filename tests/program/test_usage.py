@@ -8,8 +8,8 @@ from unittest import mock
 
 from program import HOST, SOURCE, TESKD, ProgramTest, enough_under_sanitizers, run, settings
 
-COMMANDS = ("train", "eval", "export", "import", "bench", "plan", "reference", "data", "info")
-COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "plan", "reference")
+COMMANDS = ("train", "eval", "export", "import", "bench", "plan", "preflight", "reference", "data", "info")
+COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "plan", "preflight", "reference")
 
 
 def declared_settings():
@@ -290,7 +290,7 @@ def half_a_core(name):
 class Info(ProgramTest):
     def test_info(self):
         out = self.run_code(0, "info").out
-        self.assertRegex(out, r"^teskd \d+\.\d+\.\d+\n")
+        self.assertRegex(out, r"^teskd \d+\.\d+\.\d+, build [0-9a-f]{20}\n")
         for line in (r"  cpu +cpu: float32", r"  reference +reference: float64", "  cifarresnet18$"):
             self.assertRegex(out, "(?m)^" + line)
         self.assertIn(f"ranks: 2, 2 on {HOST}", self.run_code(0, "info", ranks=2).out)

@@ -25,6 +25,7 @@ enum { OLDEST_CAPABILITY = 75 };
 typedef struct {
     char name[128];
     int capability;
+    double gib; /* of memory */
 } gpu_model;
 
 static int get_attribute(const cuda_backend *self, enum cudaDeviceAttr which, int *value)
@@ -38,6 +39,7 @@ static int get_model(cuda_backend *self, gpu_model *model)
     TRY(cuda_check(cudaGetDeviceProperties(&properties, self->device), "properties of the GPU"));
     snprintf(model->name, sizeof model->name, "%.127s", properties.name);
     model->capability = properties.major * 10 + properties.minor;
+    model->gib = (double)properties.totalGlobalMem / 0x1p30;
     self->multiprocessors = properties.multiProcessorCount;
     return cuda_check(cudaDeviceGetPCIBusId(self->gpu_id, sizeof self->gpu_id, self->device), "PCI bus id of the GPU");
 }
@@ -96,9 +98,9 @@ static void describe(cuda_backend *self, const gpu_model *model, cuda_precision 
     char libraries[320], versions[64];
     cuda_libraries_text(self, libraries, sizeof libraries);
     cuda_versions(versions, sizeof versions);
-    snprintf(self->description, sizeof self->description, "cuda: %s (sm_%d), %s%s, %s, %s", model->name,
-             model->capability, precisions[precision].name, self->deterministic ? ", deterministic" : "", libraries,
-             versions);
+    snprintf(self->description, sizeof self->description, "cuda: %s (sm_%d, %.0f GiB), %s%s, %s, %s", model->name,
+             model->capability, model->gib, precisions[precision].name, self->deterministic ? ", deterministic" : "",
+             libraries, versions);
 }
 
 static int open_on(cuda_backend *self, const cuda_options *options)
