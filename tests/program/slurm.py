@@ -13,11 +13,12 @@ import sys
 import tempfile
 import time
 
-# The folder of Slurm's packages, which is empty here: nobody's checkout lies in it.
-ROOT = pathlib.Path("/var/lib/slurm")
+# Empty in the new namespaces, and with no checkout in it.
+ROOT = pathlib.Path("/var/spool")
 PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "scancel", "scontrol", "ip", "unshare", "mount")
 NODES = {"n1": "10.99.0.2", "n2": "10.99.0.3"}
 MARK = "TESKD_IN_NAMESPACES"
+NAMESPACES = ("--net", "--uts", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child")
 
 # More cores and GPUs than there are: the batch scripts ask for what a real host has. cred_expire is also how long a
 # requeued job waits.
@@ -40,8 +41,6 @@ SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
 SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
-InactiveLimit=0
-KillWait=20
 GresTypes=gpu
 PartitionName=all Nodes=ALL Default=YES
 """
@@ -54,22 +53,24 @@ def missing():
         return f"{', '.join(absent)} not installed (launch/packages.sh --tests)"
     if os.geteuid() != 0:
         return "only root starts its daemons"
-    if not ROOT.is_dir() or subprocess.run(["unshare", *NAMESPACES, "true"], check=False, capture_output=True).returncode:
+    if subprocess.run(["unshare", *NAMESPACES, "true"], check=False, capture_output=True).returncode != 0:
         return "no namespaces of its own here (a container without CAP_SYS_ADMIN?)"
     return None
 
 
-NAMESPACES = ("--net", "--uts", "--mount", "--pid", "--mount-proc", "--fork", "--kill-child")
+def skip(reason):
+    print(f"skipped: {reason}")
+    sys.exit(77)
 
 
 def enter():
-    """Runs the script once more, in the namespaces; exit code 77 where that cannot be."""
+    """Runs the script once more, in the namespaces and with Slurm running; exit code 77 where that cannot be."""
     if os.environ.get(MARK):
+        start()
         return
     reason = missing()
     if reason:
-        print(f"skipped: {reason}")
-        sys.exit(77)
+        skip(reason)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "SBATCH_", "PMI"))}
     os.execvpe("unshare", ["unshare", *NAMESPACES, sys.executable, *sys.argv],
                {**kept, MARK: "1", "TMPDIR": str(ROOT), "SLURM_CONF": str(ROOT / "slurm.conf")})
@@ -118,7 +119,7 @@ def start_munge():
 def configure():
     text = CONFIGURATION
     for number, (name, address) in enumerate(NODES.items()):
-        text += f"NodeName={name} NodeAddr={address} Port={6830 + number} CPUs=16 RealMemory=1000 Gres=gpu:8\n"
+        text += f"NodeName={name} NodeAddr={address} Port={6830 + number} CPUs=64 RealMemory=1000 Gres=gpu:8\n"
         (ROOT / name).mkdir()
     for gpu in range(8):  # /dev/null's numbers
         os.mknod(ROOT / f"gpu{gpu}", stat.S_IFCHR | 0o600, os.makedev(1, 3))
@@ -138,6 +139,8 @@ def start():
     for name in NODES:
         command("unshare", "--uts", "sh", "-c", f"hostname {name} && exec slurmd")
     wait_for(lambda: command("sinfo", "-h", "-t", "idle", "-o", "%D").strip() == str(len(NODES)), "idle nodes", 30)
+    if "pmix" not in command("srun", "--mpi=list"):
+        skip("this Slurm has no PMIx")
 
 
 class Job:

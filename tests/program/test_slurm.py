@@ -1,9 +1,9 @@
 """launch/slurm under a real Slurm: jobs that are stopped ahead of their limit requeue themselves and end with the same bits.
 
-TESKD_SLURM_LIMITS=1 tries the time limit itself, which takes minutes; else the signal comes from scancel."""
+The signal comes from scancel. TESKD_SLURM_LIMITS=EPOCHS also tries a time limit of two minutes, with trainings of so many
+epochs, which should take three minutes or more."""
 
 import os
-import re
 import unittest
 
 import slurm
@@ -12,6 +12,7 @@ slurm.enter()
 
 from program import SMALL, SOURCE, TESKD, Checkpoint, ProgramTest, environment, events, settings  # noqa: E402
 from slurm import wait_for  # noqa: E402
+from test_docs import commands  # noqa: E402
 
 ONE_NODE = ("--nodes=1", "--ntasks-per-node=2", "--gpus-per-node=2", "--cpus-per-task=1")
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-per-task=1")
@@ -26,10 +27,6 @@ case "$*" in *--print-config*) exec {os.path.abspath(TESKD)} "$@" ;; esac
 echo stopped before the first step
 exit 75
 """
-
-
-def setUpModule():
-    slurm.start()
 
 
 class Batch(ProgramTest):
@@ -104,21 +101,49 @@ class Requeue(Batch):
         self.assertTrue(os.path.exists(self.path("run", "last.h5")))
 
 
+@unittest.skipUnless("TESKD_SLURM_LIMITS" in os.environ, "TESKD_SLURM_LIMITS is not set: limits are minutes long")
+class Limits(Batch):
+    def test_same_bits(self):
+        changes = {"train.epochs": os.environ["TESKD_SLURM_LIMITS"], "eval.every": 50}
+        straight = self.train("train.sbatch", "straight", changes, sbatch=ONE_NODE)
+        jobs = {"srun": self.train("train.sbatch", "srun", changes, sbatch=(*TWO_NODES, "--time=2", "--signal=USR2@45")),
+                "mpirun": self.train("train_mpirun.sbatch", "mpirun", changes,
+                                     sbatch=(*TWO_NODES, "--time=2", "--signal=B:USR2@45"))}
+        for job in (straight, *jobs.values()):
+            wait_for(lambda job=job: job.field("JobState") == "COMPLETED", job, 1800)
+            print(job)
+        for name, job in jobs.items():
+            self.assertGreaterEqual(int(job.field("Restarts")), 1)
+            self.assert_same(name, "straight")
+
+
 class Array(Batch):
     def test_lines_of_a_list(self):
         runs = [(3, "teskd", self.path("a")), (4, "plain", self.path("b c"))]
         with open(self.path("runs.txt"), "w", encoding="utf-8") as file:
-            file.write("# settings seed method folder\n\n")
+            file.write("# settings file, seed, method, output folder\n\n")
             file.writelines(f"cifar100_small.ini {' '.join(map(str, run))}\n" for run in runs)
-        array = self.submit("train.sbatch", self.path("runs.txt"), *self.options(None, {"train.epochs": 1}),
+        array = self.submit("train.sbatch", self.path("runs.txt"), *self.options(None, LONG),
                             sbatch=(*ONE_NODE, "--array=1-3"))
         tasks = [slurm.Job(f"{array.number}_{task}", "none") for task in (1, 2, 3)]
-        for task, state in zip(tasks, ("COMPLETED", "COMPLETED", "FAILED")):
-            self.expect(task, state)
+        wait_for(lambda: self.steps("a") > 2, tasks[0])
+        slurm.command("scancel", "--signal=USR2", tasks[0].number)
+        for task, state, restarts in zip(tasks, ("COMPLETED", "COMPLETED", "FAILED"), (1, 0, 0)):
+            self.expect(task, state, restarts)
         for seed, method, folder in runs:
             at = Checkpoint(os.path.join(folder, "last.h5")).attributes
-            self.assertEqual(at["seed"], seed)
-            self.assertIn(f"method = {method}\n", at["settings"])
+            self.assertEqual((at["seed"], at["steps_done"]), (seed, 150))
+            self.assertIn(f"method = {method}\n", at["settings"].decode())
+
+
+class Documents(Batch):
+    def test_commands_are_taken(self):
+        """Slurm looks at each sbatch command as it would at a submission."""
+        lines = [line for line in commands(SOURCE / "docs/clusters.md") if line.startswith("sbatch ")]
+        self.assertGreater(len(lines), 4)
+        for line in lines:
+            self.assertIn(" to start at ", slurm.command("bash", "-c", line.replace("sbatch ", "sbatch --test-only ", 1),
+                                                    cwd=SOURCE, env={**VARIABLES, "IMAGENET": "/i", "CIFAR": "/c"}))
 
 
 class Mistakes(Batch):
@@ -129,6 +154,22 @@ class Mistakes(Batch):
                                                     r"(.|\n)*srun --mpi=pmix"):
             slurm.command(*words, env=VARIABLES)
         self.assertFalse(os.path.exists(self.path("run")))
+
+    def test_arguments(self):
+        """What a batch script refuses before it starts anything; Slurm is not needed for that."""
+        variables = {**VARIABLES, "SLURM_JOB_NAME": "teskd", "SLURM_SUBMIT_DIR": self.folder}
+        array = {"SLURM_ARRAY_TASK_ID": "7"}
+        for changes, words, message in (
+                ({}, [], "teskd: the first argument is a settings file, or with --array a list of runs"),
+                ({"TESKD": "nowhere/teskd"}, ["run.ini"], "teskd: no program nowhere/teskd: build it, or set TESKD to its path"),
+                (array, [SOURCE / "launch/slurm/runs.txt"], "runs.txt has no line 7"),
+                ({**array, "SLURM_ARRAY_TASK_ID": "1"}, [os.devnull], "/dev/null has no line 1"),
+                ({}, ["cifar100_small.ini", "--overwrite"], "--overwrite would remove what --resume auto is to go on from")):
+            for script in ("train.sbatch", "train_mpirun.sbatch"):
+                with self.subTest(message, script=script), self.assertRaises(AssertionError) as refusal:
+                    slurm.command("bash", SOURCE / "launch/slurm" / script, *words, env={**variables, **changes})
+                self.assertIn("exit code 2", str(refusal.exception))
+                self.assertIn(message, str(refusal.exception))
 
 
 if __name__ == "__main__":
