@@ -40,7 +40,7 @@ TaskPlugin=task/none
 SwitchType=switch/none
 SelectType=select/cons_tres
 SelectTypeParameters=CR_Core
-SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1
+SchedulerParameters=batch_sched_delay=0,sched_interval=1,bf_interval=1,sched_min_interval=0
 GresTypes=gpu
 PartitionName=all Nodes=ALL Default=YES
 """

@@ -19,7 +19,7 @@ TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-pe
 # Two nodes are joined by TCP, not by the shared memory of the other tests.
 VARIABLES = {**environment(), "TESKD_HOME": str(SOURCE), "TESKD": os.path.abspath(TESKD), "OMPI_MCA_btl": "self,tcp",
              "OMPI_MCA_mpi_yield_when_idle": "1"}
-LONG = {"train.epochs": 15, "eval.every": 5}
+LONG = {"train.epochs": 10, "eval.every": 5}
 
 # A program that is stopped before it has saved anything, at every start.
 NEVER_STARTS = f"""#!/bin/sh
@@ -132,7 +132,7 @@ class Array(Batch):
             self.expect(task, state, restarts)
         for seed, method, folder in runs:
             at = Checkpoint(os.path.join(folder, "last.h5")).attributes
-            self.assertEqual((at["seed"], at["steps_done"]), (seed, 150))
+            self.assertEqual((at["seed"], at["steps_done"]), (seed, 100))
             self.assertIn(f"method = {method}\n", at["settings"].decode())
 
 
