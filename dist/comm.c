@@ -203,7 +203,8 @@ void comm_abort(comm *c, int code)
      * ended, so the others stay until it has spoken. */
     if (message_is_agreed(c) && c->agreed_rank != c->info.rank)
         c->ops->await_abort(c);
-    c->ops->abort(c, text);
+    /* A peer may still be in the agreement on that signal. */
+    (code == ERROR_STOPPED ? c->ops->stop : c->ops->abort)(c, text);
 }
 
 bool comm_peer_stopped(const comm *c)
