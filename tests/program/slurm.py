@@ -85,7 +85,7 @@ def command(*words, **keywords):
     return done.stdout
 
 
-def wait_for(condition, what, seconds=120):
+def wait_for(condition, what, seconds=300):
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -77,7 +77,7 @@ class Requeue(Batch):
             with self.subTest(name):
                 self.expect(job, "COMPLETED", restarts=1)
                 # One log for both: the end of the first, the beginning of the second.
-                self.assertRegex(job.output(), r"(?s)stopped by SIGUSR2 in epoch .*going on|resum")
+                self.assertRegex(job.output(), r"(?s)stopped by SIGUSR2 in epoch .*\nresumed from ")
                 self.assert_same(name, "straight")
 
     def test_not_for_ever(self):
@@ -134,6 +134,14 @@ class Array(Batch):
             at = Checkpoint(os.path.join(folder, "last.h5")).attributes
             self.assertEqual((at["seed"], at["steps_done"]), (seed, 100))
             self.assertIn(f"method = {method}\n", at["settings"].decode())
+
+
+class FirstLook(Batch):
+    def test_debug(self):
+        job = self.submit("debug.sbatch", "cifar100_small.ini", *self.options("run"), sbatch=["--cpus-per-task=1"])
+        self.expect(job, "COMPLETED")
+        self.assertEqual(self.steps("run"), 20)
+        self.assertIn("\ndevices:\n", job.output())
 
 
 class Documents(Batch):
