@@ -71,7 +71,7 @@ echo "packages: installing ${missing[*]}"
 
 # The packages' own daemons do not stay.
 for daemon in "${slurm_daemons[@]}"; do
-  if [[ " ${missing[*]} " == *" $daemon "* ]]; then
+  if [[ " ${missing[*]} " == *" $daemon "* ]] && command -v systemctl >/dev/null; then
     "${as_root[@]}" systemctl disable "$daemon"
     [ ! -d /run/systemd/system ] || "${as_root[@]}" systemctl stop "$daemon"
   fi

@@ -48,11 +48,11 @@ PartitionName=all Nodes=ALL Default=YES
 
 def missing():
     """What keeps Slurm from being started here, or None."""
-    absent = [program for program in PROGRAMS if not shutil.which(program)]
-    if absent:
-        return f"{', '.join(absent)} not installed (launch/packages.sh --tests)"
     if os.geteuid() != 0:
         return "only root starts its daemons"
+    absent = [program for program in PROGRAMS if not shutil.which(program)]
+    if absent:
+        return f"{', '.join(absent)} not installed (launch/packages.sh --tests), or not in PATH"
     if subprocess.run(["unshare", *NAMESPACES, "true"], check=False, capture_output=True).returncode != 0:
         return "no namespaces of its own here (a container without CAP_SYS_ADMIN?)"
     return None
