@@ -32,6 +32,9 @@ typedef struct {
     X(SCHEDULE_COSINE, "cosine")                                                                                       \
     X(SCHEDULE_LINEAR, "linear")                                                                                       \
     X(SCHEDULE_CONSTANT, "constant")
+#define OPTIMIZER_CHOICES(X)                                                                                           \
+    X(OPTIMIZER_SGD, "sgd")                                                                                            \
+    X(OPTIMIZER_LARS, "lars")
 #define DEVICE_CHOICES(X)                                                                                              \
     X(DEVICE_AUTO, "auto")                                                                                             \
     X(DEVICE_CUDA, "cuda")                                                                                             \
@@ -80,6 +83,7 @@ typedef struct {
 #define CHOICE_ID(id, word) id,
 enum { METHOD_CHOICES(CHOICE_ID) };
 enum { SCHEDULE_CHOICES(CHOICE_ID) };
+enum { OPTIMIZER_CHOICES(CHOICE_ID) };
 enum { DEVICE_CHOICES(CHOICE_ID) };
 enum { PRECISION_CHOICES(CHOICE_ID) };
 enum { REDUCTION_CHOICES(CHOICE_ID) };

@@ -6,7 +6,6 @@
 #include "session/session.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
-#include "train/stragglers.h"
 
 /* Network, method, data, device, ranks, threads, versions and memory, before the first step. */
 void report_banner(session *e);
@@ -17,9 +16,9 @@ typedef struct {
     const progress *at;
     int64_t steps; /* of an epoch */
     double lr, images_per_second, seconds_left;
-    double data_wait;    /* share of the time since the last line in which a rank waited for images, their mean */
-    phase_shares shares; /* of the same time, spent by the ranks in each phase, their mean */
-    int64_t bad_images;  /* replaced by others since this process began, over all ranks */
+    double data_wait; /* share of the time since the last line in which a rank waited for images, their mean */
+    double exposed; /* share of that time in which a rank computed nothing because of sums over the ranks, their mean */
+    int64_t bad_images; /* replaced by others since this process began, over all ranks */
     metrics mean;
     loss_scaling scaling;
 } step_report;

@@ -75,16 +75,16 @@ static void judge(stragglers *s, const session *e, const rank_times *all, double
         warn_of_rank(e, all, slowest, median, sorted);
 }
 
-static void judge_network(stragglers *s, const session *e, const phase_shares *shares)
+static void judge_network(stragglers *s, const session *e, double exposed)
 {
     const bool balanced = s->looks == 0;
-    if (!balanced || s->said_network || shares->in[PHASE_ALL_REDUCE] < much_waiting)
+    if (!balanced || s->said_network || exposed < much_waiting)
         return;
     log_info(
         e->log,
         "%.0f%% of the time is spent waiting in all-reduces while no rank is slow: the network is; teskd preflight "
         "measures it, run.reduce_16bit halves what it carries, a larger train.batch asks for less of it",
-        100 * shares->in[PHASE_ALL_REDUCE]);
+        100 * exposed);
     s->said_network = true;
 }
 
@@ -98,20 +98,7 @@ static void take_times(stragglers *s, const session *e, rank_times *mine)
     s->before = now;
 }
 
-static void mean_shares(const rank_times *all, int ranks, phase_shares *shares)
-{
-    double total = 0;
-    *shares = (phase_shares){0};
-    for (int r = 0; r < ranks; r++)
-        for (int p = 0; p < PHASES; p++) {
-            shares->in[p] += all[r].in[p];
-            total += all[r].in[p];
-        }
-    for (int p = 0; p < PHASES && total > 0; p++)
-        shares->in[p] /= total;
-}
-
-int stragglers_look(stragglers *s, const session *e, phase_shares *shares)
+int stragglers_look(stragglers *s, const session *e, double exposed)
 {
     const int ranks = e->info->size;
     rank_times mine, *all = calloc((size_t)ranks, sizeof *all);
@@ -119,11 +106,9 @@ int stragglers_look(stragglers *s, const session *e, phase_shares *shares)
     take_times(s, e, &mine);
     int status = all && sorted ? comm_all_gather(e->ranks, &mine, sizeof mine, all)
                                : error_set(ERROR_MEMORY, "no memory for the times of %d ranks", ranks);
-    if (status == 0) {
-        mean_shares(all, ranks, shares);
-        if (ranks > 1)
-            judge(s, e, all, sorted);
-        judge_network(s, e, shares);
+    if (status == 0 && ranks > 1) {
+        judge(s, e, all, sorted);
+        judge_network(s, e, exposed);
     }
     free(sorted);
     free(all);

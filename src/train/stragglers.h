@@ -12,13 +12,9 @@ typedef struct {
     bool said_network;
 } stragglers;
 
-/* Shares of the time since the last look that the ranks spent in each phase, their mean. */
-typedef struct {
-    double in[PHASES];
-} phase_shares;
-
 /* Compares the ranks since the last look; every rank calls it. A rank that has been slower than the median by
- * dist.slow_share in several looks is named in a warning, once, with what takes it so long. */
-int stragglers_look(stragglers *s, const session *e, phase_shares *shares);
+ * dist.slow_share in several looks is named in a warning, once, with what takes it so long. `exposed` is the share of
+ * the time in which the ranks waited for sums, their mean: where no rank is slow, the network is. */
+int stragglers_look(stragglers *s, const session *e, double exposed);
 
 #endif

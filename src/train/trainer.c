@@ -157,16 +157,19 @@ static double seconds_left(const trainer *t, double images_per_second)
     return images_per_second > 0 ? (double)left * t->e->train_plan.options.batch / images_per_second : 0;
 }
 
-/* What the ranks' loaders have to say of the time since the last line. */
-static int collect_loader(trainer *t, step_report *r)
+/* What kept the ranks from computing since the last line: images that were not there, sums over the ranks. */
+static int collect_waits(trainer *t, step_report *r)
 {
+    exposed_time exposed;
+    TRY(runtime_exposed(&t->e->run, &exposed));
     const double seconds = clock_seconds() - t->line_start;
     const loader_report images = feed_describe(t->batches);
-    double sums[2] = {images.waited - t->waited, (double)images.bad_images};
+    double sums[] = {images.waited - t->waited, exposed.waiting + exposed.advancing, (double)images.bad_images};
     t->waited = images.waited;
-    TRY(comm_all_reduce(t->e->ranks, sums, 2, COMM_F64));
+    TRY(comm_all_reduce(t->e->ranks, sums, sizeof sums / sizeof sums[0], COMM_F64));
     r->data_wait = seconds > 0 ? sums[0] / seconds / t->e->info->size : 0;
-    r->bad_images = (int64_t)sums[1];
+    r->exposed = seconds > 0 ? sums[1] / seconds / t->e->info->size : 0;
+    r->bad_images = (int64_t)sums[2];
     return 0;
 }
 
@@ -210,8 +213,8 @@ static int finish_line(trainer *t, double lr)
     if (r.scaling.skipped > t->skipped)
         report_skipped(e, &r.scaling, r.scaling.skipped - t->skipped);
     t->skipped = r.scaling.skipped;
-    TRY(collect_loader(t, &r));
-    TRY(stragglers_look(&t->slow, e, &r.shares));
+    TRY(collect_waits(t, &r));
+    TRY(stragglers_look(&t->slow, e, r.exposed));
     TRY(report_step(e, &t->json, &r));
     advise_on_data(t, &r);
     t->line_start = clock_seconds();

@@ -99,8 +99,9 @@ static void check_ranks(comm *ranks, const small_settings *settings)
 
 static void many_buckets(void **state)
 {
-    check_ranks(*state, &(small_settings){
-                            .teskd = true, .feature_weight = 0.02, .sgd = {.momentum = 0.9}, .bucket_bytes = 4096});
+    check_ranks(
+        *state,
+        &(small_settings){.teskd = true, .feature_weight = 0.02, .sgd = {.momentum = 0.9}, .buckets = {.most = 4096}});
 }
 
 static void one_bucket_with_rewrites(void **state)
@@ -109,7 +110,16 @@ static void one_bucket_with_rewrites(void **state)
                                           .feature_weight = 0.02,
                                           .rewrites = REWRITE_ALL,
                                           .sgd = {.momentum = 0.9},
-                                          .bucket_bytes = (size_t)1 << 30});
+                                          .buckets = {.first = SIZE_MAX, .most = SIZE_MAX}});
+}
+
+/* The norms are of reduced gradients, so all ranks have the same rates. */
+static void rates_of_lars(void **state)
+{
+    check_ranks(*state, &(small_settings){.teskd = true,
+                                          .feature_weight = 0.02,
+                                          .sgd = {.momentum = 0.9, .weight_decay = 5e-4, .lars_eta = 0.02},
+                                          .bucket_bytes = 4096});
 }
 
 int main(void)
@@ -117,6 +127,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_buckets),
         cmocka_unit_test(one_bucket_with_rewrites),
+        cmocka_unit_test(rates_of_lars),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
