@@ -36,6 +36,7 @@ NOT_HERE = [
     (r"sbatch --array", "needs Slurm, and has a list of runs", None),
     (r"sbatch ", "needs Slurm, which test_slurm.py asks whether it takes the options", "--dry-run"),
     (r"mpirun .*(--hostfile|PE=).*build/teskd", "needs other machines, or more cores", "--dry-run"),
+    (r"mpirun .*rehearse_fault", "fails on purpose", "--dry-run"),
     (r"mpirun .*imagenet_r18\.ini", "needs more cores", "--dry-run"),
     (r"build/teskd data pack --from \$KAGGLE", "needs Kaggle's files", "--help"),
     (r"(mpirun .*|[A-Z_]+=\S+ )?build/teskd bench(?! --set train.batch=32 --json)", "the same as the one that is run",

@@ -19,6 +19,7 @@ TWO_NODES = ("--nodes=2", "--ntasks-per-node=1", "--gpus-per-node=1", "--cpus-pe
 # Two nodes are joined by TCP, not by the shared memory of the other tests.
 VARIABLES = {**environment(), "TESKD_HOME": str(SOURCE), "TESKD": os.path.abspath(TESKD), "OMPI_MCA_btl": "self,tcp",
              "OMPI_MCA_mpi_yield_when_idle": "1"}
+TIMES = ("seconds", "images_per_second", "data_wait", "exposed_communication")
 LONG = {"train.epochs": 10, "eval.every": 5}
 
 # A program that is stopped before it has saved anything, at every start.
@@ -49,7 +50,7 @@ class Batch(ProgramTest):
 
     def curve(self, name):
         """All that was measured, but for times."""
-        return [{key: value for key, value in event.items() if key not in ("seconds", "images_per_second", "data_wait")}
+        return [{key: value for key, value in event.items() if key not in TIMES}
                 for kind in ("step", "epoch") for event in events(self.path(name), kind)]
 
     def assert_same(self, name, straight):
