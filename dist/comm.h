@@ -145,7 +145,8 @@ int comm_agree(comm *c, int status);
  * rank keeps quiet. Goes by the failed call's error_message(): ask before another error replaces it. */
 bool comm_peer_failed(const comm *c);
 
-/* True when a signal stopped a peer (comm_leave_early), so that this rank ends as one that a signal stopped, too. */
+/* True when a signal stopped a peer (comm_leave_early, or comm_abort with ERROR_STOPPED), so that this rank ends as one
+ * that a signal stopped, too. */
 bool comm_peer_stopped(const comm *c);
 
 /* Makes error_message(), or else the text of `code`, begin with "rank R on HOST: ", where there are several ranks and
