@@ -46,6 +46,16 @@ static void mpi_await_abort(comm *c)
     control_await_failure(((comm_mpi *)c)->channel, ABORT_MS);
 }
 
+static void mpi_stand(comm *c)
+{
+    control_stand(((comm_mpi *)c)->channel, &c->standing);
+}
+
+static void mpi_watch(comm *c, const phase_limits *limits, double silence_seconds)
+{
+    control_watch(((comm_mpi *)c)->channel, limits, silence_seconds);
+}
+
 static void free_all(comm_mpi *m)
 {
     control_close(m->channel);
@@ -88,6 +98,8 @@ static const comm_ops mpi_ops = {
     .abort = mpi_abort,
     .stop = mpi_stop,
     .await_abort = mpi_await_abort,
+    .stand = mpi_stand,
+    .watch = mpi_watch,
     .close = mpi_close,
 };
 

@@ -82,6 +82,7 @@ static const cpu_op cpu_ops[OP_COUNT] = {
     [OP_COUNT_NOT_FINITE] = {sum_squares_prepare, count_not_finite_launch},
     [OP_CLIP_FACTOR] = {NULL, clip_factor_launch},
     [OP_EMA_UPDATE] = {NULL, ema_update_launch},
+    [OP_LARS_RATE] = {sum_squares_prepare, lars_rate_launch},
     [OP_SGD_UPDATE] = {NULL, sgd_update_launch},
 };
 

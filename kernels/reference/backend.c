@@ -76,6 +76,7 @@ static reference_op *const op_functions[OP_COUNT] = {
     [OP_COUNT_NOT_FINITE] = reference_count_not_finite,
     [OP_CLIP_FACTOR] = reference_clip_factor,
     [OP_EMA_UPDATE] = reference_ema_update,
+    [OP_LARS_RATE] = reference_lars_rate,
     [OP_SGD_UPDATE] = reference_sgd_update,
 };
 

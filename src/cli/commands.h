@@ -18,6 +18,6 @@ typedef struct {
 } command;
 
 extern const command command_train, command_eval, command_bench, command_reference, command_data, command_info,
-    command_export, command_import;
+    command_export, command_import, command_plan;
 
 #endif

@@ -51,12 +51,14 @@ typedef struct {
     bool relu;                           /* batch normalisation: ReLU after it (and after the residual) */
     bool decay;                          /* sgd_update: weight decay applies to this parameter */
     bool nesterov;                       /* sgd_update */
+    bool rate_first;                     /* sgd_update: the learning rate goes into the momentum, as LARS has it */
     bool detach_teacher;                 /* kd_loss: no gradient into the teacher (read by its gradient rule) */
     double count;         /* elements per channel in the (global) BN batch, or images in the global batch */
     double eps, momentum; /* BN epsilon; momentum of BN, of SGD, of an EMA */
     double weight;        /* factor of this loss in the joint loss; of scale and metric_add */
     double temperature;   /* knowledge distillation */
-    double weight_decay;  /* sgd_update */
+    double weight_decay;  /* sgd_update, lars_rate */
+    double eta;           /* lars_rate: trust coefficient */
     double ema_decay;     /* sgd_update: decay of the EMA of the weights */
     double smoothing;     /* cross_entropy: label smoothing, 0 to 1 */
     double max_norm;      /* clip_factor; loss_scale (0: no clipping) */

@@ -24,9 +24,9 @@ static size_t larger(size_t a, size_t b)
     return a > b ? a : b;
 }
 
-/* What fills a bucket that begins after `before` bytes and has `behind` bytes after it. Buckets grow from both ends of
- * the arena: the first one keeps the network waiting while it is filled, the last one keeps the update waiting. */
-static size_t enough(const bucket_sizes *sizes, size_t before, size_t behind)
+/* Buckets grow from both ends of the arena: the first one keeps the network waiting while it is filled, the last one
+ * keeps the update waiting. */
+size_t bucket_enough(const bucket_sizes *sizes, size_t before, size_t behind)
 {
     size_t head = larger(sizes->first, before), tail = larger(sizes->last, behind);
     size_t ends = head < tail ? head : tail;
@@ -34,7 +34,7 @@ static size_t enough(const bucket_sizes *sizes, size_t before, size_t behind)
 }
 
 /* Gradients lie in the order of their completion, so a bucket closes after the node that fills it. */
-int buckets_cut(program *p, const bucket_sizes *sizes)
+int program_cut_buckets(program *p, const bucket_sizes *sizes)
 {
     const graph *g = &p->step;
     const size_t all = p->plan.arena_bytes[KIND_GRADIENT];
@@ -43,7 +43,7 @@ int buckets_cut(program *p, const bucket_sizes *sizes)
     CHECK(p->buckets, ERROR_MEMORY, "no memory for the gradient buckets");
     for (uint32_t i = 0; i < g->n_nodes; i++) {
         size_t end = gradients_end(p, i);
-        if (end == 0 || (end < all && end - begin < enough(sizes, begin, all - end)))
+        if (end == 0 || (end < all && end - begin < bucket_enough(sizes, begin, all - end)))
             continue;
         p->buckets[p->n_buckets++] = (gradient_bucket){.offset = begin, .bytes = end - begin, .last_node = i};
         begin = end;

@@ -10,9 +10,6 @@ static inline bool is_shared_kind(int kind)
     return kind == KIND_INPUT || kind == KIND_GRADIENT || kind == KIND_ACTIVATION;
 }
 
-/* Cuts the program's gradients, which the plan has placed. */
-int buckets_cut(program *p, const bucket_sizes *sizes);
-
 /* The reduction's calls within a run; there has to be one. */
 int sums_start(runtime *r, void *data, size_t count, comm_dtype type);
 int sums_advance(runtime *r);

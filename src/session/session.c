@@ -152,11 +152,6 @@ static int open_device(session *e, unsigned needs)
     return 0;
 }
 
-static size_t bytes_of_mib(double mib)
-{
-    return (size_t)(mib * 0x1p20);
-}
-
 int session_open(session *e, const settings *config, logger *log, comm *ranks, unsigned needs)
 {
     *e = (session){.config = *config, .log = log, .ranks = ranks, .info = comm_describe(ranks)};
@@ -170,9 +165,7 @@ int session_open(session *e, const settings *config, logger *log, comm *ranks, u
                                              .tensors = &e->tensors,
                                              .reducer = e->reducer,
                                              .ranks = e->info->size,
-                                             .buckets = {.first = bytes_of_mib(config->run.first_bucket_mib),
-                                                         .most = bytes_of_mib(config->run.bucket_mib),
-                                                         .last = bytes_of_mib(config->run.last_bucket_mib)},
+                                             .buckets = configured_buckets(config),
                                              .reduction_dtype = config->run.reduce_16bit ? e->device->ops->activation
                                                                                          : e->device->ops->real,
                                              .average_statistics = !config->run.sync_bn,

@@ -6,6 +6,7 @@
 #include "base/rng.h"
 #include "base/sixteen_bit.h"
 #include "session/feed.h"
+#include "tools/node_cost.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -242,16 +243,6 @@ static int time_all(timing *t)
 
 /* ---- the report ---- */
 
-static double node_bytes(const graph *g, const graph_node *node)
-{
-    double bytes = 0;
-    for (int k = 0; k < node->n_in; k++)
-        bytes += (double)tensor_bytes(graph_desc(g, node->in[k]));
-    for (int k = 0; k < node->n_out; k++)
-        bytes += (double)tensor_bytes(graph_desc(g, node->out[k]));
-    return bytes;
-}
-
 /* What the nodes of one op, or of one launch, take together, a step. `floor`: the time of its arithmetic or of its
  * bytes alone, whichever is longer. */
 typedef struct {
@@ -259,10 +250,6 @@ typedef struct {
     int nodes;
     double seconds, macs, bytes, floor;
 } op_cost;
-
-typedef struct {
-    double flops, bytes; /* a second */
-} device_rates;
 
 static int by_seconds(const void *a, const void *b)
 {
@@ -282,11 +269,10 @@ static void print_cost(logger *log, const char *name, const char *layer, const o
 static void add_node(const graph *g, uint32_t index, const device_rates *rates, op_cost *cost)
 {
     const graph_node *node = &g->nodes[index];
-    double macs = graph_node_macs(g, node), bytes = node_bytes(g, node);
     cost->nodes++;
-    cost->macs += macs;
-    cost->bytes += bytes;
-    cost->floor += fmax(2 * macs / rates->flops, bytes / rates->bytes);
+    cost->macs += graph_node_macs(g, node);
+    cost->bytes += node_bytes(g, node);
+    cost->floor += node_floor(g, node, rates);
 }
 
 static void print_costs(const timing *t, const device_rates *rates, bool per_node)

@@ -78,7 +78,8 @@ static bool is_scale(const kernel_request *r, int index)
     bool scaling = (op == OP_LOSS_SCALE) ||
                    ((op == OP_CROSS_ENTROPY_GRAD || op == OP_KD_LOSS_GRAD || op == OP_FEATURE_LOSS_GRAD) && index == 2);
     bool factor = scaling || (op == OP_SGD_UPDATE && (index == 3 || index == 4)) ||
-                  (op == OP_SUM_SQUARES && index == 1) || op == OP_CLIP_FACTOR;
+                  (op == OP_LARS_RATE && (index == 2 || index == 3)) || (op == OP_SUM_SQUARES && index == 1) ||
+                  op == OP_CLIP_FACTOR;
     return variance || gamma || factor;
 }
 

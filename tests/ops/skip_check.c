@@ -113,17 +113,19 @@ static void check_scale(const bench *t)
 }
 
 /* Weight, momentum, gradient, copy and EMA in slots 3 to 7, rate in 0, factor in 2. */
-static void check_update(const bench *t)
+static void check_update(const bench *t, bool rate_first)
 {
     static const double w[WEIGHTS] = {1, 2, -3, 4, 5}, v[WEIGHTS] = {1, 0, 0, -1, 2}, dw[WEIGHTS] = {NAN, INFINITY},
                         ema[WEIGHTS] = {9, 8, 7, 6, 5};
     uint8_t real = (uint8_t)t->b->ops->real, activation = (uint8_t)t->b->ops->activation;
     unsigned char pattern[WEIGHTS * sizeof(double)], copy[sizeof pattern];
     double after[WEIGHTS];
-    kernel_request r = {.node = {.op = OP_SGD_UPDATE,
-                                 .n_in = 7,
-                                 .attr = {.momentum = 0.9, .weight_decay = 0.1, .ema_decay = 0.5, .decay = true}},
-                        .label = "test"};
+    kernel_request r = {
+        .node =
+            {.op = OP_SGD_UPDATE,
+             .n_in = 7,
+             .attr = {.momentum = 0.9, .weight_decay = 0.1, .ema_decay = 0.5, .decay = true, .rate_first = rate_first}},
+        .label = "test"};
     r.in[0] = r.in[1] = r.in[2] = r.in[6] = vector(real, WEIGHTS);
     r.in[3] = r.in[4] = vector(DTYPE_F64, 1);
     r.in[5] = vector(activation, WEIGHTS);
@@ -152,7 +154,8 @@ void check_skipped_steps(backend *b)
     bench t = {b, b->ops->alloc(b, (size_t)SLOTS * SLOT_BYTES)};
     assert_non_null(t.memory);
     check_scale(&t);
-    check_update(&t);
+    check_update(&t, false);
+    check_update(&t, true);
     b->ops->free(b, t.memory);
 }
 

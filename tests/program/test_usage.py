@@ -8,8 +8,8 @@ from unittest import mock
 
 from program import HOST, SOURCE, TESKD, ProgramTest, enough_under_sanitizers, run, settings
 
-COMMANDS = ("train", "eval", "export", "import", "bench", "reference", "data", "info")
-COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "reference")
+COMMANDS = ("train", "eval", "export", "import", "bench", "plan", "reference", "data", "info")
+COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "plan", "reference")
 
 
 def declared_settings():

@@ -113,11 +113,21 @@ static void one_bucket_with_rewrites(void **state)
                                           .buckets = {.first = SIZE_MAX, .most = SIZE_MAX}});
 }
 
+/* The norms are of reduced gradients, so all ranks have the same rates. */
+static void rates_of_lars(void **state)
+{
+    check_ranks(*state, &(small_settings){.teskd = true,
+                                          .feature_weight = 0.02,
+                                          .sgd = {.momentum = 0.9, .weight_decay = 5e-4, .lars_eta = 0.02},
+                                          .bucket_bytes = 4096});
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_buckets),
         cmocka_unit_test(one_bucket_with_rewrites),
+        cmocka_unit_test(rates_of_lars),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -85,13 +85,35 @@ static void padded_images_change_nothing(void **state)
 }
 
 /* What the update must make of one weight, as the formula reads. */
-static void update(double *w, double *v, double gradient, double lr, const sgd_options *o, bool is_vector)
+static void update_sgd(double *w, double *v, double gradient, double lr, const sgd_options *o, bool is_vector)
 {
     double g = gradient;
     if (!is_vector || o->decay_vectors)
         g += o->weight_decay * *w;
     *v = o->momentum * *v + g;
     *w -= lr * (o->nesterov ? g + o->momentum * *v : *v);
+}
+
+/* Algorithm 1 of arXiv 1708.03888 with the rate of one layer; a vector has the global one and no decay. */
+static void update_lars(double *w, double *v, double gradient, double rate, const sgd_options *o, bool is_vector)
+{
+    double u = rate * (gradient + (is_vector ? 0 : o->weight_decay * *w));
+    *v = o->momentum * *v + u;
+    *w -= o->nesterov ? u + o->momentum * *v : *v;
+}
+
+static double length(const double *x, int64_t count)
+{
+    double sum = 0;
+    for (int64_t i = 0; i < count; i++)
+        sum += x[i] * x[i];
+    return sqrt(sum);
+}
+
+static double local_rate(const double *w, const double *gradient, int64_t count, double lr, const sgd_options *o)
+{
+    double size = length(w, count);
+    return lr * o->lars_eta * size / (length(gradient, count) + o->weight_decay * size);
 }
 
 static double *tensor_beside(const small_step *s, const char *prefix, const char *name)
@@ -107,16 +129,41 @@ static void assert_near(double value, double expected)
         fail_msg("%.17g is not %.17g", value, expected);
 }
 
-static void check_parameter(const small_step *before, const small_step *after, const store_entry *entry, double lr)
+/* What clipping multiplies the gradients with. */
+static double clip_factor(const small_step *s)
 {
+    double sum = 0;
+    for (uint32_t k = 0; k < s->tensors.n_entries; k++) {
+        const store_entry *entry = &s->tensors.entries[k];
+        char name[GRAPH_NAME_BYTES + 16];
+        if (entry->desc.kind != KIND_PARAMETER)
+            continue;
+        snprintf(name, sizeof name, "gradient/%s", entry->name);
+        double *gradient = small_step_value(s, s->step, name, NULL);
+        sum += pow(length(gradient, tensor_count(&entry->desc)), 2);
+        free(gradient);
+    }
+    double most = s->options.sgd.clip_norm;
+    return most > 0 ? fmin(1, most / sqrt(sum)) : 1;
+}
+
+static void check_parameter(const small_step *before, const small_step *after, const store_entry *entry, double lr,
+                            double factor)
+{
+    const sgd_options *o = &before->options.sgd;
+    bool is_vector = entry->desc.layout == LAYOUT_C;
+    int64_t count = tensor_count(&entry->desc);
     char name[GRAPH_NAME_BYTES + 16];
     snprintf(name, sizeof name, "gradient/%s", entry->name);
     double *gradient = small_step_value(after, after->step, name, NULL);
     double *w = small_step_tensor(before, entry->name), *w_after = small_step_tensor(after, entry->name);
     double *v = tensor_beside(before, "momentum/", entry->name),
            *v_after = tensor_beside(after, "momentum/", entry->name);
-    for (int64_t i = 0; i < tensor_count(&entry->desc); i++) {
-        update(&w[i], &v[i], gradient[i], lr, &before->options.sgd, entry->desc.layout == LAYOUT_C);
+    for (int64_t i = 0; i < count; i++)
+        gradient[i] *= factor;
+    double rate = o->lars_eta > 0 && !is_vector ? local_rate(w, gradient, count, lr, o) : lr;
+    for (int64_t i = 0; i < count; i++) {
+        (o->lars_eta > 0 ? update_lars : update_sgd)(&w[i], &v[i], gradient[i], rate, o, is_vector);
         assert_near(w_after[i], w[i]);
         assert_near(v_after[i], v[i]);
     }
@@ -133,15 +180,21 @@ static void update_follows_the_formula(void **state)
     const sgd_options cases[] = {{.momentum = 0.9, .weight_decay = 5e-4, .nesterov = true, .decay_vectors = true},
                                  {.momentum = 0.9, .weight_decay = 5e-4, .decay_vectors = true},
                                  {.momentum = 0.5, .weight_decay = 0.1, .nesterov = true},
-                                 {.momentum = 0}};
+                                 {.momentum = 0},
+                                 {.momentum = 0.9, .weight_decay = 5e-4, .clip_norm = 0.1, .decay_vectors = true},
+                                 {.momentum = 0.9, .weight_decay = 5e-4, .lars_eta = 0.001},
+                                 {.momentum = 0.9, .weight_decay = 0.1, .lars_eta = 0.02, .nesterov = true},
+                                 {.momentum = 0.9, .lars_eta = 0.02, .clip_norm = 0.1},
+                                 {.lars_eta = 0.001, .weight_decay = 5e-4}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         small_step before, after;
         const small_settings settings = {.teskd = true, .sgd = cases[i]};
         small_step_open(&before, &settings, open_reference);
         run_once(&after, &settings, open_reference);
+        double factor = clip_factor(&after);
         for (uint32_t k = 0; k < before.tensors.n_entries; k++)
             if (before.tensors.entries[k].desc.kind == KIND_PARAMETER)
-                check_parameter(&before, &after, &before.tensors.entries[k], 0.05);
+                check_parameter(&before, &after, &before.tensors.entries[k], 0.05, factor);
         small_step_close(&before);
         small_step_close(&after);
     }
