@@ -60,7 +60,8 @@ static void defaults(void **state)
     assert_int_equal(s.train.schedule, SCHEDULE_STEP);
     assert_int_equal(s.train.milestones.count, 2);
     assert_int_equal(s.train.milestones.value[1], 150);
-    assert_true(s.run.bucket_mib == 16 && s.run.rewrite_patch && !s.run.sync_bn);
+    assert_true(s.run.bucket_mib == 16 && s.run.first_bucket_mib == 1 && s.run.last_bucket_mib == 1 &&
+                s.run.rewrite_patch && !s.run.sync_bn);
     assert_string_equal(s.output.dir, "runs/teskd");
     assert_int_equal(s.log.every, 50);
     assert_int_equal(settings_validate(&s), 0);
