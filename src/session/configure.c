@@ -112,6 +112,18 @@ static int fill_model(const settings *c, image_options *images, model_options *m
     return choose_classes(c, images->source, m);
 }
 
+static size_t bytes_of_mib(double mib)
+{
+    return (size_t)(mib * 0x1p20);
+}
+
+bucket_sizes configure_buckets(const settings *config)
+{
+    return (bucket_sizes){.first = bytes_of_mib(config->run.first_bucket_mib),
+                          .most = bytes_of_mib(config->run.bucket_mib),
+                          .last = bytes_of_mib(config->run.last_bucket_mib)};
+}
+
 unsigned configure_rewrites(const settings *config)
 {
     const struct {

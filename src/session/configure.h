@@ -7,6 +7,7 @@
 #include "io/data/source.h"
 #include "kernels/backend.h"
 #include "model/step.h"
+#include "run/program.h"
 
 /* Where the images come from and how large the network sees them. */
 typedef struct {
@@ -23,6 +24,9 @@ int configure(const settings *config, image_options *images, step_options *step)
 
 /* Adds what the device decides: precision, the last passes, and channels that it wants the first layer to read. */
 void configure_for_device(step_options *step, const backend_ops *device);
+
+/* How the settings want gradients cut. */
+bucket_sizes configure_buckets(const settings *config);
 
 /* The set of rewrites that the settings want (graph/rewrite.h). */
 unsigned configure_rewrites(const settings *config);

@@ -77,8 +77,8 @@ static int try_net(const planned *p, change *out)
 static int try_buckets(const planned *p, double factor, change *out)
 {
     plan_request wanted = p->request;
-    wanted.bucket_bytes *= factor;
-    snprintf(out->text, sizeof out->text, "run.bucket_mib = %g", wanted.bucket_bytes / 0x1p20);
+    wanted.buckets.most = (size_t)((double)wanted.buckets.most * factor);
+    snprintf(out->text, sizeof out->text, "run.bucket_mib = %g", (double)wanted.buckets.most / 0x1p20);
     return try_change(p, p->config, p->options, &wanted, out);
 }
 

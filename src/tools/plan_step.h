@@ -3,6 +3,7 @@
 #define TESKD_TOOLS_PLAN_STEP_H
 
 #include "base/settings.h"
+#include "run/program.h"
 #include "tools/plan_model.h"
 
 #include <stddef.h>
@@ -21,10 +22,10 @@ typedef struct {
 } plan_step;
 
 typedef struct {
-    int32_t gpu_batch;   /* images of a GPU in a step */
-    int64_t gpus;        /* in all */
-    double bucket_bytes; /* in float32 */
-    bool halved;         /* gradients travel in 16 bits */
+    int32_t gpu_batch;    /* images of a GPU in a step */
+    int64_t gpus;         /* in all */
+    bucket_sizes buckets; /* in float32 */
+    bool halved;          /* gradients travel in 16 bits */
 } plan_request;
 
 /* Builds the step of a GPU, in the precision that the settings want there. ERROR_SETTINGS names the setting. */

@@ -124,6 +124,7 @@ static int check_finite(const session *e, const progress *at)
 
 int checkpoint_save(session *e, const progress *at, const char *name, bool keep_previous)
 {
+    comm_enter(e->ranks, PHASE_CHECKPOINT);
     int status = check_finite(e, at);
     if (status == 0 && e->info->rank == 0)
         status = save(e, at, name, keep_previous);

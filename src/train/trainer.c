@@ -6,11 +6,13 @@
 #include "base/error.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/rehearsal.h"
 #include "train/report.h"
 #include "train/schedule.h"
 #include "train/signals.h"
 #include "train/stop_file.h"
 #include "train/stop_vote.h"
+#include "train/stragglers.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -32,6 +34,8 @@ typedef struct {
     bool said_data_wait;
     double epoch_seconds; /* of training in it, in this process */
     double images_before; /* of this epoch, trained on before this process resumed it */
+    stragglers slow;
+    rehearsal fault;
     stop_vote vote;
     bool saved;                               /* in this process: there is something to resume */
     char checkpoint[SETTING_TEXT_BYTES + 96]; /* the newest one that a resume can take, in words; empty: none yet */
@@ -113,6 +117,8 @@ static int open_all(trainer *t)
     TRY(metrics_reset(&e->tensors));
     TRY(loss_scaling_read(&scaling, &e->tensors));
     t->skipped = scaling.skipped;
+    if (!output_folder_checkpoint(t->output)[0])
+        rehearsal_start(&t->fault, e, t->steps);
     TRY(feed_open(&t->batches, e, true));
     return feed_open(&t->test_batches, e, false);
 }
@@ -121,7 +127,9 @@ static int run_micro_batch(trainer *t, double lr)
 {
     session *e = t->e;
     feed_batch batch;
+    comm_enter(e->ranks, PHASE_DATA);
     TRY(feed_next(t->batches, &batch));
+    comm_enter(e->ranks, PHASE_COMPUTE);
     TRY(program_write(batch.step, &e->run, "lr", &lr, sizeof lr));
     TRY(program_run(&e->run, batch.step));
     t->line_images += batch.images;
@@ -131,6 +139,7 @@ static int run_micro_batch(trainer *t, double lr)
 static int run_step(trainer *t, double *lr)
 {
     *lr = schedule_lr(&t->e->config, t->at.epoch, t->at.step, t->steps);
+    comm_set_step(t->e->ranks, t->at.epoch + 1, t->at.step + 1);
     int32_t micro_batches = batch_plan_step_micro_batches(&t->e->train_plan, t->at.step);
     for (int32_t i = 0; i < micro_batches; i++)
         TRY(run_micro_batch(t, *lr));
@@ -148,16 +157,19 @@ static double seconds_left(const trainer *t, double images_per_second)
     return images_per_second > 0 ? (double)left * t->e->train_plan.options.batch / images_per_second : 0;
 }
 
-/* What the ranks' loaders have to say of the time since the last line. */
-static int collect_loader(trainer *t, step_report *r)
+/* What kept the ranks from computing since the last line: images that were not there, sums over the ranks. */
+static int collect_waits(trainer *t, step_report *r)
 {
+    exposed_time exposed;
+    TRY(runtime_exposed(&t->e->run, &exposed));
     const double seconds = clock_seconds() - t->line_start;
     const loader_report images = feed_describe(t->batches);
-    double sums[2] = {images.waited - t->waited, (double)images.bad_images};
+    double sums[] = {images.waited - t->waited, exposed.waiting + exposed.advancing, (double)images.bad_images};
     t->waited = images.waited;
-    TRY(comm_all_reduce(t->e->ranks, sums, 2, COMM_F64));
+    TRY(comm_all_reduce(t->e->ranks, sums, sizeof sums / sizeof sums[0], COMM_F64));
     r->data_wait = seconds > 0 ? sums[0] / seconds / t->e->info->size : 0;
-    r->bad_images = (int64_t)sums[1];
+    r->exposed = seconds > 0 ? sums[1] / seconds / t->e->info->size : 0;
+    r->bad_images = (int64_t)sums[2];
     return 0;
 }
 
@@ -201,7 +213,8 @@ static int finish_line(trainer *t, double lr)
     if (r.scaling.skipped > t->skipped)
         report_skipped(e, &r.scaling, r.scaling.skipped - t->skipped);
     t->skipped = r.scaling.skipped;
-    TRY(collect_loader(t, &r));
+    TRY(collect_waits(t, &r));
+    TRY(stragglers_look(&t->slow, e, r.exposed));
     TRY(report_step(e, &t->json, &r));
     advise_on_data(t, &r);
     t->line_start = clock_seconds();
@@ -413,6 +426,8 @@ int train(session *e, output_folder *output)
         feed_close(&t.batches);
         feed_close(&t.test_batches);
     }
+    comm_enter(e->ranks, PHASE_NONE);
+    comm_observe(e->ranks, NULL, NULL);
     int closed = t.json.file ? json_close(&t.json) : 0;
     return status < 0 ? status : closed;
 }

@@ -62,26 +62,33 @@ class Run:
 
 
 HALVED = {"run.reduce_16bit": "yes"}
+
+
+def buckets_of(mib):
+    """Gradients in pieces of one size."""
+    return {f"run.{name}bucket_mib": mib for name in ("", "first_", "last_")}
+
+
 PCIE, NVLINK_P100, NVLINK_V100 = 10, 20, 40
 RUNS = [
     Run("ResNet-50, 256 P100, 50 GbE, batch 8k (Goyal 2017)", 90, resnet50, 32, 138, 32, 8,
-        {"net": 50, "inside": NVLINK_P100, "pattern": "tree"}, {"run.bucket_mib": "0.001"}),
+        {"net": 50, "inside": NVLINK_P100, "pattern": "tree"}, buckets_of(0.001)),
     Run("ResNet-50, 1024 P100, FDR, batch 32k (Akiba 2017)", 80, resnet50, 32, 178, 128, 8,
-        {"net": 54.5, "inside": PCIE, "pattern": "ring"}, {"run.bucket_mib": "65536", **HALVED}),
+        {"net": 54.5, "inside": PCIE, "pattern": "ring"}, {**buckets_of(65536), **HALVED}),
     Run("ResNet-50, 1088 V100, 2 EDR, batch 34k (Mikami 2018)", 91.6, resnet50, 32, 641, 272, 4,
-        {"net": 100, "adapters": 2, "inside": NVLINK_V100, "pattern": "tree"}, HALVED),
+        {"net": 100, "adapters": 2, "inside": NVLINK_V100, "pattern": "tree"}, {**buckets_of(16), **HALVED}),
     Run("ResNet-50, 2048 P40, 100 GbE, batch 64k (Jia 2018)", 87.9, resnet50, 32, 162, 256, 8,
-        {"net": 100, "inside": PCIE, "pattern": "host-ring"}, HALVED),
+        {"net": 100, "inside": PCIE, "pattern": "host-ring"}, {**buckets_of(16), **HALVED}),
     Run("VGG-16, 512 Pascal, 25 GbE, batch 32k (Horovod)", 68, vgg16, 64, 154, 128, 4,
-        {"net": 25, "inside": PCIE, "pattern": "ring"}, {"run.bucket_mib": "64"}, alone=True),
+        {"net": 25, "inside": PCIE, "pattern": "ring"}, buckets_of(64), alone=True),
     Run("VGG-16, 128 Pascal, 25 GbE, batch 8k (Horovod)", 79, vgg16, 64, 154, 32, 4,
-        {"net": 25, "inside": PCIE, "pattern": "ring"}, {"run.bucket_mib": "64"}, alone=True, asked=False),
+        {"net": 25, "inside": PCIE, "pattern": "ring"}, buckets_of(64), alone=True, asked=False),
     Run("ResNet-50, 1024 P40, 100 GbE, batch 64k (Jia 2018)", 99.2, resnet50, 64, 218, 128, 8,
-        {"net": 100, "inside": PCIE, "pattern": "host-ring"}, HALVED, asked=False),
+        {"net": 100, "inside": PCIE, "pattern": "host-ring"}, {**buckets_of(16), **HALVED}, asked=False),
     Run("ResNet-50, 8 P100 in one node (TensorFlow 2017)", 99.0, resnet50, 64, 219, 1, 8,
-        {"inside": NVLINK_P100}, {"run.bucket_mib": "16"}, alone=True, asked=False),
+        {"inside": NVLINK_P100}, buckets_of(16), alone=True, asked=False),
     Run("VGG-16, 8 P100 in one node (TensorFlow 2017)", 87.7, vgg16, 64, 154, 1, 8,
-        {"inside": NVLINK_P100}, {"run.bucket_mib": "16"}, alone=True, asked=False),
+        {"inside": NVLINK_P100}, buckets_of(16), alone=True, asked=False),
 ]
 ASKED = [run for run in RUNS if run.asked]
 

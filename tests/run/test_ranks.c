@@ -99,8 +99,9 @@ static void check_ranks(comm *ranks, const small_settings *settings)
 
 static void many_buckets(void **state)
 {
-    check_ranks(*state, &(small_settings){
-                            .teskd = true, .feature_weight = 0.02, .sgd = {.momentum = 0.9}, .bucket_bytes = 4096});
+    check_ranks(
+        *state,
+        &(small_settings){.teskd = true, .feature_weight = 0.02, .sgd = {.momentum = 0.9}, .buckets = {.most = 4096}});
 }
 
 static void one_bucket_with_rewrites(void **state)
@@ -109,7 +110,7 @@ static void one_bucket_with_rewrites(void **state)
                                           .feature_weight = 0.02,
                                           .rewrites = REWRITE_ALL,
                                           .sgd = {.momentum = 0.9},
-                                          .bucket_bytes = (size_t)1 << 30});
+                                          .buckets = {.first = SIZE_MAX, .most = SIZE_MAX}});
 }
 
 int main(void)

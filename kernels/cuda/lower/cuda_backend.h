@@ -30,6 +30,12 @@ typedef struct {
     unsigned next;
 } cuda_staging;
 
+/* A row of timestamps. */
+typedef struct {
+    cudaEvent_t *events;
+    uint32_t n;
+} cuda_times;
+
 typedef struct {
     cudaEvent_t uploaded; /* of the copy stream */
     cudaEvent_t released; /* of the stream */
@@ -49,8 +55,7 @@ typedef struct {
     bool capturing;
     cuda_staging staging;
     cuda_lane lanes[UPLOAD_LANES];
-    cudaEvent_t *timestamps;
-    uint32_t n_timestamps;
+    cuda_times times[TIMESTAMP_ROWS];
     struct cuda_libraries *libraries;
     cuda_convolutions *convolutions;
     cuda_products *products;
@@ -109,8 +114,8 @@ int cuda_capture_begin(backend *self);
 int cuda_capture_end(backend *self, captured_step **out);
 int cuda_replay(backend *self, captured_step *r);
 void cuda_release_captured(backend *self, captured_step *r);
-int cuda_timestamp(backend *self, uint32_t number);
-int cuda_elapsed(backend *self, uint32_t n, double *seconds);
+int cuda_timestamp(backend *self, timestamp_row row, uint32_t number);
+int cuda_elapsed(backend *self, timestamp_row row, uint32_t n, double *seconds);
 void *cuda_pinned_alloc(backend *self, size_t bytes);
 void cuda_pinned_free(backend *self, void *memory);
 int cuda_upload(backend *self, int lane, void *device, const void *host, size_t bytes);
