@@ -107,7 +107,7 @@ static const option_row rows[] = {
     {OPTION_PLAN, TEXT, offsetof(options, layers), "layers", "FILE",
      "plan for another network: lines NAME,WEIGHTS,MMAC in the order of the forward"},
     {OPTION_PLAN, TEXT, offsetof(options, pattern), "pattern", "NAME",
-     "how sums travel: tree, ring, host-ring or direct (default: as run.reduction and run.deterministic make it)"},
+     "how sums travel: tree, ring or host-ring (default: as run.reduction and run.deterministic make it)"},
     {OPTION_PLAN, NUMBER, offsetof(options, net_share), "net-share", "PERCENT",
      "of the adapters' rate that sums reach (default: 90)"},
     {OPTION_PLAN, NUMBER, offsetof(options, hop_us), "hop-us", "US",
