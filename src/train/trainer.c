@@ -4,9 +4,10 @@
 #include "train/trainer.h"
 #include "base/clock.h"
 #include "base/error.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/evaluate.h"
 #include "train/report.h"
+#include "train/resume.h"
 #include "train/schedule.h"
 #include "train/signals.h"
 #include "train/stop_file.h"
@@ -33,37 +34,23 @@ typedef struct {
     double epoch_seconds; /* of training in it, in this process */
     double images_before; /* of this epoch, trained on before this process resumed it */
     stop_vote vote;
-    bool saved;                               /* in this process: there is something to resume */
-    char checkpoint[SETTING_TEXT_BYTES + 96]; /* the newest one that a resume can take, in words; empty: none yet */
+    checkpoint_writer writer;
 } trainer;
 
-/* Notes that the checkpoint `path` is of this place. */
-static void note_checkpoint(trainer *t, const char *path)
-{
-    snprintf(t->checkpoint, sizeof t->checkpoint, "%s, of epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
-             (long long)t->at.step);
-}
-
-/* After a failure that all ranks share, since their weights and losses are the same. */
+/* After a failure that all ranks share, since their weights and losses are the same; nothing is being written then. */
 static int say_diverged(const trainer *t, int status)
 {
+    const char *newest = t->writer.newest;
     return error_suffix(status, "; %s%s; a lower train.lr may help",
-                        t->checkpoint[0] ? "the last checkpoint from before is " : "there is no checkpoint from before",
-                        t->checkpoint);
+                        newest[0] ? "the last checkpoint from before is " : "there is no checkpoint from before",
+                        newest);
 }
 
 /* Saves last.h5, where a resume goes on. */
-static int save_last(trainer *t, bool keep_previous)
+static int save(trainer *t, unsigned options)
 {
-    char path[SETTING_TEXT_BYTES + 16];
-    int status = checkpoint_save(t->e, &t->at, "last.h5", keep_previous);
-    if (status == ERROR_DATA)
-        return say_diverged(t, status);
-    TRY(status);
-    t->saved = true;
-    snprintf(path, sizeof path, "%s/last.h5", t->e->config.output.dir);
-    note_checkpoint(t, path);
-    return 0;
+    int status = checkpoint_writer_save(&t->writer, &t->at, options);
+    return status == ERROR_DATA ? say_diverged(t, status) : status;
 }
 
 /* Lines that are there already may be of steps that a kill has undone: a record says where the run goes on. */
@@ -94,9 +81,9 @@ static int resume(trainer *t)
     t->epoch_start = clock_seconds();
     if (!path[0])
         return 0;
-    TRY(checkpoint_load(t->e, path, &t->at));
+    TRY(resume_load(t->e, t->output, &t->at));
     TRY(comm_agree(t->e->ranks, check_step(t, path)));
-    note_checkpoint(t, path);
+    checkpoint_writer_note(&t->writer, path, &t->at);
     t->images_before = t->at.epoch_sums.images;
     log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
              (long long)t->at.step);
@@ -109,6 +96,7 @@ static int open_all(trainer *t)
     loss_scaling scaling;
     TRY(resume(t));
     TRY(output_folder_clear(t->output));
+    TRY(checkpoint_writer_open(&t->writer));
     TRY(comm_agree(e->ranks, open_metrics(t)));
     TRY(metrics_reset(&e->tensors));
     TRY(loss_scaling_read(&scaling, &e->tensors));
@@ -191,10 +179,12 @@ static int finish_line(trainer *t, double lr)
     TRY(metrics_reset(&e->tensors));
     TRY(metrics_reduce(&sums, e->ranks));
     step_report r = make_report(t, &sums, lr, 1);
-    if (!isfinite(r.mean.total)) /* the same on all ranks: one tells */
-        return say_diverged(
+    if (!isfinite(r.mean.total)) {
+        TRY(checkpoint_writer_settle(&t->writer));
+        return say_diverged( /* the same on all ranks: one tells */
             t, comm_agree(e->ranks, error_set(ERROR_DATA, "the loss is no longer finite in epoch %lld, step %lld",
                                               (long long)t->at.epoch + 1, (long long)t->at.step)));
+    }
     metrics_add(&t->at.epoch_sums, &sums);
     t->line_images = 0;
     TRY(loss_scaling_read(&r.scaling, &e->tensors));
@@ -238,7 +228,9 @@ static int run_epoch_steps(trainer *t)
     while (t->at.step < t->steps && !is_last_step(t) && !t->vote.stops) {
         double lr = 0;
         TRY(run_step(t, &lr));
-        TRY(stop_vote_start(&t->vote));
+        TRY(stop_vote_start(&t->vote, checkpoint_writer_has_failed(&t->writer)));
+        if (t->vote.fails)
+            TRY(checkpoint_writer_settle(&t->writer));
         bool ends = t->at.step == t->steps || is_last_step(t);
         bool saves =
             t->vote.stops || (c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0);
@@ -247,7 +239,7 @@ static int run_epoch_steps(trainer *t)
         else if (t->e->log->terminal && t->e->device->ops->host_memory)
             TRY(show_live(t, lr));
         if (saves && !ends)
-            TRY(save_last(t, true));
+            TRY(save(t, SAVE_KEEPS_PREVIOUS));
     }
     return 0;
 }
@@ -319,7 +311,7 @@ static int finish_epoch(trainer *t)
     t->epoch_seconds = clock_seconds() - t->epoch_start;
     TRY(stop_vote_count(&t->vote));
     if (evaluates) {
-        TRY(save_last(t, true));
+        TRY(save(t, SAVE_KEEPS_PREVIOUS));
         TRY(evaluate_now(t, &test));
         best = take_evaluation(t, &test);
     }
@@ -329,9 +321,7 @@ static int finish_epoch(trainer *t)
         t->at.step = 0;
         t->at.epoch_sums = (metrics){0};
     }
-    if (best)
-        TRY(checkpoint_save(t->e, &t->at, "best.h5", false));
-    return save_last(t, !evaluates);
+    return save(t, (best ? SAVE_IS_BEST : 0) | (evaluates ? 0 : SAVE_KEEPS_PREVIOUS));
 }
 
 static void log_paths(const trainer *t)
@@ -342,10 +332,10 @@ static void log_paths(const trainer *t)
     if (t->at.best_top1 >= 0) /* it may have been reached in another folder, before a resume from there */
         log_info(t->e->log, "best teacher top-1 %.2f%%: %s", 100 * t->at.best_top1,
                  access(best, F_OK) == 0 ? best : "in the run that was resumed");
-    if (t->saved)
+    if (t->writer.saved)
         log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
     else
-        log_info(t->e->log, "nothing was left to train: %s", t->checkpoint);
+        log_info(t->e->log, "nothing was left to train: %s", t->writer.newest);
 }
 
 static bool is_finished(const trainer *t)
@@ -357,7 +347,7 @@ static bool is_finished(const trainer *t)
 static int vote_before_start(trainer *t)
 {
     signals_heed();
-    TRY(stop_vote_start(&t->vote));
+    TRY(stop_vote_start(&t->vote, false));
     return stop_vote_count(&t->vote);
 }
 
@@ -367,7 +357,8 @@ static int end_stopped(trainer *t)
     session *e = t->e;
     const char *name = signals_name(signals_received());
     int status = 0;
-    if (signals_received() != 0 && t->saved)
+    TRY(checkpoint_writer_settle(&t->writer));
+    if (signals_received() != 0 && t->writer.saved)
         status = error_set(ERROR_STOPPED, "stopped by %s in epoch %lld after step %lld; --resume auto goes on", name,
                            (long long)t->at.epoch + 1, (long long)t->at.step);
     else if (signals_received() != 0)
@@ -398,17 +389,23 @@ static int run_epochs(trainer *t)
     if (!is_finished(t))
         return end_stopped(t);
     TRY(stop_vote_count(&t->vote));
+    TRY(checkpoint_writer_settle(&t->writer));
     log_paths(t);
     return 0;
 }
 
 int train(session *e, output_folder *output)
 {
-    trainer t = {.e = e, .output = output, .steps = e->train_plan.steps, .vote = {.ranks = e->ranks}};
+    trainer t = {.e = e,
+                 .output = output,
+                 .steps = e->train_plan.steps,
+                 .vote = {.ranks = e->ranks},
+                 .writer = {.e = e}};
     log_is_note(e->log);
     int status = open_all(&t);
     if (status == 0)
         status = run_epochs(&t);
+    checkpoint_writer_close(&t.writer, status);
     if (session_closes(e, status)) {
         feed_close(&t.batches);
         feed_close(&t.test_batches);
