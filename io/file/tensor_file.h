@@ -7,8 +7,8 @@
  * HDF5 sees it. The same tensors and attributes make the same bytes. Any thread, one at a
  * time for each file.
  *
- * Errors are ERROR_FILE and name the path, unless said otherwise. A file that was whole once and is not any more, as far
- * as its length, its checksums and the bounds of its numbers tell, is ERROR_DAMAGED.
+ * Errors are ERROR_FILE and name the path, unless said otherwise. A file that was whole once and is not any more, as
+ * far as its length, its checksums and the bounds of its numbers tell, is ERROR_DAMAGED.
  */
 #ifndef TESKD_IO_FILE_TENSOR_FILE_H
 #define TESKD_IO_FILE_TENSOR_FILE_H

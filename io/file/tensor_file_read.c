@@ -235,8 +235,8 @@ static int read_verified(tensor_file *f, const tensor_info *info, void *data)
         H5Dclose(dataset);
     TRY(status);
     uint64_t found = XXH3_64bits(data, tensor_elements(info->rank, info->shape) * dtype_bytes(info->type));
-    CHECK(found == stored, ERROR_DAMAGED, "%s: tensor '%s' is damaged: its checksum is %016llx, expected %016llx", f->path,
-          info->name, (unsigned long long)found, (unsigned long long)stored);
+    CHECK(found == stored, ERROR_DAMAGED, "%s: tensor '%s' is damaged: its checksum is %016llx, expected %016llx",
+          f->path, info->name, (unsigned long long)found, (unsigned long long)stored);
     return 0;
 }
 
@@ -316,8 +316,9 @@ static int get_number(tensor_file *file, const char *key, H5T_class_t class, hid
 int tensor_file_get_int(tensor_file *file, const char *key, int64_t least, int64_t most, int64_t *value)
 {
     TRY(get_number(file, key, H5T_INTEGER, H5T_NATIVE_INT64, value));
-    CHECK(*value >= least && *value <= most, ERROR_DAMAGED, "%s: the file is damaged: %s is %lld, expected %lld to %lld",
-          file->path, key, (long long)*value, (long long)least, (long long)most);
+    CHECK(*value >= least && *value <= most, ERROR_DAMAGED,
+          "%s: the file is damaged: %s is %lld, expected %lld to %lld", file->path, key, (long long)*value,
+          (long long)least, (long long)most);
     return 0;
 }
 

@@ -239,9 +239,8 @@ static int write_image(const tensor_file *f)
 int tensor_file_commit(tensor_file **file, const char *kept)
 {
     tensor_file *f = *file;
-    int status = f->failed
-                     ? error_set(ERROR_FILE, "%s: not replaced, since an earlier write of it failed", f->path)
-                     : write_image(f);
+    int status = f->failed ? error_set(ERROR_FILE, "%s: not replaced, since an earlier write of it failed", f->path)
+                           : write_image(f);
     if (status == 0)
         status = kept ? atomic_file_commit_keeping(&f->file, kept) : atomic_file_commit(&f->file);
     tensor_file_close(file);

@@ -1,5 +1,5 @@
-/* Owns the reading of checkpoints; what they hold is train/snapshot.c's. Invariant: only rank 0 touches files, and every
- * rank gets the same outcome. Main thread only. */
+/* Owns the reading of checkpoints; what they hold is train/snapshot.c's. Invariant: only rank 0 touches files, and
+ * every rank gets the same outcome. Main thread only. */
 #include "train/checkpoint.h"
 #include "base/error.h"
 #include "train/class_names.h"

@@ -21,10 +21,10 @@ typedef enum {
 /* Begins with `e` set and all else zero. */
 typedef struct {
     session *e;
-    bool saved;                           /* in this process: there is something to resume */
-    char newest[SETTING_TEXT_BYTES + 96]; /* the newest one that a resume can take, in words; empty: none yet */
+    bool saved;                            /* in this process: there is something to resume */
+    char newest[SETTING_TEXT_BYTES + 96];  /* the newest one that a resume can take, in words; empty: none yet */
     char written[SETTING_TEXT_BYTES + 96]; /* the same of the one that is being written; empty: none is */
-    snapshot state;                       /* from here on rank 0's */
+    snapshot state;                        /* from here on rank 0's */
     unsigned options;
     pthread_t thread;
     bool under_way;

@@ -1,5 +1,5 @@
-/* Owns the names of kept checkpoints and which of them stay. Holds no state: the folder says what there is. One thread at
- * a time for each folder. */
+/* Owns the names of kept checkpoints and which of them stay. Holds no state: the folder says what there is. One thread
+ * at a time for each folder. */
 #include "train/kept_checkpoints.h"
 #include "base/error.h"
 

@@ -1,6 +1,6 @@
-/* Earlier checkpoints that stay in output.dir: step_N.h5, N the steps done. "Newest" goes by the time at which a file was
- * written, since a run that goes on from an earlier checkpoint counts its steps from there. Rank 0's; one thread at a
- * time for each folder. */
+/* Earlier checkpoints that stay in output.dir: step_N.h5, N the steps done. "Newest" goes by the time at which a file
+ * was written, since a run that goes on from an earlier checkpoint counts its steps from there. Rank 0's; one thread at
+ * a time for each folder. */
 #ifndef TESKD_TRAIN_KEPT_CHECKPOINTS_H
 #define TESKD_TRAIN_KEPT_CHECKPOINTS_H
 
@@ -33,8 +33,8 @@ void kept_path(char path[KEPT_PATH_BYTES], const char *folder, int64_t steps_don
 /* Is this such a name? */
 bool kept_is_name(const char *name);
 
-/* Makes `path` a second name of a checkpoint, in place of what is there. False where that cannot be, as on a file system
- * without hard links. */
+/* Makes `path` a second name of a checkpoint, in place of what is there. False where that cannot be, as on a file
+ * system without hard links. */
 bool kept_link(const char *path, const char *checkpoint);
 
 /* Removes those that the rule does not let stay. ERROR_FILE names the one that cannot be removed. */

@@ -25,8 +25,9 @@ static void report_cores(const session *e)
     log_info(e->log, "  cores    %d thread%s on %s%s%s", e->threads, e->threads == 1 ? "" : "s", cores,
              variables[0] ? "; OpenMP: " : "", variables);
     if (!e->near_device)
-        log_warning(e->log, "this rank may use no core near its GPU: batches cross the machine; bind ranks to the cores "
-                            "beside their GPUs, or not at all (mpirun --bind-to none)");
+        log_warning(e->log,
+                    "this rank may use no core near its GPU: batches cross the machine; bind ranks to the cores "
+                    "beside their GPUs, or not at all (mpirun --bind-to none)");
 }
 
 static void size_text(const session *e, char *text, size_t bytes)

@@ -13,7 +13,7 @@ int snapshot_open(snapshot *s, const session *e)
     const size_t bytes = e->tensors.saved.bytes;
     *s = (snapshot){.e = e, .tensors = malloc(bytes)};
     CHECK(s->tensors, ERROR_MEMORY, "no memory for a copy of the %zu bytes that a checkpoint holds", bytes);
-    memset(s->tensors, 0, bytes); /* the system hands memory out where it is first written: not within a step */
+    memset(s->tensors, 1, bytes); /* the system gives memory where it is first written, and to zeros a compiler none */
     return 0;
 }
 

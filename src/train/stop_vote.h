@@ -14,8 +14,8 @@ typedef struct {
     bool under_way;
 } stop_vote;
 
-/* Counts the vote that is under way and starts the next one, in which this rank says whether it `failed`. To wait for a vote at once would let no rank's host run
- * ahead of the others'. Every rank calls it. */
+/* Counts the vote that is under way and starts the next one, in which this rank says whether it `failed`. To wait for a
+ * vote at once would let no rank's host run ahead of the others'. Every rank calls it. */
 int stop_vote_start(stop_vote *v, bool failed);
 
 /* Counts the vote that is under way, if one is: to be called before the communicator goes. Every rank calls it. */

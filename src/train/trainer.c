@@ -181,9 +181,10 @@ static int finish_line(trainer *t, double lr)
     step_report r = make_report(t, &sums, lr, 1);
     if (!isfinite(r.mean.total)) {
         TRY(checkpoint_writer_settle(&t->writer));
-        return say_diverged( /* the same on all ranks: one tells */
-            t, comm_agree(e->ranks, error_set(ERROR_DATA, "the loss is no longer finite in epoch %lld, step %lld",
-                                              (long long)t->at.epoch + 1, (long long)t->at.step)));
+        return say_diverged(/* the same on all ranks: one tells */
+                            t, comm_agree(e->ranks,
+                                          error_set(ERROR_DATA, "the loss is no longer finite in epoch %lld, step %lld",
+                                                    (long long)t->at.epoch + 1, (long long)t->at.step)));
     }
     metrics_add(&t->at.epoch_sums, &sums);
     t->line_images = 0;
@@ -396,11 +397,8 @@ static int run_epochs(trainer *t)
 
 int train(session *e, output_folder *output)
 {
-    trainer t = {.e = e,
-                 .output = output,
-                 .steps = e->train_plan.steps,
-                 .vote = {.ranks = e->ranks},
-                 .writer = {.e = e}};
+    trainer t = {
+        .e = e, .output = output, .steps = e->train_plan.steps, .vote = {.ranks = e->ranks}, .writer = {.e = e}};
     log_is_note(e->log);
     int status = open_all(&t);
     if (status == 0)

@@ -104,21 +104,29 @@ class KilledWriter(Interrupted):
     TESKD_KILLS=100 is the long form."""
     kills = int(os.environ.get("TESKD_KILLS", "8"))
     changes = {"data.kind": "synthetic", "data.train_images": 400, "data.test_images": 40, "train.epochs": 100000,
-               "eval.every": 0, "output.checkpoint_every": 1, "output.keep": 2, "model.width": 16}
+               "eval.every": 0, "train.batch": 4, "output.checkpoint_every": 1, "output.keep": 2, "model.width": 16}
 
-    def start_and_kill(self, seconds, resume):
-        """Kills so long after the first checkpoint of this process."""
+    def written(self):
         last = self.path("run", "last.h5")
-        before = os.stat(last).st_mtime_ns if os.path.exists(last) else 0
+        return os.stat(last).st_mtime_ns if os.path.exists(last) else 0
+
+    def wait_for_another(self, process):
+        """Until last.h5 is another one; the seconds that it took."""
+        before, begin = self.written(), time.monotonic()
+        while self.written() == before:
+            if process.poll() is not None or time.monotonic() > begin + 60:
+                self.fail(f"no other checkpoint: {finish(process, 1)}")
+            time.sleep(0.0005)
+        return time.monotonic() - begin
+
+    def start_and_kill(self, chance, resume):
+        """Kills some checkpoints after the first one, in the time that one takes."""
         process = start(*self.training_arguments("run", self.changes, resume))
         self.addCleanup(stop, process)
-        deadline = time.monotonic() + 60
-        while process.poll() is None and time.monotonic() < deadline:
-            if os.path.exists(last) and os.stat(last).st_mtime_ns > before:
-                break
-            time.sleep(0.001)
-        self.assertIsNone(process.poll(), "it ended by itself")
-        time.sleep(seconds)
+        self.wait_for_another(process)
+        for _ in range(chance.randint(1, 3)):
+            seconds = self.wait_for_another(process)
+        time.sleep(chance.uniform(0, seconds))
         stop(process)
         return finish(process, 60)
 
@@ -137,7 +145,7 @@ class KilledWriter(Interrupted):
         steps, resume, within = 0, None, 0
         for kill in range(self.kills):
             with self.subTest(kill=kill):
-                result = self.start_and_kill(chance.uniform(0, 0.3), resume)
+                result = self.start_and_kill(chance, resume)
                 self.assertNotIn("damaged", result.err)
                 within += bool(list(pathlib.Path(self.path("run")).glob("*.tmp.*")))
                 found = self.expect_whole()
