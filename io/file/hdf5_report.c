@@ -1,31 +1,43 @@
-/* Owns the words of HDF5's failures. HDF5 is a serial library with global state: one thread at a time. */
+/* Owns the turn at HDF5 and the words of its failures. Invariant: between begin and end one thread is in HDF5, and HDF5
+ * prints no error stack by itself. Any thread. */
 #include "io/file/hdf5_report.h"
 
 #include "base/error.h"
 
+#include <pthread.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
 enum { REASON = 256 };
 
-h5_silence h5_silence_begin(void)
+static pthread_mutex_t turn = PTHREAD_RECURSIVE_MUTEX_INITIALIZER_NP;
+
+/* Under `turn`: how deep begin and end are nested, and how HDF5 prints otherwise. */
+static int depth;
+static H5E_auto2_t print;
+static void *print_data;
+
+void hdf5_begin(void)
 {
-    h5_silence silence = {NULL, NULL};
-    H5Eget_auto2(H5E_DEFAULT, &silence.print, &silence.data);
+    pthread_mutex_lock(&turn);
+    if (depth++ > 0)
+        return;
+    H5Eget_auto2(H5E_DEFAULT, &print, &print_data);
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
-    return silence;
 }
 
-void h5_silence_end(h5_silence silence)
+void hdf5_end(void)
 {
-    H5Eset_auto2(H5E_DEFAULT, silence.print, silence.data);
+    if (--depth == 0)
+        H5Eset_auto2(H5E_DEFAULT, print, print_data);
+    pthread_mutex_unlock(&turn);
 }
 
 /* Keeps the innermost entry, which says what really happened; of several lines the first, without the time. */
-static herr_t keep_reason(unsigned depth, const H5E_error2_t *entry, void *reason)
+static herr_t keep_reason(unsigned place, const H5E_error2_t *entry, void *reason)
 {
-    if (depth == 0 && entry->desc) {
+    if (place == 0 && entry->desc) {
         snprintf(reason, REASON, "%.*s", (int)strcspn(entry->desc, "\n"), entry->desc);
         char *time = strstr(reason, ": time = ");
         if (time)

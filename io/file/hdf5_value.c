@@ -1,4 +1,4 @@
-/* Owns the comparison of what a file holds with what is expected of it. Main thread only (HDF5). */
+/* Owns the comparison of what a file holds with what is expected of it. Any thread whose turn at HDF5 it is. */
 #include "hdf5_value.h"
 
 #include <string.h>

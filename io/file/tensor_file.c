@@ -1,5 +1,4 @@
-/* What reading and writing tensor files share: the handle's end, types. HDF5 is a serial library
- * with global state: main thread only. */
+/* What reading and writing tensor files share: the handle's end, types. Any thread, one at a time for each file. */
 #include "tensor_file_private.h"
 
 #include "base/error.h"
@@ -66,9 +65,9 @@ void tensor_file_close(tensor_file **file)
     if (!f)
         return;
     if (f->h5 >= 0) {
-        h5_silence silence = h5_silence_begin();
+        hdf5_begin();
         H5Fclose(f->h5);
-        h5_silence_end(silence);
+        hdf5_end();
     }
     atomic_file_abandon(&f->file);
     for (int32_t i = 0; i < f->count; i++)

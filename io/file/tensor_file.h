@@ -4,9 +4,11 @@
  * "weights". Values are little-endian IEEE floats in row-major order, attributes sit on the root. Each dataset carries
  * an XXH3 checksum of its bytes as the attribute "xxh3". Before the HDF5 file is a block of 512 bytes that says what
  * the file is, its length and its checksum. A file without it, of another length or with another sum is refused before
- * HDF5 sees it. The same tensors and attributes make the same bytes. Main thread only.
+ * HDF5 sees it. The same tensors and attributes make the same bytes. Any thread, one at a
+ * time for each file.
  *
- * Errors are ERROR_FILE and name the path, unless said otherwise.
+ * Errors are ERROR_FILE and name the path, unless said otherwise. A file that was whole once and is not any more, as
+ * far as its length, its checksums and the bounds of its numbers tell, is ERROR_DAMAGED.
  */
 #ifndef TESKD_IO_FILE_TENSOR_FILE_H
 #define TESKD_IO_FILE_TENSOR_FILE_H

@@ -1,5 +1,5 @@
 /* The reading half of tensor files. Owns the list of tensors, made at opening: it holds only float tensors of at most
- * four dimensions, so that later calls need not doubt it. Main thread only. */
+ * four dimensions, so that later calls need not doubt it. Any thread, one at a time for each file. */
 #include "hdf5_value.h"
 #include "tensor_file_private.h"
 
@@ -176,14 +176,14 @@ int tensor_file_open(tensor_file **file, const char *path)
     f->h5 = H5I_INVALID_HID;
     f->path = strdup(path);
     int status = f->path ? 0 : error_set(ERROR_MEMORY, "no memory for a tensor file");
-    h5_silence silence = h5_silence_begin();
+    hdf5_begin();
     if (status == 0)
         status = open_h5(f);
     if (status == 0)
         status = check_format(f);
     if (status == 0)
         status = list_tensors(f);
-    h5_silence_end(silence);
+    hdf5_end();
     if (status < 0)
         tensor_file_close(&f);
     else if (f->count > 0)
@@ -235,8 +235,8 @@ static int read_verified(tensor_file *f, const tensor_info *info, void *data)
         H5Dclose(dataset);
     TRY(status);
     uint64_t found = XXH3_64bits(data, tensor_elements(info->rank, info->shape) * dtype_bytes(info->type));
-    CHECK(found == stored, ERROR_FILE, "%s: tensor '%s' is damaged: its checksum is %016llx, expected %016llx", f->path,
-          info->name, (unsigned long long)found, (unsigned long long)stored);
+    CHECK(found == stored, ERROR_DAMAGED, "%s: tensor '%s' is damaged: its checksum is %016llx, expected %016llx",
+          f->path, info->name, (unsigned long long)found, (unsigned long long)stored);
     return 0;
 }
 
@@ -261,9 +261,9 @@ int tensor_file_read(tensor_file *file, const char *name, dtype type, int32_t ra
     size_t elements = tensor_elements(rank, shape);
     void *stored = type == info->type ? data : malloc(elements * dtype_bytes(info->type));
     CHECK(stored, ERROR_MEMORY, "%s: no memory to read tensor '%s'", file->path, name);
-    h5_silence silence = h5_silence_begin();
+    hdf5_begin();
     int status = read_verified(file, info, stored);
-    h5_silence_end(silence);
+    hdf5_end();
     if (status == 0 && stored != data)
         convert(stored, info->type, data, elements);
     if (stored != data)
@@ -300,7 +300,7 @@ static int open_attribute(tensor_file *f, const char *key, H5T_class_t class, si
 
 static int get_number(tensor_file *file, const char *key, H5T_class_t class, hid_t memory_type, void *value)
 {
-    h5_silence silence = h5_silence_begin();
+    hdf5_begin();
     hid_t attribute = H5I_INVALID_HID;
     size_t size = 0;
     int status = open_attribute(file, key, class, 8, &attribute, &size);
@@ -309,22 +309,23 @@ static int get_number(tensor_file *file, const char *key, H5T_class_t class, hid
             status = h5_error(file->path, "read attribute '%s'", key);
         H5Aclose(attribute);
     }
-    h5_silence_end(silence);
+    hdf5_end();
     return status;
 }
 
 int tensor_file_get_int(tensor_file *file, const char *key, int64_t least, int64_t most, int64_t *value)
 {
     TRY(get_number(file, key, H5T_INTEGER, H5T_NATIVE_INT64, value));
-    CHECK(*value >= least && *value <= most, ERROR_FILE, "%s: the file is damaged: %s is %lld, expected %lld to %lld",
-          file->path, key, (long long)*value, (long long)least, (long long)most);
+    CHECK(*value >= least && *value <= most, ERROR_DAMAGED,
+          "%s: the file is damaged: %s is %lld, expected %lld to %lld", file->path, key, (long long)*value,
+          (long long)least, (long long)most);
     return 0;
 }
 
 int tensor_file_get_double(tensor_file *file, const char *key, double least, double most, double *value)
 {
     TRY(get_number(file, key, H5T_FLOAT, H5T_NATIVE_DOUBLE, value));
-    CHECK(*value >= least && *value <= most, ERROR_FILE, "%s: the file is damaged: %s is %g, expected %g to %g",
+    CHECK(*value >= least && *value <= most, ERROR_DAMAGED, "%s: the file is damaged: %s is %g, expected %g to %g",
           file->path, key, *value, least, most);
     return 0;
 }
@@ -348,16 +349,16 @@ static int read_text(tensor_file *f, const char *key, hid_t attribute, size_t si
 
 bool tensor_file_has(const tensor_file *file, const char *key)
 {
-    h5_silence silence = h5_silence_begin();
+    hdf5_begin();
     bool has = H5Aexists(file->h5, key) > 0;
-    h5_silence_end(silence);
+    hdf5_end();
     return has;
 }
 
 int tensor_file_get_text(tensor_file *file, const char *key, char **value)
 {
     *value = NULL;
-    h5_silence silence = h5_silence_begin();
+    hdf5_begin();
     hid_t attribute = H5I_INVALID_HID;
     size_t size = 0;
     int status = open_attribute(file, key, H5T_STRING, 0, &attribute, &size);
@@ -365,6 +366,6 @@ int tensor_file_get_text(tensor_file *file, const char *key, char **value)
         status = read_text(file, key, attribute, size, value);
         H5Aclose(attribute);
     }
-    h5_silence_end(silence);
+    hdf5_end();
     return status;
 }

@@ -53,7 +53,7 @@ static int check_sum(const char *path, const uint8_t *bytes, size_t count)
     uint64_t found = 0, expected;
     TRY(whole_sum(path, bytes, bytes + SEAL_BYTES, count - SEAL_BYTES, &found));
     memcpy(&expected, bytes + SUM_AT, sizeof expected);
-    CHECK(found == expected, ERROR_FILE, "%s: the file is damaged: its checksum is %016llx, expected %016llx", path,
+    CHECK(found == expected, ERROR_DAMAGED, "%s: the file is damaged: its checksum is %016llx, expected %016llx", path,
           (unsigned long long)found, (unsigned long long)expected);
     return 0;
 }
@@ -73,27 +73,27 @@ static bool has_word(const file_head *head, size_t at, const char *word, size_t 
 static int check_length(const char *path, const file_head *head)
 {
     uint64_t length;
-    CHECK(head->file_bytes >= SEAL_BYTES, ERROR_FILE,
+    CHECK(head->file_bytes >= SEAL_BYTES, ERROR_DAMAGED,
           "%s: the file is damaged: it has %zu bytes, expected more than %d", path, head->file_bytes, SEAL_BYTES);
     memcpy(&length, head->first + LENGTH_AT, sizeof length);
-    CHECK(head->file_bytes == length, ERROR_FILE, "%s: the file is damaged: it has %zu bytes, expected %llu", path,
+    CHECK(head->file_bytes == length, ERROR_DAMAGED, "%s: the file is damaged: it has %zu bytes, expected %llu", path,
           head->file_bytes, (unsigned long long)length);
     return 0;
 }
 
 static int check_head(const char *path, const file_head *head)
 {
-    CHECK(head->file_bytes > 0, ERROR_FILE, "%s: the file is damaged: it is empty", path);
+    CHECK(head->file_bytes > 0, ERROR_DAMAGED, "%s: the file is damaged: it is empty", path);
     if (has_word(head, 0, TENSOR_FILE_FORMAT, NAME_BYTES))
         return check_length(path, head);
-    CHECK(!has_word(head, SEAL_BYTES, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
+    CHECK(!has_word(head, SEAL_BYTES, hdf5_word, HDF5_WORD_BYTES), ERROR_DAMAGED,
           "%s: the file is damaged: its first %d bytes do not begin with '%s'", path, SEAL_BYTES, TENSOR_FILE_FORMAT);
     CHECK(
         !has_word(head, 0, hdf5_word, HDF5_WORD_BYTES), ERROR_FILE,
         "%s: not a %s: an HDF5 file without the first block by which teskd knows its own, so another program or an "
         "earlier version wrote it, or it is damaged; weights of other programs come by teskd import, from safetensors",
         path, TENSOR_FILE_FORMAT);
-    return error_set(ERROR_FILE, "%s: not a %s: it begins with other bytes", path, TENSOR_FILE_FORMAT);
+    return error_set(ERROR_DAMAGED, "%s: not a %s: it begins with other bytes", path, TENSOR_FILE_FORMAT);
 }
 
 static int read_part(const char *path, int file, size_t from, uint8_t *bytes, size_t count)
@@ -102,7 +102,7 @@ static int read_part(const char *path, int file, size_t from, uint8_t *bytes, si
         ssize_t part = pread(file, bytes + done, count - done, (off_t)(from + done));
         if (part < 0 && errno == EINTR)
             continue;
-        CHECK(part > 0, ERROR_FILE, "%s: cannot read: %s", path, part < 0 ? strerror(errno) : "it became shorter");
+        CHECK(part > 0, ERROR_DAMAGED, "%s: cannot read: %s", path, part < 0 ? strerror(errno) : "it became shorter");
         done += (size_t)part;
     }
     return 0;

@@ -1,7 +1,7 @@
 /* The writing half of tensor files. HDF5 builds the file in memory and the commit writes that image: HDF5 1.10 cannot
  * close a file whose disk is full (it crashes at the program's end), and the disk gets one sequential write. Owns the
  * temporary file until the commit; the first failure is remembered, so that a caller that missed it cannot commit half
- * a checkpoint. Main thread only. */
+ * a checkpoint. Any thread, one at a time for each file. */
 #include "tensor_file_private.h"
 
 #include "base/error.h"
@@ -18,7 +18,7 @@ enum { LINKS = 65535 };
 static int create_h5(tensor_file *f)
 {
     char name[H5_NAME];
-    h5_silence silence = h5_silence_begin();
+    hdf5_begin();
     int status = 0;
     hid_t access = h5_access(), creation = H5Pcreate(H5P_FILE_CREATE);
     if (access >= 0 && creation >= 0 && H5Pset_userblock(creation, SEAL_BYTES) >= 0 &&
@@ -30,7 +30,7 @@ static int create_h5(tensor_file *f)
         H5Pclose(creation);
     if (access >= 0)
         H5Pclose(access);
-    h5_silence_end(silence);
+    hdf5_end();
     return status;
 }
 
@@ -73,9 +73,9 @@ static int put_attribute(tensor_file *f, hid_t object, const char *key, hid_t fi
 
 static int set_attribute(tensor_file *file, const char *key, hid_t file_type, hid_t memory_type, const void *value)
 {
-    h5_silence silence = h5_silence_begin();
+    hdf5_begin();
     int status = put_attribute(file, file->h5, key, file_type, memory_type, value);
-    h5_silence_end(silence);
+    hdf5_end();
     file->failed |= status < 0;
     return status;
 }
@@ -92,18 +92,18 @@ int tensor_file_set_double(tensor_file *file, const char *key, double value)
 
 int tensor_file_set_text(tensor_file *file, const char *key, const char *value)
 {
-    h5_silence silence = h5_silence_begin();
+    hdf5_begin();
     hid_t type = H5Tcopy(H5T_C_S1);
     int status = 0;
     if (type < 0 || H5Tset_size(type, strlen(value) + 1) < 0 || H5Tset_cset(type, H5T_CSET_UTF8) < 0)
         status = h5_error(file->path, "make a type for attribute '%s'", key);
-    h5_silence_end(silence);
     if (status == 0)
         status = set_attribute(file, key, type, type, value);
     else
         file->failed = true;
     if (type >= 0)
         H5Tclose(type);
+    hdf5_end();
     return status;
 }
 
@@ -199,15 +199,16 @@ int tensor_file_write(tensor_file *file, const char *name, dtype type, int32_t r
         tensor_info info = {.name = (char *)(uintptr_t)name, .type = type, .rank = rank};
         for (int32_t i = 0; i < rank; i++)
             info.shape[i] = shape[i];
-        h5_silence silence = h5_silence_begin();
+        hdf5_begin();
         status = put_tensor_with_groups(file, &info, data);
-        h5_silence_end(silence);
+        hdf5_end();
     }
     file->failed |= status < 0;
     return status;
 }
 
-static int write_image(tensor_file *f)
+/* Where HDF5 has built the file in memory, without the first block. */
+static int find_image(const tensor_file *f, const char **bytes, size_t *count)
 {
     void *handle = NULL; /* of a file in memory: the address of the pointer to its bytes */
     ssize_t size = -1;
@@ -215,24 +216,31 @@ static int write_image(tensor_file *f)
         size = H5Fget_file_image(f->h5, NULL, 0);
     if (size <= 0)
         return h5_error(f->path, "finish the file");
-    const char *rest = *(char *const *)handle + SEAL_BYTES; /* `size` is without the block */
+    *bytes = *(char *const *)handle + SEAL_BYTES;
+    *count = (size_t)size;
+    return 0;
+}
+
+/* The disk may be slow: meanwhile others are let into HDF5. */
+static int write_image(const tensor_file *f)
+{
+    const char *rest = NULL;
+    size_t count = 0;
     uint8_t block[SEAL_BYTES];
-    TRY(seal_make(f->path, rest, (size_t)size, block));
+    hdf5_begin();
+    int status = find_image(f, &rest, &count);
+    hdf5_end();
+    TRY(status);
+    TRY(seal_make(f->path, rest, count, block));
     TRY(atomic_file_write(f->file, block, sizeof block));
-    return atomic_file_write(f->file, rest, (size_t)size);
+    return atomic_file_write(f->file, rest, count);
 }
 
 int tensor_file_commit(tensor_file **file, const char *kept)
 {
     tensor_file *f = *file;
-    int status = 0;
-    if (f->failed) {
-        status = error_set(ERROR_FILE, "%s: not replaced, since an earlier write of it failed", f->path);
-    } else {
-        h5_silence silence = h5_silence_begin();
-        status = write_image(f);
-        h5_silence_end(silence);
-    }
+    int status = f->failed ? error_set(ERROR_FILE, "%s: not replaced, since an earlier write of it failed", f->path)
+                           : write_image(f);
     if (status == 0)
         status = kept ? atomic_file_commit_keeping(&f->file, kept) : atomic_file_commit(&f->file);
     tensor_file_close(file);

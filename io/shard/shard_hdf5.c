@@ -1,25 +1,7 @@
-/* Owns the turn at HDF5, a serial library with global state. Any thread. */
+/* Owns how HDF5 lays shards out. Constant; any thread. */
 #include "io/shard/shard_hdf5.h"
 
-#include "io/file/hdf5_report.h"
-
-#include <pthread.h>
 #include <stdbool.h>
-
-static pthread_mutex_t turn = PTHREAD_MUTEX_INITIALIZER;
-static h5_silence silence; /* under `turn` */
-
-void shard_hdf5_begin(void)
-{
-    pthread_mutex_lock(&turn);
-    silence = h5_silence_begin();
-}
-
-void shard_hdf5_end(void)
-{
-    h5_silence_end(silence);
-    pthread_mutex_unlock(&turn);
-}
 
 /* The bytes of all images have a place by themselves: metadata before them, what says where each lies behind them. So
  * their offset does not depend on how many they are (shard_write.c). */

@@ -195,7 +195,7 @@ static int read_open(const asked *a, shard_layout *layout)
 int shard_layout_read(shard_layout *layout, const char *path, uint64_t file_bytes)
 {
     memset(layout, 0, sizeof *layout);
-    shard_hdf5_begin();
+    hdf5_begin();
     hid_t access = shard_hdf5_access();
     asked a = {.path = path, .file_bytes = file_bytes, .h5 = H5Fopen(path, H5F_ACC_RDONLY, access)};
     int status = a.h5 < 0 ? h5_error(path, "read it as a shard (HDF5)") : read_open(&a, layout);
@@ -203,6 +203,6 @@ int shard_layout_read(shard_layout *layout, const char *path, uint64_t file_byte
         H5Fclose(a.h5);
     if (access >= 0)
         H5Pclose(access);
-    shard_hdf5_end();
+    hdf5_end();
     return status;
 }

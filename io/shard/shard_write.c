@@ -209,7 +209,7 @@ static int make_layout(const shard_writer *w, uint64_t *images_at)
 {
     char name[LAYOUT_NAME];
     int status = 0;
-    shard_hdf5_begin();
+    hdf5_begin();
     hid_t access = shard_hdf5_access(), creation = compact_creation(H5P_FILE_CREATE), h5 = -1;
     if (access >= 0 && creation >= 0)
         h5 = H5Fcreate(layout_name(w, name), H5F_ACC_TRUNC, creation, access);
@@ -221,7 +221,7 @@ static int make_layout(const shard_writer *w, uint64_t *images_at)
         H5Pclose(creation);
     if (access >= 0)
         H5Pclose(access);
-    shard_hdf5_end();
+    hdf5_end();
     return status;
 }
 

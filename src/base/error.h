@@ -17,7 +17,8 @@
     X(ERROR_COMM, -8, "communication failed")                                                                          \
     X(ERROR_MISMATCH, -9, "result differs from the expected")                                                          \
     X(ERROR_INTERNAL, -10, "internal error")                                                                           \
-    X(ERROR_STOPPED, -11, "stopped by a signal")
+    X(ERROR_STOPPED, -11, "stopped by a signal")                                                                       \
+    X(ERROR_DAMAGED, -12, "damaged file")
 
 #define ERROR_ENUM(name, code, text) name = code,
 enum { ERROR_CODES(ERROR_ENUM) };

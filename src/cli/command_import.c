@@ -6,6 +6,7 @@
 #include "train/checkpoint.h"
 #include "train/folder_lock.h"
 #include "train/output_folder.h"
+#include "train/snapshot.h"
 
 #include <stdarg.h>
 #include <stdlib.h>
@@ -129,6 +130,18 @@ static int read_tensors(session *e, const options *o)
     return status;
 }
 
+static int save_snapshot(const session *e, const progress *at, const char *path)
+{
+    snapshot s;
+    int status = snapshot_open(&s, e);
+    if (status == 0)
+        status = snapshot_take(&s, at);
+    if (status == 0)
+        status = snapshot_write(&s, path, NULL);
+    snapshot_close(&s);
+    return status;
+}
+
 /* A checkpoint is saved by name into output.dir; not into that of a training that has a file of this name itself. */
 static int save(session *e, const char *out)
 {
@@ -140,7 +153,7 @@ static int save(session *e, const char *out)
              slash ? out : ".");
     if (output_folder_writes(name))
         TRY(folder_lock_take(&lock, e->config.output.dir, e->log));
-    int status = checkpoint_save(e, &start, name, false);
+    int status = save_snapshot(e, &start, out);
     folder_lock_release(&lock);
     return status;
 }

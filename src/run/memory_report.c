@@ -32,6 +32,29 @@ static size_t kept_bytes(const runtime *r)
     return most;
 }
 
+static size_t saved_bytes(const graph *g)
+{
+    size_t bytes = 0;
+    for (value_id id = 1; id < g->n_values; id++) {
+        const tensor_desc *desc = graph_desc(g, id);
+        bool persistent = desc->kind == KIND_PARAMETER || desc->kind == KIND_STATE;
+        if (persistent && store_is_saved(g->values[id].name))
+            bytes += tensor_bytes(desc);
+    }
+    return bytes;
+}
+
+/* The program with the update has them all. */
+size_t memory_saved_bytes(const runtime *r)
+{
+    size_t most = 0;
+    for (int i = 0; i < r->n_programs; i++) {
+        size_t bytes = saved_bytes(&r->programs[i]->step);
+        most = bytes > most ? bytes : most;
+    }
+    return most;
+}
+
 static size_t unpacked_bytes(const runtime *r)
 {
     size_t most = 0;

@@ -24,9 +24,9 @@ entry_role store_role(const char *name)
     return ENTRY_MODEL;
 }
 
-bool store_is_saved(const store_entry *entry)
+bool store_is_saved(const char *name)
 {
-    entry_role role = store_role(entry->name);
+    entry_role role = store_role(name);
     return role == ENTRY_MODEL || role == ENTRY_MOMENTUM || role == ENTRY_EMA || role == ENTRY_SCALING;
 }
 
@@ -78,7 +78,7 @@ static size_t list_new(store *s, const graph *g)
 static bool is_saved(const store *s, const store_entry *entry)
 {
     (void)s;
-    return store_is_saved(entry);
+    return store_is_saved(entry->name);
 }
 
 static bool is_any(const store *s, const store_entry *entry)
@@ -322,11 +322,17 @@ static bool is_wide(const store_entry *entry)
     return entry->desc.dtype == DTYPE_F64;
 }
 
+static int check_dtype(const store_entry *entry)
+{
+    CHECK(entry->desc.dtype == DTYPE_F32 || is_wide(entry), ERROR_INTERNAL, "%s is %s, which no file holds",
+          entry->name, dtype_name(entry->desc.dtype));
+    return 0;
+}
+
 static int move(backend *device, const store_entry *entry, elements file, bool to_file)
 {
     size_t bytes = tensor_bytes(&entry->desc);
-    CHECK(entry->desc.dtype == DTYPE_F32 || is_wide(entry), ERROR_INTERNAL, "%s is %s, which no file holds",
-          entry->name, dtype_name(entry->desc.dtype));
+    TRY(check_dtype(entry));
     void *staged = malloc(bytes);
     CHECK(staged, ERROR_MEMORY, "no memory to copy %s", entry->name);
     int status = to_file ? device->ops->read(device, staged, entry->memory, bytes) : 0;
@@ -346,6 +352,20 @@ int store_export(backend *device, const store_entry *entry, void *file_order)
 int store_import(backend *device, const store_entry *entry, const void *file_order)
 {
     return move(device, entry, (elements){(void *)(uintptr_t)file_order, is_wide(entry)}, false);
+}
+
+int store_read_saved(const store *s, void *piece)
+{
+    return s->device->ops->read(s->device, piece, s->saved.memory, s->saved.bytes);
+}
+
+int store_export_saved(const store *s, const store_entry *entry, const void *piece, void *file_order)
+{
+    const ptrdiff_t at = (const char *)entry->memory - (const char *)s->saved.memory;
+    const elements memory = {(char *)(uintptr_t)piece + at, is_wide(entry)}, file = {file_order, is_wide(entry)};
+    TRY(check_dtype(entry));
+    copy_elements(&entry->desc, memory, file, true);
+    return 0;
 }
 
 int store_export_f64(backend *device, const store_entry *entry, double *file_order)
@@ -371,7 +391,7 @@ int store_find_not_finite(const store *s, const store_entry **found)
     bool finite = true;
     *found = NULL;
     for (uint32_t i = 0; i < s->n_entries && finite; i++)
-        if (store_is_saved(&s->entries[i])) {
+        if (store_is_saved(s->entries[i].name)) {
             TRY(is_finite(s, &s->entries[i], &finite));
             *found = finite ? NULL : &s->entries[i];
         }

@@ -39,8 +39,8 @@ typedef enum {
 } entry_role;
 entry_role store_role(const char *name);
 
-/* Does a checkpoint hold the entry? */
-bool store_is_saved(const store_entry *entry);
+/* Does a checkpoint hold the entry of that name? */
+bool store_is_saved(const char *name);
 
 /* Makes room for every parameter and state of the graph; all zero at first. */
 int store_open(store *s, backend *device, const graph *g);
@@ -76,7 +76,13 @@ int store_file_shape(const tensor_desc *desc, int64_t shape[4]);
 int store_export(backend *device, const store_entry *entry, void *file_order);
 int store_import(backend *device, const store_entry *entry, const void *file_order);
 
-/* The same with float64 elements on the caller's side, rounded once to the entry's dtype. */
+/* Copies what a checkpoint holds to the host, in one piece of saved.bytes as it lies on the device. Waits for that. */
+int store_read_saved(const store *s, void *piece);
+
+/* Copies an entry out of such a piece, in file order. Any thread. */
+int store_export_saved(const store *s, const store_entry *entry, const void *piece, void *file_order);
+
+/* As store_export and store_import, with float64 elements on the caller's side, rounded once to the entry's dtype. */
 int store_export_f64(backend *device, const store_entry *entry, double *file_order);
 int store_import_f64(backend *device, const store_entry *entry, const double *file_order);
 

@@ -2,6 +2,7 @@
 #include "tools/dry_run.h"
 #include "base/atomic_file.h"
 #include "base/error.h"
+#include "run/memory_report.h"
 
 #include <string.h>
 
@@ -88,6 +89,8 @@ static void describe_memory(session *e)
     }
     log_info(e->log, "  %-12s %10.1f MiB", "workspace", (double)workspace / 0x1p20);
     log_info(e->log, "  %-12s %10.1f MiB", "total", (double)(total + workspace) / 0x1p20);
+    log_info(e->log, "  %-12s %10.1f MiB in rank 0's host memory, twice while one is written", "checkpoint",
+             (double)memory_saved_bytes(&e->run) / 0x1p20);
 }
 
 int dry_run(session *e)

@@ -87,7 +87,7 @@ int problem_fill_store(store *tensors, const reference_file *file)
             TRY(fill_parameter(tensors, entry, file->seed));
             continue;
         }
-        if (!store_is_saved(entry) || store_role(entry->name) == ENTRY_SCALING)
+        if (!store_is_saved(entry->name) || store_role(entry->name) == ENTRY_SCALING)
             continue; /* zero, or somebody else's */
         const char *dot = strrchr(entry->name, '.');
         double *values = calloc((size_t)tensor_count(&entry->desc), sizeof *values);

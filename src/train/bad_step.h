@@ -4,6 +4,7 @@
 
 #include "session/feed.h"
 #include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 
 /* The step that was just done: at->step counts it. */
 typedef struct {
@@ -12,12 +13,6 @@ typedef struct {
     const progress *at;
     double lr;
 } done_step;
-
-/* The newest checkpoint that a resume can take. An empty path: there is none yet. */
-typedef struct {
-    char path[SETTING_TEXT_BYTES + 16];
-    int64_t epoch, step;
-} resume_point;
 
 /* With run.check_finite, after each step: ERROR_DATA where it was bad. The step is then run again node by node; the
  * message names the node whose result was the first that is not finite, on any rank. Such a step has changed no weight.

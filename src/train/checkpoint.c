@@ -1,9 +1,10 @@
-/* Owns what a checkpoint holds. Invariant: only rank 0 touches files, and every rank gets the same outcome.
- * Main thread only (HDF5). */
+/* Owns the reading of checkpoints; what they hold is train/snapshot.c's. Invariant: only rank 0 touches files, and
+ * every rank gets the same outcome. Main thread only. */
 #include "train/checkpoint.h"
 #include "base/error.h"
 #include "train/class_names.h"
 #include "train/resume_check.h"
+#include "train/snapshot.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -12,42 +13,6 @@
 
 /* Epochs and classes as many as the settings take; steps as many as a double counts. */
 static const int64_t MOST_EPOCHS = 1000000, MOST_CLASSES = 1000000, MOST_RANKS = 1000000, MOST_STEPS = INT64_C(1) << 53;
-
-/* Weights and running statistics go to "weights/NAME"; the others have a prefix of their own. */
-static void tensor_path(const store_entry *entry, char path[2 * GRAPH_NAME_BYTES])
-{
-    snprintf(path, 2 * GRAPH_NAME_BYTES, "%s%s", store_role(entry->name) == ENTRY_MODEL ? "weights/" : "", entry->name);
-}
-
-static int write_tensors(const store *tensors, tensor_file *file)
-{
-    for (uint32_t i = 0; i < tensors->n_entries; i++) {
-        const store_entry *entry = &tensors->entries[i];
-        if (!store_is_saved(entry))
-            continue;
-        int64_t shape[4];
-        int rank = store_file_shape(&entry->desc, shape);
-        char path[2 * GRAPH_NAME_BYTES];
-        void *values = malloc(tensor_bytes(&entry->desc));
-        CHECK(values, ERROR_MEMORY, "no memory to write %s", entry->name);
-        tensor_path(entry, path);
-        int status = store_export(tensors->device, entry, values);
-        if (status == 0)
-            status = tensor_file_write(file, path, (dtype)entry->desc.dtype, rank, shape, values);
-        free(values);
-        TRY(status);
-    }
-    return 0;
-}
-
-static int write_set(tensor_file *file, const char *key, const image_set *set)
-{
-    char text[IMAGE_SET_IDENTITY_BYTES];
-    if (set->images == 0)
-        return 0;
-    image_set_identity(set, text);
-    return tensor_file_set_text(file, key, text);
-}
 
 /* An imported checkpoint is of no set. */
 static int check_set(tensor_file *file, const char *path, const char *key, const image_set *set, const session *e,
@@ -69,71 +34,6 @@ static int check_set(tensor_file *file, const char *path, const char *key, const
         log_info(e->log, "  %s is now %s, in the checkpoint %s", key, now, saved);
     free(saved);
     return status;
-}
-
-static int write_attributes(const session *e, const progress *at, tensor_file *file)
-{
-    const int64_t count = METRICS_COUNT;
-    TRY(tensor_file_set_int(file, "epoch", at->epoch));
-    TRY(tensor_file_set_int(file, "step", at->step));
-    TRY(tensor_file_set_int(file, "steps_done", at->steps_done));
-    TRY(tensor_file_set_int(file, "seed", e->config.train.seed));
-    TRY(tensor_file_set_int(file, "classes", e->step.model.classes));
-    TRY(tensor_file_set_int(file, "ranks", e->info->size));
-    TRY(tensor_file_set_int(file, "evaluated_at", at->evaluated_at));
-    TRY(tensor_file_set_double(file, "best_top1", at->best_top1));
-    TRY(tensor_file_set_text(file, "network", e->step.model.network->name));
-    TRY(tensor_file_set_text(file, "program", "teskd " TESKD_VERSION));
-    TRY(tensor_file_write(file, "progress/epoch_sums", DTYPE_F64, 1, &count, &at->epoch_sums));
-    TRY(write_set(file, "train_set", &e->train_set));
-    TRY(write_set(file, "test_set", &e->test_set));
-    TRY(class_names_write(file, &e->train_set));
-    char *text = settings_to_text(&e->config);
-    CHECK(text, ERROR_MEMORY, "no memory for the settings");
-    int status = tensor_file_set_text(file, "settings", text);
-    free(text);
-    return status;
-}
-
-static int save(const session *e, const progress *at, const char *name, bool keep_previous)
-{
-    char path[SETTING_TEXT_BYTES + 32], previous[SETTING_TEXT_BYTES + 32];
-    tensor_file *file = NULL;
-    snprintf(path, sizeof path, "%s/%s", e->config.output.dir, name);
-    snprintf(previous, sizeof previous, "%s/previous.h5", e->config.output.dir);
-    TRY(tensor_file_create(&file, path));
-    int status = write_tensors(&e->tensors, file);
-    if (status == 0)
-        status = write_attributes(e, at, file);
-    if (status == 0)
-        status = tensor_file_commit(&file, keep_previous ? previous : NULL);
-    tensor_file_close(&file);
-    return status;
-}
-
-/* All ranks hold the same. */
-static int check_finite(const session *e, const progress *at)
-{
-    int64_t count;
-    const store_entry *first = NULL;
-    TRY(store_count_not_finite(&e->tensors, &count));
-    if (count == 0)
-        return 0;
-    TRY(store_find_not_finite(&e->tensors, &first));
-    return error_set(
-        ERROR_DATA,
-        "%lld of the weights, statistics and momenta are no longer finite in epoch %lld after step %lld, the "
-        "first of them in %s",
-        (long long)count, (long long)at->epoch + 1, (long long)at->step, first ? first->name : "none");
-}
-
-int checkpoint_save(session *e, const progress *at, const char *name, bool keep_previous)
-{
-    comm_enter(e->ranks, PHASE_CHECKPOINT);
-    int status = check_finite(e, at);
-    if (status == 0 && e->info->rank == 0)
-        status = save(e, at, name, keep_previous);
-    return comm_agree(e->ranks, status);
 }
 
 static int check_values(const char *name, const store_entry *entry, const void *values)
@@ -163,10 +63,10 @@ static int read_tensor(backend *device, store_entry *entry, tensor_file *file, c
 static int read_tensors(store *tensors, tensor_file *file, bool without_ema)
 {
     for (uint32_t i = 0; i < tensors->n_entries; i++) {
-        char path[2 * GRAPH_NAME_BYTES];
-        tensor_path(&tensors->entries[i], path);
+        char path[CHECKPOINT_NAME_BYTES];
+        checkpoint_tensor_name(&tensors->entries[i], path);
         entry_role role = store_role(tensors->entries[i].name);
-        if (!store_is_saved(&tensors->entries[i]) || (without_ema && role == ENTRY_EMA))
+        if (!store_is_saved(tensors->entries[i].name) || (without_ema && role == ENTRY_EMA))
             continue;
         bool optional = role == ENTRY_SCALING; /* of a training in another precision */
         if (!optional || tensor_file_find(file, path))
@@ -300,19 +200,6 @@ static int load(session *e, const char *path, progress *at)
     return status == ERROR_DATA ? error_prefix(status, "%s", path) : status;
 }
 
-/* Says which older file could be taken instead. */
-static int offer_previous(int status, const char *path)
-{
-    char previous[SETTING_TEXT_BYTES + 32];
-    const char *slash = strrchr(path, '/');
-    snprintf(previous, sizeof previous, "%.*sprevious.h5", slash ? (int)(slash - path) + 1 : 0, path);
-    bool is_last = strcmp(slash ? slash + 1 : path, "last.h5") == 0;
-    bool offered = (status == ERROR_FILE || status == ERROR_DATA) && is_last && access(previous, F_OK) == 0;
-    if (!offered)
-        return status;
-    return error_suffix(status, "; the one before it is there: --resume %s", previous);
-}
-
 static int broadcast_tensor(session *e, const store_entry *entry)
 {
     backend *device = e->device;
@@ -333,7 +220,7 @@ static int broadcast_tensor(session *e, const store_entry *entry)
 static int spread_tensors(session *e)
 {
     for (uint32_t i = 0; i < e->tensors.n_entries && e->info->size > 1; i++)
-        if (store_is_saved(&e->tensors.entries[i]))
+        if (store_is_saved(e->tensors.entries[i].name))
             TRY(broadcast_tensor(e, &e->tensors.entries[i]));
     return store_refresh_copies(&e->tensors);
 }
@@ -341,8 +228,6 @@ static int spread_tensors(session *e)
 int checkpoint_load(session *e, const char *path, progress *at)
 {
     int status = e->info->rank == 0 ? load(e, path, at) : 0;
-    if (status < 0)
-        status = offer_previous(status, path);
     TRY(comm_agree(e->ranks, status));
     TRY(comm_broadcast(e->ranks, at, sizeof *at, 0));
     return spread_tensors(e);

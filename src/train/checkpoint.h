@@ -15,12 +15,8 @@ typedef struct {
     metrics epoch_sums;   /* over all ranks, since the epoch began */
 } progress;
 
-/* Rank 0 writes DIR/NAME; all ranks get the outcome. With `keep_previous` an existing file stays as DIR/previous.h5.
- * ERROR_DATA when the weights or what goes with them are not finite: nothing is written then. */
-int checkpoint_save(session *e, const progress *at, const char *name, bool keep_previous);
-
-/* Rank 0 reads weights, statistics and momentum and hands them to all ranks. A damaged or foreign file, or one of
- * another network, is refused by name; where DIR/previous.h5 exists beside it the message offers that. */
+/* Rank 0 reads weights, statistics and momentum and hands them to all ranks. A damaged (ERROR_DAMAGED) or
+ * foreign file, or one of another network, is refused by name. */
 int checkpoint_load(session *e, const char *path, progress *at);
 
 /* Only the weights and statistics (no momentum, no progress) into a store that has nothing else, for an evaluation;

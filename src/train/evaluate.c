@@ -199,7 +199,7 @@ static int evaluate_share(evaluation *ev, feed *batches)
             TRY(evaluate_batch(ev, batches, &batch));
         if (ev->out)
             TRY(predictions_add(ev->out, ev->rows, ev->logits, batch.images));
-        TRY(stop_vote_start(&ev->vote));
+        TRY(stop_vote_start(&ev->vote, false));
         if (ev->vote.stops)
             break;
     }

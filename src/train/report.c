@@ -62,6 +62,8 @@ void report_banner(session *e)
     char memory[256];
     memory_plan_text(&e->run, memory, sizeof memory);
     log_info(log, "  memory   %s", memory);
+    log_info(log, "           a checkpoint %.0f: rank 0's host holds a copy, and a second one while it is written",
+             (double)memory_saved_bytes(&e->run) / 0x1p20);
     log_info(log, "  output   %s", c->output.dir);
 }
 

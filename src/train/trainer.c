@@ -5,10 +5,11 @@
 #include "base/clock.h"
 #include "base/error.h"
 #include "train/bad_step.h"
-#include "train/checkpoint.h"
+#include "train/checkpoint_writer.h"
 #include "train/evaluate.h"
 #include "train/rehearsal.h"
 #include "train/report.h"
+#include "train/resume.h"
 #include "train/schedule.h"
 #include "train/signals.h"
 #include "train/stop_file.h"
@@ -38,21 +39,19 @@ typedef struct {
     stragglers slow;
     rehearsal fault;
     stop_vote vote;
-    bool saved; /* in this process: there is something to resume */
-    resume_point from;
+    checkpoint_writer writer;
 } trainer;
 
-/* Notes that the checkpoint `path` is of this place. */
-static void note_checkpoint(trainer *t, const char *path)
+/* After a failure that all ranks share, since their weights and losses are the same. What is being written is of a
+ * place before it. */
+static int say_diverged(trainer *t, int status, int64_t steps_done)
 {
-    t->from = (resume_point){.epoch = t->at.epoch, .step = t->at.step};
-    snprintf(t->from.path, sizeof t->from.path, "%s", path);
-}
-
-/* After a failure that all ranks share, since their weights and losses are the same. */
-static int say_diverged(const trainer *t, int status, int64_t steps_done)
-{
-    return status == ERROR_DATA ? bad_step_say_again(status, t->e, &t->from, steps_done) : status;
+    if (status != ERROR_DATA)
+        return status;
+    const error_copy failure = error_save();
+    TRY(checkpoint_writer_settle(&t->writer));
+    error_restore(&failure);
+    return bad_step_say_again(status, t->e, &t->writer.newest, steps_done);
 }
 
 static done_step step_done(const trainer *t, double lr)
@@ -61,15 +60,9 @@ static done_step step_done(const trainer *t, double lr)
 }
 
 /* Saves last.h5, where a resume goes on. */
-static int save_last(trainer *t, bool keep_previous)
+static int save(trainer *t, unsigned options)
 {
-    char path[SETTING_TEXT_BYTES + 16];
-    int status = checkpoint_save(t->e, &t->at, "last.h5", keep_previous);
-    TRY(say_diverged(t, status, t->at.steps_done));
-    t->saved = true;
-    snprintf(path, sizeof path, "%s/last.h5", t->e->config.output.dir);
-    note_checkpoint(t, path);
-    return 0;
+    return say_diverged(t, checkpoint_writer_save(&t->writer, &t->at, options), t->at.steps_done);
 }
 
 /* Lines that are there already may be of steps that a kill has undone: a record says where the run goes on. */
@@ -100,9 +93,9 @@ static int resume(trainer *t)
     t->epoch_start = clock_seconds();
     if (!path[0])
         return 0;
-    TRY(checkpoint_load(t->e, path, &t->at));
+    TRY(resume_load(t->e, t->output, &t->at));
     TRY(comm_agree(t->e->ranks, check_step(t, path)));
-    note_checkpoint(t, path);
+    checkpoint_writer_note(&t->writer, path, &t->at);
     t->images_before = t->at.epoch_sums.images;
     log_info(t->e->log, "resumed from %s: epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
              (long long)t->at.step);
@@ -115,6 +108,7 @@ static int open_all(trainer *t)
     loss_scaling scaling;
     TRY(resume(t));
     TRY(output_folder_clear(t->output));
+    TRY(checkpoint_writer_open(&t->writer));
     TRY(comm_agree(e->ranks, open_metrics(t)));
     TRY(metrics_reset(&e->tensors));
     TRY(loss_scaling_read(&scaling, &e->tensors));
@@ -197,7 +191,7 @@ static step_report make_report(const trainer *t, const metrics *sums, double lr,
 }
 
 /* What went wrong since the last line, if anything did. */
-static int check_line(const trainer *t, const step_report *r)
+static int check_line(trainer *t, const step_report *r)
 {
     const done_step done = step_done(t, r->lr);
     int64_t steps_done = t->at.steps_done;
@@ -261,7 +255,9 @@ static int run_epoch_steps(trainer *t)
     while (t->at.step < t->steps && !is_last_step(t) && !t->vote.stops) {
         double lr = 0;
         TRY(run_step(t, &lr));
-        TRY(stop_vote_start(&t->vote));
+        TRY(stop_vote_start(&t->vote, checkpoint_writer_has_failed(&t->writer)));
+        if (t->vote.fails)
+            TRY(checkpoint_writer_settle(&t->writer));
         bool ends = t->at.step == t->steps || is_last_step(t);
         bool saves =
             t->vote.stops || (c->output.checkpoint_every && t->at.steps_done % c->output.checkpoint_every == 0);
@@ -270,7 +266,7 @@ static int run_epoch_steps(trainer *t)
         else if (t->e->log->terminal && t->e->device->ops->host_memory)
             TRY(show_live(t, lr));
         if (saves && !ends)
-            TRY(save_last(t, true));
+            TRY(save(t, SAVE_KEEPS_PREVIOUS));
     }
     return 0;
 }
@@ -342,7 +338,7 @@ static int finish_epoch(trainer *t)
     t->epoch_seconds = clock_seconds() - t->epoch_start;
     TRY(stop_vote_count(&t->vote));
     if (evaluates) {
-        TRY(save_last(t, true));
+        TRY(save(t, SAVE_KEEPS_PREVIOUS));
         TRY(evaluate_now(t, &test));
         best = take_evaluation(t, &test);
     }
@@ -352,9 +348,7 @@ static int finish_epoch(trainer *t)
         t->at.step = 0;
         t->at.epoch_sums = (metrics){0};
     }
-    if (best)
-        TRY(checkpoint_save(t->e, &t->at, "best.h5", false));
-    return save_last(t, !evaluates);
+    return save(t, (best ? SAVE_IS_BEST : 0) | (evaluates ? 0 : SAVE_KEEPS_PREVIOUS));
 }
 
 static void log_paths(const trainer *t)
@@ -365,11 +359,11 @@ static void log_paths(const trainer *t)
     if (t->at.best_top1 >= 0) /* it may have been reached in another folder, before a resume from there */
         log_info(t->e->log, "best teacher top-1 %.2f%%: %s", 100 * t->at.best_top1,
                  access(best, F_OK) == 0 ? best : "in the run that was resumed");
-    if (t->saved)
+    if (t->writer.saved)
         log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
     else
-        log_info(t->e->log, "nothing was left to train: %s, of epoch %lld, step %lld", t->from.path,
-                 (long long)t->from.epoch + 1, (long long)t->from.step);
+        log_info(t->e->log, "nothing was left to train: %s, of epoch %lld, step %lld", t->writer.newest.path,
+                 (long long)t->writer.newest.epoch + 1, (long long)t->writer.newest.step);
 }
 
 static bool is_finished(const trainer *t)
@@ -381,7 +375,7 @@ static bool is_finished(const trainer *t)
 static int vote_before_start(trainer *t)
 {
     signals_heed();
-    TRY(stop_vote_start(&t->vote));
+    TRY(stop_vote_start(&t->vote, false));
     return stop_vote_count(&t->vote);
 }
 
@@ -391,7 +385,8 @@ static int end_stopped(trainer *t)
     session *e = t->e;
     const char *name = signals_name(signals_received());
     int status = 0;
-    if (signals_received() != 0 && t->saved)
+    TRY(checkpoint_writer_settle(&t->writer));
+    if (signals_received() != 0 && t->writer.saved)
         status = error_set(ERROR_STOPPED, "stopped by %s in epoch %lld after step %lld; --resume auto goes on", name,
                            (long long)t->at.epoch + 1, (long long)t->at.step);
     else if (signals_received() != 0)
@@ -422,17 +417,20 @@ static int run_epochs(trainer *t)
     if (!is_finished(t))
         return end_stopped(t);
     TRY(stop_vote_count(&t->vote));
+    TRY(checkpoint_writer_settle(&t->writer));
     log_paths(t);
     return 0;
 }
 
 int train(session *e, output_folder *output)
 {
-    trainer t = {.e = e, .output = output, .steps = e->train_plan.steps, .vote = {.ranks = e->ranks}};
+    trainer t = {
+        .e = e, .output = output, .steps = e->train_plan.steps, .vote = {.ranks = e->ranks}, .writer = {.e = e}};
     log_is_note(e->log);
     int status = open_all(&t);
     if (status == 0)
         status = run_epochs(&t);
+    checkpoint_writer_close(&t.writer, status);
     if (session_closes(e, status)) {
         feed_close(&t.batches);
         feed_close(&t.test_batches);

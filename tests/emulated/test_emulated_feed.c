@@ -383,7 +383,7 @@ static char *train_two_epochs(const char *kind, bool late, size_t *bytes)
     for (uint32_t i = 0; i < f.e.tensors.n_entries; i++) {
         const store_entry *entry = &f.e.tensors.entries[i];
         size_t more = tensor_bytes(&entry->desc);
-        if (!store_is_saved(entry))
+        if (!store_is_saved(entry->name))
             continue;
         all = realloc(all, *bytes + more);
         OK(f.e.device->ops->read(f.e.device, all + *bytes, entry->memory, more));

@@ -104,17 +104,28 @@ def xxh3(content):
     return checksum(content, len(content))
 
 
+def first_block(rest):
+    """What stands before the `rest` of a checkpoint."""
+    block = bytearray(512)
+    block[:16] = b"teskd-checkpoint"
+    block[16:24] = (512 + len(rest)).to_bytes(8, "little")
+    block[24:32] = xxh3(bytes(block[:24] + block[32:]) + rest).to_bytes(8, "little")  # of all but itself
+    return bytes(block)
+
+
+def is_sealed(path):
+    with open(path, "rb") as file:
+        content = file.read()
+    return content[:512] == first_block(content[512:])
+
+
 def reseal(path):
     """Makes an HDF5 file that h5py wrote or changed a checkpoint again: the first block is written anew."""
     with open(path, "rb") as file:
         content = file.read()
     rest = content[512:] if content.startswith(b"teskd-checkpoint") else content
-    block = bytearray(512)
-    block[:16] = b"teskd-checkpoint"
-    block[16:24] = (512 + len(rest)).to_bytes(8, "little")
-    block[24:32] = xxh3(bytes(block[:24] + block[32:]) + rest).to_bytes(8, "little")  # of all but itself
     with open(path, "wb") as file:
-        file.write(block + rest)
+        file.write(first_block(rest) + rest)
 
 
 class Checkpoint:

@@ -2,12 +2,14 @@
 
 import os
 import pathlib
+import random
 import re
 import signal
+import sys
 import time
 import unittest
 
-from program import HOST, TESKD, Checkpoint, ProgramTest, finish, start, stop
+from program import HOST, TESKD, Checkpoint, ProgramTest, finish, is_sealed, start, stop
 
 STEPS = 80
 RUN = {"data.kind": "synthetic", "data.train_images": 20 * STEPS, "data.test_images": 40, "train.epochs": 1,
@@ -95,6 +97,69 @@ class KilledRank(Interrupted):
     def test_rank_0(self):
         self.kill("run", 0, {"run.sync_bn": "yes"})
         self.go_on("run", 2, {"run.sync_bn": "yes"})
+
+
+class KilledWriter(Interrupted):
+    """Killed at random moments of a training that always writes a checkpoint: there is a whole one every time.
+    TESKD_KILLS=100 is the long form."""
+    kills = int(os.environ.get("TESKD_KILLS", "8"))
+    changes = {"data.kind": "synthetic", "data.train_images": 400, "data.test_images": 40, "train.epochs": 100000,
+               "eval.every": 0, "train.batch": 4, "output.checkpoint_every": 1, "output.keep": 2, "model.width": 16}
+
+    def written(self):
+        last = self.path("run", "last.h5")
+        return os.stat(last).st_mtime_ns if os.path.exists(last) else 0
+
+    def wait_for_another(self, process):
+        """Until last.h5 is another one; the seconds that it took."""
+        before, begin = self.written(), time.monotonic()
+        while self.written() == before:
+            if process.poll() is not None or time.monotonic() > begin + 60:
+                self.fail(f"no other checkpoint: {finish(process, 1)}")
+            time.sleep(0.0005)
+        return time.monotonic() - begin
+
+    def start_and_kill(self, chance, resume):
+        """Kills some checkpoints after the first one, in the time that one takes."""
+        process = start(*self.training_arguments("run", self.changes, resume))
+        self.addCleanup(stop, process)
+        self.wait_for_another(process)
+        for _ in range(chance.randint(1, 3)):
+            seconds = self.wait_for_another(process)
+        time.sleep(chance.uniform(0, seconds))
+        stop(process)
+        return finish(process, 60)
+
+    def expect_whole(self):
+        """Every file with the name of a checkpoint is one; the steps of the newest."""
+        done = {}
+        for path in pathlib.Path(self.path("run")).glob("*.h5"):
+            self.assertTrue(is_sealed(path), path)
+            done[path.name] = int(Checkpoint(path).attributes["steps_done"])
+        self.assertIn("last.h5", done)
+        self.assertLessEqual(done.get("previous.h5", 0), done["last.h5"])
+        return done["last.h5"]
+
+    def test_kills(self):
+        chance = random.Random(int(os.environ.get("TESKD_SEED", "5")))
+        steps, resume, within = 0, None, 0
+        for kill in range(self.kills):
+            with self.subTest(kill=kill):
+                result = self.start_and_kill(chance, resume)
+                self.assertNotIn("damaged", result.err)
+                within += bool(list(pathlib.Path(self.path("run")).glob("*.tmp.*")))
+                found = self.expect_whole()
+                self.assertGreater(found, steps)
+                steps, resume = found, "auto"
+        print(f"{self.kills} kills, {within} of them while a file was written, {steps} steps", file=sys.stderr)
+        self.assertGreater(within, 0)
+        self.changes = {**self.changes, "train.max_steps": steps + 2}
+        self.train("run", self.changes, resume="auto")
+        self.train("straight", {**self.changes, "output.checkpoint_every": 0})
+        found, expected = self.last("run"), self.last("straight")
+        for tensor, values in expected.tensors.items():
+            if tensor != "progress/epoch_sums":  # of sums in another order
+                self.assertEqual(found.tensors[tensor].tobytes(), values.tobytes(), tensor)
 
 
 class Signals(Interrupted):

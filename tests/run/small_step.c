@@ -74,7 +74,7 @@ static void generate_tensors(small_step *s)
         double *values = malloc(count * sizeof *values);
         for (size_t k = 0; k < count; k++)
             values[k] = initial(entry, k);
-        if (store_is_saved(entry))
+        if (store_is_saved(entry->name))
             MUST(store_import_f64(s->device, entry, values));
         free(values);
     }
