@@ -94,7 +94,10 @@ int comm_all_reduce_start(comm *c, void *data, size_t count, comm_dtype type, co
 int comm_wait(comm *c, comm_request *request)
 {
     CHECK(request->handle[0] != 0, ERROR_INTERNAL, "waiting for an all_reduce that was not started");
-    return c->ops->wait(c, request);
+    comm_begin_wait(c);
+    const int status = c->ops->wait(c, request);
+    comm_end_wait(c);
+    return status;
 }
 
 int comm_all_reduce(comm *c, void *data, size_t count, comm_dtype type)
@@ -112,17 +115,26 @@ int comm_progress(comm *c)
 int comm_broadcast(comm *c, void *data, size_t bytes, int root)
 {
     CHECK(root >= 0 && root < c->info.size, ERROR_INTERNAL, "broadcast from rank %d of %d", root, c->info.size);
-    return c->ops->broadcast(c, data, bytes, root);
+    comm_begin_wait(c);
+    const int status = c->ops->broadcast(c, data, bytes, root);
+    comm_end_wait(c);
+    return status;
 }
 
 int comm_barrier(comm *c)
 {
-    return c->ops->barrier(c);
+    comm_begin_wait(c);
+    const int status = c->ops->barrier(c);
+    comm_end_wait(c);
+    return status;
 }
 
 int comm_all_gather(comm *c, const void *data, size_t bytes, void *all)
 {
-    return c->ops->all_gather(c, data, bytes, all);
+    comm_begin_wait(c);
+    const int status = c->ops->all_gather(c, data, bytes, all);
+    comm_end_wait(c);
+    return status;
 }
 
 int comm_split(comm *c, int group, comm **out)

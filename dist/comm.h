@@ -21,6 +21,8 @@
 #ifndef TESKD_DIST_COMM_H
 #define TESKD_DIST_COMM_H
 
+#include "dist/standing.h"
+
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -47,7 +49,7 @@ typedef struct {
     uintptr_t handle[4];
 } comm_request;
 
-enum { COMM_PATIENCE_SECONDS = 600, COMM_GRACE_SECONDS = 30, COMM_SILENCE_SECONDS = 60 };
+enum { COMM_PATIENCE_SECONDS = 600, COMM_GRACE_SECONDS = 10, COMM_SILENCE_SECONDS = 60 };
 
 /* What bounds the waits that no peer's death ends. */
 typedef struct {
@@ -59,7 +61,7 @@ typedef struct {
     double grace_seconds;
 
     /* How long a peer's watchdog may be silent before the peer counts as dead: a stopped or swapped one is not. More
-     * than a few heartbeats of 2 s. */
+     * than a few heartbeats of 1 s. */
     double silence_seconds;
 
     /* The last resort, called from a thread of the communicator's when the main thread is past these limits. It is then
@@ -87,6 +89,25 @@ int comm_refuse_single(const comm *c);
 int comm_open_self(comm **out);
 
 const comm_info *comm_describe(const comm *c);
+
+/* What this rank does from now on, and in which epoch and step, from 1. Its peers name a rank that dies or hangs with
+ * both. Called with every sign of progress, also where nothing changes: a batch of an evaluation, a file that is
+ * staged. */
+void comm_enter(comm *c, rank_phase phase);
+void comm_set_step(comm *c, int64_t epoch, int64_t step);
+
+/* From now on a rank fails that shows no progress for longer than these limits, or is silent for silence_seconds; waits
+ * last at least as long as the longest of them. Every rank calls it with the same. */
+void comm_watch(comm *c, const phase_limits *limits, double silence_seconds);
+
+/* Seconds that this rank has spent in each phase so far. */
+typedef struct {
+    double in[PHASES];
+} phase_seconds;
+phase_seconds comm_phase_seconds(const comm *c);
+
+/* Calls `entered` on the main thread whenever this rank comes to stand otherwise; NULL: nobody. */
+void comm_observe(comm *c, void (*entered)(void *context, const rank_standing *now), void *context);
 
 /* patience_seconds, and a little more the higher the rank. Of ranks that wait for the same thing one then gives up
  * first, alone, and its peers hear of it. */

@@ -21,6 +21,8 @@ typedef struct {
     void (*abort)(comm *c, const char *text); /* tell the peers */
     void (*stop)(comm *c, const char *text);  /* tell them that it is a signal */
     void (*await_abort)(comm *c);             /* wait a moment for a peer to tell */
+    void (*stand)(comm *c);                   /* tell the peers of c->standing; NULL: there are none */
+    void (*watch)(comm *c, const phase_limits *limits, double silence_seconds); /* NULL likewise */
     void (*close)(comm *c);
 } comm_ops;
 
@@ -30,10 +32,19 @@ struct comm {
     comm_info info;
     comm_limits limits;
     bool has_left_thread;
+    rank_standing standing;
+    double standing_since; /* when its phase began */
+    phase_seconds spent;
+    void (*entered)(void *context, const rank_standing *now);
+    void *entered_context;
     char host[HOST_BYTES];
     int agreed_rank; /* where the last failed comm_agree had its cause; -1: none has failed */
     char agreed_text[COMM_TEXT_BYTES];
 };
+
+/* Around a wait for other ranks: it counts as all_reduce where this rank is to compute. */
+void comm_begin_wait(comm *c);
+void comm_end_wait(comm *c);
 
 void comm_name_host(char host[HOST_BYTES]);
 

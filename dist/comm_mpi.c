@@ -46,10 +46,22 @@ static void mpi_await_abort(comm *c)
     control_await_failure(((comm_mpi *)c)->channel, ABORT_MS);
 }
 
+static void mpi_stand(comm *c)
+{
+    control_stand(((comm_mpi *)c)->channel, &c->standing);
+}
+
+static void mpi_watch(comm *c, const phase_limits *limits, double silence_seconds)
+{
+    control_watch(((comm_mpi *)c)->channel, limits, silence_seconds);
+}
+
 static void free_all(comm_mpi *m)
 {
     control_close(m->channel);
     comm_mpi_free_sums(m);
+    host_groups_free(&m->groups);
+    free(m->part);
     free(m->place);
     free(m);
 }
@@ -57,7 +69,7 @@ static void free_all(comm_mpi *m)
 static void end_mpi(comm_mpi *m)
 {
     time_limit *limit = time_limit_start(m->base.limits.patience_seconds, m->base.limits.end_process, "the end of MPI");
-    MPI_Comm_free(&m->second);
+    comm_mpi_ungroup(m);
     MPI_Comm_free(&m->calls);
     MPI_Finalize();
     time_limit_stop(limit);
@@ -132,6 +144,8 @@ static const comm_ops mpi_ops = {
     .abort = mpi_abort,
     .stop = mpi_stop,
     .await_abort = mpi_await_abort,
+    .stand = mpi_stand,
+    .watch = mpi_watch,
     .close = mpi_close,
 };
 
@@ -174,6 +188,54 @@ static int describe_ranks(comm_mpi *m)
     info->host = m->base.host;
     info->library = m->library;
     return 0;
+}
+
+static int open_group(sum_group *g, int color, int place)
+{
+    TRY(comm_mpi_status("MPI_Comm_split", MPI_Comm_split(MPI_COMM_WORLD, color, place, &g->scatter)));
+    TRY(comm_mpi_status("MPI_Comm_dup", MPI_Comm_dup(g->scatter, &g->gather)));
+    TRY(comm_mpi_status("MPI_Comm_rank", MPI_Comm_rank(g->scatter, &g->rank)));
+    return comm_mpi_status("MPI_Comm_size", MPI_Comm_size(g->scatter, &g->size));
+}
+
+static int make_groups(comm_mpi *m)
+{
+    const int size = m->base.info.size;
+    int *leader = malloc((size_t)size * sizeof *leader);
+    CHECK(leader, ERROR_MEMORY, "out of memory for a table of %d ranks", size);
+    for (int r = 0; r < size; r++)
+        leader[r] = m->place[r].host_leader;
+    int status = host_groups_make(&m->groups, leader, size, m->base.info.rank);
+    free(leader);
+    return status;
+}
+
+int comm_mpi_group(comm_mpi *m)
+{
+    const host_groups *g = &m->groups;
+    TRY(make_groups(m));
+    m->part = malloc((size_t)m->base.info.size * sizeof *m->part);
+    CHECK(m->part, ERROR_MEMORY, "out of memory for a table of %d ranks", m->base.info.size);
+    m->across = (sum_group){.scatter = MPI_COMM_NULL, .gather = MPI_COMM_NULL, .size = 1};
+    TRY(open_group(&m->inside, g->host, g->place));
+    return g->hosts > 1 ? open_group(&m->across, g->place, g->host) : 0;
+}
+
+static void close_group(sum_group *g)
+{
+    if (g->scatter != MPI_COMM_NULL)
+        MPI_Comm_free(&g->scatter);
+    if (g->gather != MPI_COMM_NULL)
+        MPI_Comm_free(&g->gather);
+}
+
+void comm_mpi_ungroup(comm_mpi *m)
+{
+    close_group(&m->inside);
+    close_group(&m->across);
+    host_groups_free(&m->groups);
+    free(m->part);
+    m->part = NULL;
 }
 
 static int accept_ranks(comm_mpi *m, int listener, const rendezvous_invite *invite, int *fd)
@@ -247,7 +309,7 @@ static int open_parts(comm_mpi *m)
     TRY(start_mpi());
     TRY(describe_ranks(m));
     TRY(comm_mpi_status("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &m->calls)));
-    TRY(comm_mpi_status("MPI_Comm_dup", MPI_Comm_dup(MPI_COMM_WORLD, &m->second)));
+    TRY(comm_mpi_group(m));
     return agree_on_opening(m, open_channel(m));
 }
 

@@ -12,9 +12,6 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
-#include <fcntl.h>
-#include <ifaddrs.h>
-#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -39,42 +36,14 @@ typedef struct {
     greeting inbox;
 } candidate;
 
-static void list_addresses(rendezvous_invite *invite)
-{
-    struct ifaddrs *all = NULL;
-    if (getifaddrs(&all) != 0)
-        return;
-    for (const struct ifaddrs *i = all; i && invite->n_addresses < RENDEZVOUS_ADDRESSES; i = i->ifa_next) {
-        bool usable = i->ifa_addr && i->ifa_addr->sa_family == AF_INET && (i->ifa_flags & IFF_UP) &&
-                      !(i->ifa_flags & IFF_LOOPBACK);
-        if (!usable)
-            continue;
-        struct sockaddr_in address;
-        memcpy(&address, i->ifa_addr, sizeof address);
-        invite->address[invite->n_addresses++] = address.sin_addr.s_addr;
-    }
-    freeifaddrs(all);
-}
-
 int rendezvous_listen(rendezvous_invite *invite)
 {
     memset(invite, 0, sizeof *invite);
     if (getrandom(invite->token, sizeof invite->token, 0) != (ssize_t)sizeof invite->token)
         return error_set(ERROR_COMM, "control channel: no random bytes: %s", strerror(errno));
-    list_addresses(invite);
-
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    struct sockaddr_in any = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_ANY)};
-    socklen_t bytes = sizeof any;
-    if (fd < 0 || bind(fd, (struct sockaddr *)&any, bytes) != 0 || listen(fd, SOMAXCONN) != 0 ||
-        getsockname(fd, (struct sockaddr *)&any, &bytes) != 0) {
-        error_set(ERROR_COMM, "control channel: cannot listen on a TCP port: %s", strerror(errno));
-        if (fd >= 0)
-            close(fd);
-        return ERROR_COMM;
-    }
-    invite->port = ntohs(any.sin_port);
-    return fd;
+    invite->n_addresses = addresses_of_host(invite->address, RENDEZVOUS_ADDRESSES);
+    const int fd = address_listen(&invite->port);
+    return fd >= 0 ? fd : error_set(ERROR_COMM, "control channel: cannot listen on a TCP port: %s", strerror(errno));
 }
 
 static bool send_greeting(int fd, const rendezvous_invite *invite, int rank)
@@ -237,7 +206,7 @@ int rendezvous_accept(int listener, const rendezvous_invite *invite, const rank_
 /* One address of rank 0's. */
 typedef struct {
     candidate line; /* whose other end may be rank 0 */
-    struct sockaddr_in to;
+    host_address to;
     bool greeted; /* connected, and said so */
     double again; /* where there is no connection: when to make the next */
 } attempt;
@@ -250,10 +219,10 @@ static void fail_attempt(attempt *a, int *error)
     a->again = clock_seconds() + RETRY_MS / 1000.0;
 }
 
-static void start_attempt(attempt *a, int *error)
+static void start_attempt(attempt *a, uint16_t port, int *error)
 {
-    a->line.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-    if (a->line.fd < 0 || (connect(a->line.fd, (struct sockaddr *)&a->to, sizeof a->to) != 0 && errno != EINPROGRESS))
+    a->line.fd = address_connect(&a->to, port);
+    if (a->line.fd < 0)
         fail_attempt(a, error);
 }
 
@@ -291,7 +260,7 @@ static int try_all(attempt *attempts, int n, const rendezvous_invite *invite, in
     for (int i = 0; i < n; i++) {
         attempt *a = &attempts[i];
         if (a->line.fd < 0 && clock_seconds() >= a->again)
-            start_attempt(a, error);
+            start_attempt(a, invite->port, error);
         polled[i] = (struct pollfd){.fd = a->line.fd, .events = a->greeted ? POLLIN : POLLOUT};
     }
     if (poll(polled, (nfds_t)n, RETRY_MS) <= 0)
@@ -305,13 +274,13 @@ static int try_all(attempt *attempts, int n, const rendezvous_invite *invite, in
     return -1;
 }
 
-static int unreachable(const uint32_t *address, uint32_t n, uint16_t port, int error)
+static int unreachable(const attempt *attempts, int n, uint16_t port, int error)
 {
-    char list[RENDEZVOUS_ADDRESSES * 24] = "none";
+    char list[TRIES * (ADDRESS_TEXT_BYTES + 2)] = "none";
     size_t used = 0;
-    for (uint32_t i = 0; i < n && used < sizeof list; i++) {
-        char text[INET_ADDRSTRLEN] = "?";
-        inet_ntop(AF_INET, &address[i], text, sizeof text);
+    for (int i = 0; i < n && used < sizeof list; i++) {
+        char text[ADDRESS_TEXT_BYTES];
+        address_text(&attempts[i].to, text);
         int wrote = snprintf(list + used, sizeof list - used, "%s%s", i ? ", " : "", text);
         used += wrote > 0 ? (size_t)wrote : 0;
     }
@@ -321,24 +290,19 @@ static int unreachable(const uint32_t *address, uint32_t n, uint16_t port, int e
 
 int rendezvous_connect(const rendezvous_invite *invite, int rank, bool same_host)
 {
-    uint32_t address[TRIES];
     attempt attempts[TRIES];
     int n = 0, error = ETIMEDOUT, fd = -1;
     if (same_host)
-        address[n++] = htonl(INADDR_LOOPBACK);
+        attempts[n++] = (attempt){.line.fd = -1, .to = address_from_v4(htonl(INADDR_LOOPBACK))};
     for (uint32_t i = 0; i < invite->n_addresses; i++)
-        address[n++] = invite->address[i];
-    for (int i = 0; i < n; i++)
-        attempts[i] =
-            (attempt){.line.fd = -1,
-                      .to = {.sin_family = AF_INET, .sin_port = htons(invite->port), .sin_addr.s_addr = address[i]}};
+        attempts[n++] = (attempt){.line.fd = -1, .to = invite->address[i]};
     double deadline = clock_seconds() + OPEN_SECONDS;
     while (n > 0 && fd < 0 && clock_seconds() < deadline)
         fd = try_all(attempts, n, invite, rank, &error);
     for (int i = 0; i < n; i++)
         turn_away(&attempts[i].line);
     if (fd < 0)
-        return unreachable(address, (uint32_t)n, invite->port, n > 0 ? error : EADDRNOTAVAIL);
+        return unreachable(attempts, n, invite->port, n > 0 ? error : EADDRNOTAVAIL);
     send_at_once(fd);
     return fd;
 }

@@ -1,9 +1,11 @@
 /* How the control channel's connections come about: rank 0 invites, the others connect to it over TCP.
  *
  * The invitation is plain bytes, handed to every rank by other means (MPI). Only a connection that shows its token is
- * let in. IPv4, numeric addresses only: nothing depends on name resolution. */
+ * let in. IPv4 and IPv6, numeric addresses only: nothing depends on name resolution. */
 #ifndef TESKD_DIST_RENDEZVOUS_H
 #define TESKD_DIST_RENDEZVOUS_H
+
+#include "addresses.h"
 
 #include <stdbool.h>
 #include <stdint.h>
@@ -12,7 +14,7 @@ enum { RENDEZVOUS_ADDRESSES = 16, RENDEZVOUS_TOKEN_BYTES = 16, HOST_BYTES = 256 
 
 typedef struct {
     uint8_t token[RENDEZVOUS_TOKEN_BYTES];
-    uint32_t address[RENDEZVOUS_ADDRESSES]; /* network byte order, loopback left out */
+    host_address address[RENDEZVOUS_ADDRESSES];
     uint32_t n_addresses;
     uint16_t port; /* host byte order */
 } rendezvous_invite;

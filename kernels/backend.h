@@ -29,6 +29,9 @@ typedef struct {
     void *workspace;
 } kernel_args;
 
+/* Who notes times, so that one does not overwrite another's. */
+typedef enum { TIMES_OF_LAUNCHES, TIMES_OF_WAITS, TIMESTAMP_ROWS } timestamp_row;
+
 typedef struct {
     const char *name;
 
@@ -92,10 +95,11 @@ typedef struct {
     int (*replay)(backend *self, captured_step *r);
     void (*release_captured)(backend *self, captured_step *r);
 
-    /* Optional. Notes the time at which the launches so far are done, under a number from 0 on; `elapsed` waits and
-     * gives the seconds between the first `n` timestamps (n - 1 of them). */
-    int (*timestamp)(backend *self, uint32_t number);
-    int (*elapsed)(backend *self, uint32_t n, double *seconds);
+    /* Optional. Notes the time at which the launches so far are done, under a number from 0 on in a row of timestamps;
+     * `elapsed` waits and gives the seconds between the row's first `n` timestamps (n - 1 of them). One that is
+     * captured is noted by every replay. */
+    int (*timestamp)(backend *self, timestamp_row row, uint32_t number);
+    int (*elapsed)(backend *self, timestamp_row row, uint32_t n, double *seconds);
 
     /* Optional: copies that run beside the launches, in numbered lanes. `upload` starts when the launches before the
      * lane's last upload_release are done; launches after upload_use see the copied bytes; after upload_done

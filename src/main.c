@@ -15,9 +15,9 @@
 #include <time.h>
 #include <unistd.h>
 
-static const command *const commands[] = {&command_train,     &command_eval,  &command_export,
-                                          &command_import,    &command_bench, &command_preflight,
-                                          &command_reference, &command_data,  &command_info};
+static const command *const commands[] = {&command_train, &command_eval, &command_export,    &command_import,
+                                          &command_bench, &command_plan, &command_preflight, &command_reference,
+                                          &command_data,  &command_info};
 enum { COMMANDS = sizeof commands / sizeof commands[0] };
 
 static void print_usage(FILE *out)

@@ -106,6 +106,15 @@ static int read_reals(reference_file *f)
     return 0;
 }
 
+static int read_lars(reference_file *f)
+{
+    if (H5Aexists((hid_t)f->file, "lars_eta") > 0)
+        TRY(read_attribute(f, "lars_eta", H5T_NATIVE_DOUBLE, 1, &f->lars_eta));
+    CHECK(f->lars_eta >= 0 && isfinite(f->lars_eta), ERROR_FILE,
+          "%s: the attribute \"lars_eta\" is %g, expected a finite number of at least 0", f->path, f->lars_eta);
+    return 0;
+}
+
 static int read_problem(reference_file *f)
 {
     char format[64];
@@ -114,6 +123,7 @@ static int read_problem(reference_file *f)
           f->path, format);
     TRY(read_text(f, "network", f->network, sizeof f->network));
     TRY(read_integers(f));
+    TRY(read_lars(f));
     return read_reals(f);
 }
 

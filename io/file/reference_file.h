@@ -19,6 +19,7 @@ typedef struct {
     int64_t base_width, student_width; /* 0: the network's own */
     double temperature, ce_weight, kd_weight, feature_weight, teacher_weight, student_weights[3];
     double lr, momentum, weight_decay;
+    double lars_eta; /* 0: the updates are those of SGD */
 } reference_file;
 
 /* Sampled elements of one tensor, in file order. */

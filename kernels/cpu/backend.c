@@ -78,10 +78,12 @@ static const cpu_op cpu_ops[OP_COUNT] = {
     [OP_LOSS_SCALE] = {NULL, loss_scale_launch},
     [OP_SCALE] = {NULL, scale_launch},
     [OP_METRIC_ADD] = {NULL, metric_add_launch},
+    [OP_METRIC_WATCH] = {NULL, metric_watch_launch},
     [OP_SUM_SQUARES] = {sum_squares_prepare, sum_squares_launch},
     [OP_COUNT_NOT_FINITE] = {sum_squares_prepare, count_not_finite_launch},
     [OP_CLIP_FACTOR] = {NULL, clip_factor_launch},
     [OP_EMA_UPDATE] = {NULL, ema_update_launch},
+    [OP_LARS_RATE] = {sum_squares_prepare, lars_rate_launch},
     [OP_SGD_UPDATE] = {NULL, sgd_update_launch},
 };
 

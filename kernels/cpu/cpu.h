@@ -96,8 +96,9 @@ cpu_launch max_pool_launch, max_pool_grad_launch;
 cpu_prepare excite_prepare; /* activation.c */
 cpu_launch relu_launch, relu_grad_launch, excite_launch, excite_grad_launch;
 cpu_prepare sum_squares_prepare; /* update.c */
-cpu_launch sum_squares_launch, count_not_finite_launch, clip_factor_launch, sgd_update_launch, ema_update_launch;
-cpu_launch loss_scale_launch, scale_launch, metric_add_launch;
+cpu_launch sum_squares_launch, count_not_finite_launch, clip_factor_launch, lars_rate_launch, sgd_update_launch,
+    ema_update_launch;
+cpu_launch loss_scale_launch, scale_launch, metric_add_launch, metric_watch_launch;
 cpu_launch images_launch, pad_channels_launch, convert_launch;                      /* images.c */
 cpu_launch cross_entropy_launch, kd_loss_launch, feature_loss_launch, top_k_launch; /* losses.c */
 cpu_launch cross_entropy_grad_launch, kd_loss_grad_launch, feature_loss_grad_launch;

@@ -1,7 +1,8 @@
-/* The optimiser: SGD with momentum, clipping by the norm of all gradients, EMA of the weights. Elements belong to
- * one thread each; the sums of the threads are added in their order. */
+/* The optimiser: SGD with momentum, the rates of LARS, clipping by the norm of all gradients, EMA of the weights.
+ * Elements belong to one thread each; the sums of the threads are added in their order. */
 #include "cpu.h"
 
+#include <float.h>
 #include <math.h>
 #include <string.h>
 
@@ -11,13 +12,13 @@ int sum_squares_prepare(const cpu_backend *self, kernel *k, size_t *workspace)
     return 0;
 }
 
-/* `sum` and what the loop says of each thread's part of the input. */
-static void sum_parts(const cpu_backend *self, const kernel *k, const kernel_args *args,
-                      double (*loop)(const float *x, int64_t count), double sum)
+/* `sum` and what the loop says of each thread's part of one input. */
+static double sum_parts(const cpu_backend *self, const kernel *k, const kernel_args *args, int input,
+                        double (*loop)(const float *x, int64_t count), double sum)
 {
-    const float *x = args->in[0];
+    const float *x = args->in[input];
     double *part = workspace_at(args, k->offset[0]);
-    int64_t count = tensor_count(&k->request.in[0]);
+    int64_t count = tensor_count(&k->request.in[input]);
     int threads = self->threads;
 #pragma omp parallel for num_threads(threads) schedule(static, 1) if (count > PARALLEL_ELEMENTS)
     for (int t = 0; t < threads; t++) {
@@ -26,19 +27,19 @@ static void sum_parts(const cpu_backend *self, const kernel *k, const kernel_arg
     }
     for (int t = 0; t < threads; t++)
         sum += part[t];
-    *(double *)args->out[0] = sum;
+    return sum;
 }
 
 int sum_squares_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
     const double *before = args->in[1];
-    sum_parts(self, k, args, self->loops->sum_squares, before ? *before : 0);
+    *(double *)args->out[0] = sum_parts(self, k, args, 0, self->loops->sum_squares, before ? *before : 0);
     return 0;
 }
 
 int count_not_finite_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
 {
-    sum_parts(self, k, args, self->loops->count_not_finite, 0);
+    *(double *)args->out[0] = sum_parts(self, k, args, 0, self->loops->count_not_finite, 0);
     return 0;
 }
 
@@ -50,6 +51,18 @@ int clip_factor_launch(const cpu_backend *self, const kernel *k, const kernel_ar
     return 0;
 }
 
+int lars_rate_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    const op_attr *attr = &k->request.node.attr;
+    const double *lr = args->in[2], *factor = args->in[3];
+    double weight = sqrt(sum_parts(self, k, args, 0, self->loops->sum_squares, 0));
+    double gradient = (factor ? *factor : 1) * sqrt(sum_parts(self, k, args, 1, self->loops->sum_squares, 0));
+    double divisor = gradient + attr->weight_decay * weight;
+    bool trusted = weight > 0 && divisor > 0;
+    *(double *)args->out[0] = trusted ? fmin(*lr * attr->eta * weight / divisor, (double)FLT_MAX) : *lr;
+    return 0;
+}
+
 /* Elements updated at a time: their copy and EMA then find them in the cache. */
 static const int64_t cached_elements = 2048;
 
@@ -58,8 +71,9 @@ int sgd_update_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     const op_attr *attr = &k->request.node.attr;
     float *w = kernel_in_out(args, 0), *v = kernel_in_out(args, 1);
     const float *dw = args->in[2];
-    float lr = (float)*(const double *)args->in[3], decay = attr->decay ? (float)attr->weight_decay : 0.0F;
-    float factor = args->in[4] ? (float)*(const double *)args->in[4] : 1.0F;
+    double rate = *(const double *)args->in[3], before = attr->rate_first ? rate : 1;
+    float lr = attr->rate_first ? 1.0F : (float)rate, decay = attr->decay ? (float)(before * attr->weight_decay) : 0.0F;
+    float factor = (float)(args->in[4] ? before * *(const double *)args->in[4] : before);
     float *copy = kernel_in_out(args, 5), *ema = kernel_in_out(args, 6), share = (float)(1 - attr->ema_decay);
     int64_t count = tensor_count(&k->request.in[0]);
     int threads = self->threads;
@@ -105,8 +119,10 @@ int loss_scale_launch(const cpu_backend *self, const kernel *k, const kernel_arg
         scaling[SCALING_SCALE] = fmaxf(scaling[SCALING_SCALE] / 2, SCALE_LEAST);
         scaling[SCALING_GOOD_STEPS] = 0;
         scaling[SCALING_SKIPPED]++;
+        scaling[SCALING_SKIPPED_IN_ROW]++;
         return 0;
     }
+    scaling[SCALING_SKIPPED_IN_ROW] = 0;
     *factor = (max_norm > 0 ? fmin(1, max_norm / norm) : 1) / (double)scaling[SCALING_SCALE];
     scaling[SCALING_GOOD_STEPS]++;
     if (scaling[SCALING_GOOD_STEPS] == SCALE_GROWTH_STEPS) {
@@ -133,5 +149,13 @@ int metric_add_launch(const cpu_backend *self, const kernel *k, const kernel_arg
     double *sums = (double *)kernel_in_out(args, 1) + k->request.node.attr.channel_offset;
     for (int64_t i = 0; i < tensor_count(&k->request.in[0]); i++)
         sums[i] += k->request.node.attr.weight * x[i];
+    return 0;
+}
+
+int metric_watch_launch(const cpu_backend *self, const kernel *k, const kernel_args *args)
+{
+    (void)self;
+    double *sums = kernel_in_out(args, 1);
+    sums[k->request.node.attr.channel_offset] += !isfinite(*(const double *)args->in[0]);
     return 0;
 }

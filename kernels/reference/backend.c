@@ -72,10 +72,12 @@ static reference_op *const op_functions[OP_COUNT] = {
     [OP_LOSS_SCALE] = reference_loss_scale,
     [OP_SCALE] = reference_scale,
     [OP_METRIC_ADD] = reference_metric_add,
+    [OP_METRIC_WATCH] = reference_metric_watch,
     [OP_SUM_SQUARES] = reference_sum_squares,
     [OP_COUNT_NOT_FINITE] = reference_count_not_finite,
     [OP_CLIP_FACTOR] = reference_clip_factor,
     [OP_EMA_UPDATE] = reference_ema_update,
+    [OP_LARS_RATE] = reference_lars_rate,
     [OP_SGD_UPDATE] = reference_sgd_update,
 };
 

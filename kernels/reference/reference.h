@@ -35,8 +35,8 @@ reference_op reference_relu, reference_relu_grad, reference_excite, reference_ex
 reference_op reference_max_pool, reference_max_pool_grad;
 reference_op reference_top_k;
 reference_op reference_sum_squares, reference_count_not_finite, reference_clip_factor, reference_loss_scale,
-    reference_sgd_update;
-reference_op reference_ema_update, reference_scale, reference_metric_add;
+    reference_lars_rate, reference_sgd_update;
+reference_op reference_ema_update, reference_scale, reference_metric_add, reference_metric_watch;
 reference_op reference_images, reference_pad_channels, reference_convert;
 
 /* Workspace of the three convolution ops: the patches of one group of one image as a matrix. */

@@ -209,6 +209,9 @@ static int validate_train(const settings *s)
           "train.milestones: empty, but train.schedule = step needs at least one (or set train.schedule = constant)");
     CHECK(!s->train.nesterov || s->train.momentum > 0, ERROR_SETTINGS,
           "train.nesterov: yes needs train.momentum greater than 0");
+    CHECK(s->train.optimizer != OPTIMIZER_LARS || !s->train.decay_norm_and_bias, ERROR_SETTINGS,
+          "train.optimizer: lars leaves biases and normalisation parameters without weight decay (set "
+          "train.decay_norm_and_bias = no)");
     CHECK(s->train.min_lr <= s->train.lr, ERROR_SETTINGS, "train.min_lr: %g is greater than train.lr = %g",
           s->train.min_lr, s->train.lr);
     CHECK(s->train.warmup_epochs <= (double)s->train.epochs, ERROR_SETTINGS,

@@ -32,6 +32,9 @@ typedef struct {
     X(SCHEDULE_COSINE, "cosine")                                                                                       \
     X(SCHEDULE_LINEAR, "linear")                                                                                       \
     X(SCHEDULE_CONSTANT, "constant")
+#define OPTIMIZER_CHOICES(X)                                                                                           \
+    X(OPTIMIZER_SGD, "sgd")                                                                                            \
+    X(OPTIMIZER_LARS, "lars")
 #define DEVICE_CHOICES(X)                                                                                              \
     X(DEVICE_AUTO, "auto")                                                                                             \
     X(DEVICE_CUDA, "cuda")                                                                                             \
@@ -58,17 +61,37 @@ typedef struct {
 #define BAD_CHOICES(X)                                                                                                 \
     X(BAD_SUBSTITUTE, "substitute")                                                                                    \
     X(BAD_FAIL, "fail")
+#define FAULT_CHOICES(X)                                                                                               \
+    X(FAULT_NONE, "none")                                                                                              \
+    X(FAULT_KILL, "kill")                                                                                              \
+    X(FAULT_STOP, "stop")                                                                                              \
+    X(FAULT_CRASH, "crash")                                                                                            \
+    X(FAULT_ABORT, "abort")                                                                                            \
+    X(FAULT_HANG, "hang")                                                                                              \
+    X(FAULT_SLOW, "slow")                                                                                              \
+    X(FAULT_NAN, "nan")                                                                                                \
+    X(FAULT_FULL_DISK, "full_disk")
+#define REHEARSE_CHOICES(X)                                                                                            \
+    X(REHEARSE_START, "start")                                                                                         \
+    X(REHEARSE_DATA, "data")                                                                                           \
+    X(REHEARSE_COMPUTE, "compute")                                                                                     \
+    X(REHEARSE_ALL_REDUCE, "all_reduce")                                                                               \
+    X(REHEARSE_CHECKPOINT, "checkpoint")                                                                               \
+    X(REHEARSE_EVALUATE, "evaluate")
 #define NO_CHOICES(X)
 
 #define CHOICE_ID(id, word) id,
 enum { METHOD_CHOICES(CHOICE_ID) };
 enum { SCHEDULE_CHOICES(CHOICE_ID) };
+enum { OPTIMIZER_CHOICES(CHOICE_ID) };
 enum { DEVICE_CHOICES(CHOICE_ID) };
 enum { PRECISION_CHOICES(CHOICE_ID) };
 enum { REDUCTION_CHOICES(CHOICE_ID) };
 enum { ISA_CHOICES(CHOICE_ID) };
 enum { ORDER_CHOICES(CHOICE_ID) };
 enum { BAD_CHOICES(CHOICE_ID) };
+enum { FAULT_CHOICES(CHOICE_ID) };
+enum { REHEARSE_CHOICES(CHOICE_ID) };
 #undef CHOICE_ID
 
 /* One member for each section, holding one member for each key: s.train.lr. A choice is one of the constants above. */

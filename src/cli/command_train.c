@@ -50,6 +50,16 @@ static int check_options(const options *o)
     return 0;
 }
 
+/* From here on a rank that hangs ends the run. */
+static void watch_ranks(const settings *config, comm *ranks)
+{
+    const phase_limits limits = {.start = config->dist.timeout_start,
+                                 .step = config->dist.timeout_step,
+                                 .checkpoint = config->dist.timeout_checkpoint};
+    comm_watch(ranks, &limits, config->dist.timeout_silence);
+    comm_enter(ranks, PHASE_START);
+}
+
 static int run(const options *o, logger *log, comm *ranks)
 {
     session e;
@@ -63,6 +73,7 @@ static int run(const options *o, logger *log, comm *ranks)
         TRY(comm_refuse_single(ranks));
     if (!o->dry_run)
         TRY(output_folder_open(&output, &wanted));
+    watch_ranks(&o->config, ranks);
     bool needs_data = !o->dry_run || o->config.data.path[0];
     int status =
         session_open(&e, &o->config, log, ranks, (needs_data ? DATA_TRAIN | DATA_TEST : DATA_NONE) | WILL_TRAIN);

@@ -18,6 +18,6 @@ typedef struct {
 } command;
 
 extern const command command_train, command_eval, command_bench, command_reference, command_data, command_info,
-    command_export, command_import, command_preflight;
+    command_export, command_import, command_plan, command_preflight;
 
 #endif

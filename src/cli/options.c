@@ -7,17 +7,18 @@
 #include "base/text.h"
 
 #include <getopt.h>
+#include <math.h>
 #include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 /* What an option fills: a member of `options`, or a setting. */
-typedef enum { FLAG, TEXT, COUNT, SETTING } option_kind;
+typedef enum { FLAG, TEXT, COUNT, NUMBER, SETTING } option_kind;
 
 typedef struct {
     option_set bit; /* 0: every subcommand takes it */
     option_kind kind;
-    size_t at; /* of the member: a bool, a const char * or a long long */
+    size_t at; /* of the member: a bool, a const char *, a long long or a double */
     const char *name, *value, *help;
 } option_row;
 
@@ -76,7 +77,7 @@ static const option_row rows[] = {
      "size of a shard in MiB of originals (default: 1024)"},
     {OPTION_PACK, COUNT, offsetof(options, max_side), "max-side", "N",
      "make images whose longer side is above N smaller, as JPEG (default: all stay as they are)"},
-    {OPTION_PACK, COUNT, offsetof(options, quality), "quality", "N", "with --max-side: 1 to 100 (default: 90)"},
+    {OPTION_PACK, COUNT, offsetof(options, quality), "quality", "N", "with --max-side: 1 to 100 (default: 85)"},
     {OPTION_PACK, TEXT, offsetof(options, on_bad), "on-bad", "skip|fail",
      "what to do with files that are no images (default: skip, and list them)"},
     {OPTION_PACK, FLAG, offsetof(options, overwrite), "overwrite", NULL, "replace another data set in --out"},
@@ -95,6 +96,29 @@ static const option_row rows[] = {
      "say how many cores so many images a second take (default: 8000)"},
     {OPTION_PREFLIGHT, COUNT, offsetof(options, patience), "patience", "SECONDS",
      "how long a host may take for one check of its disks, files or GPUs (default: 60)"},
+    {OPTION_PLAN, COUNT, offsetof(options, nodes), "nodes", "N", "nodes of the cluster (default: 1)"},
+    {OPTION_PLAN, COUNT, offsetof(options, gpus), "gpus", "N", "GPUs of each node (default: 8)"},
+    {OPTION_PLAN, COUNT, offsetof(options, gpu_batch), "gpu-batch", "N",
+     "images of each GPU in a step (default: train.batch divided among all GPUs)"},
+    {OPTION_PLAN, NUMBER, offsetof(options, step_ms), "step-ms", "MS",
+     "time of a step on one GPU alone, as teskd bench measures it (default: an H100's at best)"},
+    {OPTION_PLAN, NUMBER, offsetof(options, net), "net", "GBITS", "Gb/s of a network adapter (default: 200)"},
+    {OPTION_PLAN, COUNT, offsetof(options, adapters), "adapters", "N", "network adapters of each node (default: 1)"},
+    {OPTION_PLAN, NUMBER, offsetof(options, inside), "inside", "GBYTES",
+     "GB/s in and out of a GPU within its node (default: 300, NVLink; PCIe: about 10)"},
+    {OPTION_PLAN, TEXT, offsetof(options, layers), "layers", "FILE",
+     "plan for another network: lines NAME,WEIGHTS,MMAC in the order of the forward"},
+    {OPTION_PLAN, TEXT, offsetof(options, pattern), "pattern", "NAME",
+     "how sums travel: tree, ring, host-ring or direct (default: as run.reduction and run.deterministic make it)"},
+    {OPTION_PLAN, NUMBER, offsetof(options, net_share), "net-share", "PERCENT",
+     "of the adapters' rate that sums reach (default: 90)"},
+    {OPTION_PLAN, NUMBER, offsetof(options, hop_us), "hop-us", "US",
+     "time from one GPU to the next in a sum (default: 10)"},
+    {OPTION_PLAN, NUMBER, offsetof(options, noise), "noise", "PERCENT",
+     "standard deviation of the time that a node takes for a step (default: 3.2)"},
+    {OPTION_PLAN, NUMBER, offsetof(options, image_kb), "image-kb", "KB", "size of a stored image (default: 110)"},
+    {OPTION_PLAN, NUMBER, offsetof(options, core_rate), "core-rate", "N",
+     "images that a core decodes per second, as teskd data bench prints it (default: 600)"},
     {OPTION_SETTINGS, FLAG, offsetof(options, settings_table), "settings", NULL,
      "print the table of all settings as Markdown (docs/settings.md) and exit"},
 };
@@ -126,6 +150,15 @@ static int read_count(const char *name, const char *text, long long *value)
     char *end;
     *value = strtoll(text, &end, 10);
     CHECK(*text && !*end && *value >= 0, ERROR_USAGE, "--%s %s: expected a whole number of at least 0", name, text);
+    return 0;
+}
+
+static int read_number(const char *name, const char *text, double *value)
+{
+    char *end;
+    *value = strtod(text, &end);
+    CHECK(*text && !*end && *value >= 0 && isfinite(*value), ERROR_USAGE, "--%s %s: expected a number of at least 0",
+          name, text);
     return 0;
 }
 
@@ -163,6 +196,8 @@ static int take(options *o, const option_row *row, const char *value)
         return 0;
     case COUNT:
         return read_count(row->name, value, member);
+    case NUMBER:
+        return read_number(row->name, value, member);
     case SETTING:
         break;
     }
@@ -276,6 +311,18 @@ int options_read(options *o, int argc, char **argv, option_set allowed)
                    .image_size = -1,
                    .images_per_second = -1,
                    .patience = -1,
+                   .nodes = -1,
+                   .gpus = -1,
+                   .gpu_batch = -1,
+                   .adapters = -1,
+                   .net = -1,
+                   .inside = -1,
+                   .step_ms = -1,
+                   .hop_us = -1,
+                   .noise = -1,
+                   .net_share = -1,
+                   .image_kb = -1,
+                   .core_rate = -1,
                    .argc = argc,
                    .argv = argv,
                    .allowed = allowed};
@@ -304,6 +351,7 @@ static void describe_option(const options *o, const option_row *row, char *text,
     const void *member = (const char *)o + row->at;
     const char *value = row->kind == TEXT ? *(const char *const *)member : NULL;
     long long count = row->kind == COUNT ? *(const long long *)member : -1;
+    double number = row->kind == NUMBER ? *(const double *)member : -1;
     text[0] = '\0';
     if ((row->kind == FLAG && *(const bool *)member) || (value && is_path(row)))
         snprintf(text, bytes, " --%s", row->name);
@@ -311,6 +359,8 @@ static void describe_option(const options *o, const option_row *row, char *text,
         snprintf(text, bytes, " --%s %s", row->name, value);
     else if (count >= 0)
         snprintf(text, bytes, " --%s %lld", row->name, count);
+    else if (number >= 0)
+        snprintf(text, bytes, " --%s %.17g", row->name, number);
 }
 
 void options_describe(const options *o, char *text, size_t bytes)

@@ -41,7 +41,8 @@ typedef uint64_t option_set;
 #define OPTION_CHECK (UINT64_C(1) << 28)
 #define OPTION_UNPACK (UINT64_C(1) << 29)
 #define OPTION_SHOW (UINT64_C(1) << 30)
-#define OPTION_PREFLIGHT (UINT64_C(1) << 31)
+#define OPTION_PLAN (UINT64_C(1) << 31)
+#define OPTION_PREFLIGHT (UINT64_C(1) << 32)
 
 enum { OPTION_PATHS = 16 };
 
@@ -50,11 +51,12 @@ typedef struct {
     bool help, dry_run, print_config, json, per_node, teacher_only, settings_table, logits, per_class, all_heads, ema,
         fold_bn, overwrite, other_data, deep, folders;
     const char *resume, *dump_graph, *checkpoint, *out, *predictions, *format, *from, *root, *kind, *train_list,
-        *val_list, *val_labels, *class_names, *on_bad, *grid;
+        *val_list, *val_labels, *class_names, *on_bad, *grid, *pattern, *layers;
     char config_path[RECIPE_PATH_BYTES]; /* what the last --config reads; empty without one */
     bool is_recipe;                      /* --config named a recipe that comes with teskd */
     long long steps, train_images, test_images, seed, shard_mib, max_side, quality, threads, image_size,
-        images_per_second, patience; /* -1: not given */
+        images_per_second, nodes, gpus, gpu_batch, adapters, patience;          /* -1: not given */
+    double net, inside, step_ms, hop_us, noise, net_share, image_kb, core_rate; /* likewise */
     char expanded[OPTION_PATHS]
                  [SETTING_TEXT_BYTES]; /* what the options above point to where a home folder was put in */
     int n_expanded;

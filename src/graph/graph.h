@@ -93,10 +93,18 @@ void graph_accumulate(graph *g, micro_batch_place place);
  * input "lr". Vectors (biases, batch normalisation) decay only with decay_vectors. With clip_norm > 0 all gradients are
  * scaled so that their joint norm does not exceed it. Where graph_precision made a loss scale, it is divided out, and a
  * step whose gradients are not finite changes nothing; where it made copies, they follow. With ema_decay > 0 the states
- * "ema/<name>" follow the parameters and the states that are there (the running statistics). */
+ * "ema/<name>" follow the parameters and the states that are there (the running statistics). With `withholds` a step
+ * whose gradients are not finite changes nothing, loss scale or none; the sum of their squares is kept as
+ * GRADIENT_SQUARES.
+ *
+ * With lars_eta > 0 the update is LARS (You, Gitman, Ginsburg, arXiv 1708.03888): each weight that is no vector has a
+ * rate of its own, "rate/<parameter>", from the norms of the weight and of its gradient, after the loss scale and the
+ * clipping. Vectors have "lr". Either rate goes into the momentum, so a momentum of SGD is none of LARS. */
+#define GRADIENT_SQUARES "gradient_squares"
 typedef struct {
     double momentum, weight_decay, clip_norm, ema_decay;
-    bool nesterov, decay_vectors;
+    double lars_eta; /* 0: SGD */
+    bool nesterov, decay_vectors, withholds;
 } sgd_options;
 void graph_sgd(graph *g, const sgd_options *options);
 

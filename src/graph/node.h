@@ -46,17 +46,19 @@ typedef enum {
 /* Constants of a node; an op reads only the fields that its line in ops.def names. */
 typedef struct {
     int32_t kernel, stride, pad, groups; /* convolutions and patches; groups >= 1 */
-    int32_t channel_offset;              /* channel_slice: first channel taken; metric_add: first sum */
+    int32_t channel_offset;              /* channel_slice: first channel taken; metric_add, metric_watch: (first) sum */
     int32_t channels;                    /* pad_channels, images: of the result */
     bool relu;                           /* batch normalisation: ReLU after it (and after the residual) */
     bool decay;                          /* sgd_update: weight decay applies to this parameter */
     bool nesterov;                       /* sgd_update */
+    bool rate_first;                     /* sgd_update: the learning rate goes into the momentum, as LARS has it */
     bool detach_teacher;                 /* kd_loss: no gradient into the teacher (read by its gradient rule) */
     double count;         /* elements per channel in the (global) BN batch, or images in the global batch */
     double eps, momentum; /* BN epsilon; momentum of BN, of SGD, of an EMA */
     double weight;        /* factor of this loss in the joint loss; of scale and metric_add */
     double temperature;   /* knowledge distillation */
-    double weight_decay;  /* sgd_update */
+    double weight_decay;  /* sgd_update, lars_rate */
+    double eta;           /* lars_rate: trust coefficient */
     double ema_decay;     /* sgd_update: decay of the EMA of the weights */
     double smoothing;     /* cross_entropy: label smoothing, 0 to 1 */
     double max_norm;      /* clip_factor; loss_scale (0: no clipping) */
@@ -103,10 +105,11 @@ static inline int64_t tensor_row(const tensor_desc *t, int64_t place)
     return (patch * size + line % size) * size + x % size;
 }
 
-/* The state of op loss_scale: what each of its numbers is, and the bounds and the pace of the scale. */
+/* The state of op loss_scale: what each of its numbers is, and the bounds and the pace of the scale. So many skipped
+ * steps in a row bring any scale down to the least, and a few more have not helped. */
 #define LOSS_SCALE_STATE "loss_scale"
-enum { SCALING_SCALE, SCALING_GOOD_STEPS, SCALING_SKIPPED, SCALING_UNUSED, SCALING_NUMBERS };
-enum { SCALE_LEAST = 1, SCALE_MOST = 1 << 24, SCALE_GROWTH_STEPS = 2000 };
+enum { SCALING_SCALE, SCALING_GOOD_STEPS, SCALING_SKIPPED, SCALING_SKIPPED_IN_ROW, SCALING_NUMBERS };
+enum { SCALE_LEAST = 1, SCALE_MOST = 1 << 24, SCALE_GROWTH_STEPS = 2000, SCALE_SKIPS_MOST = 32 };
 
 /* What passes and devices ask of an op; a row of ops.def names those it has. */
 enum {
@@ -141,6 +144,15 @@ static inline bool op_has(unsigned op, unsigned traits)
 static inline bool op_is_loss(unsigned op)
 {
     return op_has(op, TRAIT_LOSS | TRAIT_LOSS_GRADIENT | TRAIT_MEASURE);
+}
+
+/* Does a node of that op change the memory of its input `index`? */
+static inline bool op_changes_input(unsigned op, int index)
+{
+    return (op == OP_SGD_UPDATE && (index < 2 || index == 5 || index == 6)) || (op == OP_LOSS_SCALE && index == 1) ||
+           ((op == OP_SCALE || op == OP_ALL_REDUCE) && index == 0) ||
+           ((op == OP_METRIC_ADD || op == OP_METRIC_WATCH || op == OP_EMA_UPDATE) && index == 1) ||
+           (op == OP_BN_RUNNING && (index == 1 || index == 2));
 }
 
 const char *op_name(op_id op);

@@ -2,6 +2,7 @@
 #include "base/error.h"
 #include "graph/graph.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,12 +24,13 @@ static value_id companion_state(graph *g, const char *prefix, value_id of)
     return graph_state(g, name, (tensor_layout)value.desc.layout, value.desc.dim);
 }
 
-/* What the gradients are multiplied by: undoes the loss scale, keeps their joint norm below clip_norm. VALUE_NONE when
- * there is neither. */
-static value_id gradient_factor(graph *g, double clip_norm, uint32_t n_values)
+/* What the gradients are multiplied by: undoes the loss scale, keeps their joint norm below clip_norm, is NaN where
+ * they are to be withheld. VALUE_NONE when there is nothing of this. */
+static value_id gradient_factor(graph *g, const sgd_options *options, uint32_t n_values)
 {
     value_id sum = VALUE_NONE, scaling = graph_find(g, LOSS_SCALE_STATE);
-    if (clip_norm <= 0 && scaling == VALUE_NONE)
+    const bool clips = options->clip_norm > 0;
+    if (!clips && scaling == VALUE_NONE && !options->withholds)
         return VALUE_NONE;
     graph_scope(g, "gradients");
     for (value_id id = 1; id < n_values; id++) {
@@ -36,10 +38,44 @@ static value_id gradient_factor(graph *g, double clip_norm, uint32_t n_values)
         if (gradient)
             sum = graph_apply(g, OP_SUM_SQUARES, NULL, sum ? 2 : 1, (value_id[]){gradient, sum});
     }
-    op_attr attr = {.max_norm = clip_norm};
+    if (options->withholds)
+        graph_keep(g, sum, GRADIENT_SQUARES);
+    const op_attr scales = {.max_norm = options->clip_norm},
+                  bounds = {.max_norm = clips ? options->clip_norm : INFINITY};
     if (scaling)
-        return graph_apply(g, OP_LOSS_SCALE, &attr, 2, (value_id[]){sum, scaling});
-    return graph_apply(g, OP_CLIP_FACTOR, &attr, 1, &sum);
+        return graph_apply(g, OP_LOSS_SCALE, &scales, 2, (value_id[]){sum, scaling});
+    return graph_apply(g, OP_CLIP_FACTOR, &bounds, 1, &sum);
+}
+
+static bool is_vector(const graph *g, value_id parameter)
+{
+    return graph_desc(g, parameter)->layout == LAYOUT_C;
+}
+
+/* All rates before the first update: they follow one another, and a device can make one launch of them. */
+static void find_rates(graph *g, value_id lr, value_id factor, const sgd_options *options, uint32_t n_values)
+{
+    const op_attr attr = {.eta = options->lars_eta, .weight_decay = options->weight_decay};
+    const tensor_desc number = {.dim = {1, 1, 1, 1}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_ACTIVATION};
+    for (value_id id = 1; id < n_values && !g->status; id++) {
+        value_id gradient = graph_desc(g, id)->kind == KIND_PARAMETER ? gradient_of(g, id) : VALUE_NONE;
+        if (gradient == VALUE_NONE || is_vector(g, id))
+            continue;
+        char name[LONG_NAME];
+        snprintf(name, sizeof name, "rate/%s", g->values[id].name);
+        graph_scope(g, "%s", g->values[id].name);
+        value_id rate = graph_value_new(g, number, name);
+        graph_emit(g, OP_LARS_RATE, &attr, 4, (value_id[]){id, gradient, lr, factor}, 1, &rate);
+    }
+}
+
+/* The parameter's own, or everyone's. */
+static value_id rate_of(const graph *g, value_id parameter, value_id lr)
+{
+    char name[LONG_NAME];
+    snprintf(name, sizeof name, "rate/%s", g->values[parameter].name);
+    value_id rate = graph_find(g, name);
+    return rate ? rate : lr;
 }
 
 static void update_parameter(graph *g, value_id parameter, value_id gradient, value_id lr, value_id factor,
@@ -53,10 +89,12 @@ static void update_parameter(graph *g, value_id parameter, value_id gradient, va
                     .weight_decay = options->weight_decay,
                     .ema_decay = options->ema_decay,
                     .nesterov = options->nesterov,
-                    .decay = options->decay_vectors || graph_desc(g, parameter)->layout != LAYOUT_C};
+                    .rate_first = options->lars_eta > 0,
+                    .decay = options->decay_vectors || !is_vector(g, parameter)};
     graph_scope(g, "%s", g->values[parameter].name);
     graph_emit(g, OP_SGD_UPDATE, &attr, 7,
-               (value_id[]){parameter, momentum, gradient, lr, factor, graph_find(g, copy), ema}, 0, NULL);
+               (value_id[]){parameter, momentum, gradient, rate_of(g, parameter, lr), factor, graph_find(g, copy), ema},
+               0, NULL);
 }
 
 static void follow(graph *g, value_id value, double decay)
@@ -85,7 +123,9 @@ void graph_sgd(graph *g, const sgd_options *options)
 {
     value_id lr = graph_input(g, "lr", DTYPE_F64, (const int32_t[]){1, 1, 1, 1});
     uint32_t n_values = g->n_values;
-    value_id factor = gradient_factor(g, options->clip_norm, n_values);
+    value_id factor = gradient_factor(g, options, n_values);
+    if (options->lars_eta > 0)
+        find_rates(g, lr, factor, options, n_values);
     for (value_id id = 1; id < n_values && !g->status; id++) {
         value_id gradient = graph_desc(g, id)->kind == KIND_PARAMETER ? gradient_of(g, id) : VALUE_NONE;
         if (gradient != VALUE_NONE)

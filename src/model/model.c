@@ -15,13 +15,39 @@ bool model_has_students(const model_options *options)
     return model_has_head(options, 1) || model_has_head(options, 2) || model_has_head(options, 3);
 }
 
+/* How names of the students' layers begin, before a number: that of the student, or of its stage, which is one less. */
+static const struct {
+    const char *prefix;
+    int student; /* plus the number */
+} student_layers[] = {{"laterals.", 1}, {"upsample.", 1}, {"fuse_", 0}, {"downsample", 0}, {"fc_b", 0}};
+
+/* The student's number of such a name; 0: it is no student's. The last stage's lateral begins the deepest one's path.
+ */
+static int student_of(const char *name)
+{
+    for (size_t i = 0; i < sizeof student_layers / sizeof student_layers[0]; i++) {
+        const size_t length = strlen(student_layers[i].prefix);
+        if (strncmp(name, student_layers[i].prefix, length) != 0)
+            continue;
+        const int number = name[length] - '0' + student_layers[i].student;
+        return number < 1 ? 1 : number > STUDENTS ? STUDENTS : number;
+    }
+    return 0;
+}
+
 bool model_is_students(const char *name)
 {
-    static const char *const parts[] = {"laterals.", "upsample.", "fuse_", "downsample", "fc_b"};
-    for (size_t i = 0; i < sizeof parts / sizeof parts[0]; i++)
-        if (strncmp(name, parts[i], strlen(parts[i])) == 0)
-            return true;
-    return false;
+    return student_of(name) > 0;
+}
+
+int model_head_of(const char *name)
+{
+    const char *const loss = strncmp(name, "loss.", 5) == 0 ? name + 5 : "";
+    for (int head = 0; head < HEADS; head++)
+        if (strcmp(loss, head_names[head]) == 0)
+            return head;
+    const int student = student_of(name);
+    return student ? 1 + STUDENTS - student : 0;
 }
 
 static init_policy backbone_init(network_family family, int32_t input)

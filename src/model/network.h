@@ -66,6 +66,10 @@ bool model_has_students(const model_options *options);
 /* Does a tensor or layer of that name belong to a student (rather than the teacher, or anything unknown)? */
 bool model_is_students(const char *name);
 
+/* The head that a layer, tensor or loss of that name is for, as an index of head_names: of a student's path, the
+ * deepest student; of anything unknown, the teacher, whose backbone feeds all. */
+int model_head_of(const char *name);
+
 /* Weight of a head's cross entropy in the joint loss. */
 double model_cross_entropy_weight(const model_options *options, int head);
 

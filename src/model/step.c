@@ -37,12 +37,33 @@ static void sum_student(const summing *s, const model *m, const model_options *o
 static void sum_losses(graph *g, const model *m, const model_options *options, double images)
 {
     tensor_desc desc = {.dim = {1, 1, 1, LOSS_SUMS}, .dtype = DTYPE_F64, .layout = LAYOUT_C, .kind = KIND_STATE};
-    summing s = {g, graph_value_new(g, desc, "loss_sums"), images};
+    summing s = {g, graph_value_new(g, desc, LOSS_SUMS_STATE), images};
     graph_scope(g, "losses");
     for (int head = 0; head < HEADS; head++)
         sum_head(&s, m, options, head);
     for (int student = 0; student < STUDENTS; student++)
         sum_student(&s, m, options, student);
+}
+
+static void watch(graph *g, value_id value, size_t offset)
+{
+    op_attr attr = {.channel_offset = (int32_t)(offset / sizeof(double))};
+    graph_scope(g, "losses");
+    graph_apply(g, OP_METRIC_WATCH, &attr, 2, (value_id[]){value, graph_find(g, LOSS_SUMS_STATE)});
+}
+
+/* The total is the first of the sums. */
+static void watch_losses(graph *g)
+{
+    watch(g, graph_find(g, LOSS_SUMS_STATE), offsetof(loss_sums, bad_runs));
+}
+
+/* With a loss scale, such steps are the scale's to count. */
+static void watch_gradients(graph *g)
+{
+    value_id squares = graph_find(g, GRADIENT_SQUARES);
+    if (squares != VALUE_NONE && graph_find(g, LOSS_SCALE_STATE) == VALUE_NONE)
+        watch(g, squares, offsetof(loss_sums, bad_gradients));
 }
 
 /* The last passes: their nodes are for this device's kernels. */
@@ -59,6 +80,7 @@ int step_build_training(graph *g, model *m, const step_options *options, const s
 {
     model_build(m, g, &options->model, shape);
     sum_losses(g, m, &options->model, shape->loss_batch);
+    watch_losses(g);
     graph_rewrite(g, options->rewrites);
     graph_backward(g, shape->sync_bn);
     graph_precision(g, &options->precision);
@@ -66,6 +88,7 @@ int step_build_training(graph *g, model *m, const step_options *options, const s
     graph_accumulate(g, shape->place);
     if (shape->place == MICRO_BATCH_WHOLE || shape->place == MICRO_BATCH_LAST)
         graph_sgd(g, &options->sgd);
+    watch_gradients(g);
     graph_drop_dead(g);
     fit_device(g, options);
     return graph_status(g);

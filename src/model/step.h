@@ -6,15 +6,19 @@
 #include "graph/rewrite.h"
 #include "model/network.h"
 
-/* The state "loss_sums": what every step adds its measurements to, until somebody takes them and sets it to zero. Sums
- * over images: a loss times the images that it is a mean of, counts of right answers (top-1, top-5). The feature
- * loss, which the joint loss takes summed over the batch, is summed as it is. Float64, in this order. */
+/* The state LOSS_SUMS_STATE: what every step adds its measurements to, until somebody takes them and sets it to zero.
+ * Sums over images: a loss times the images that it is a mean of, counts of right answers (top-1, top-5). The feature
+ * loss, which the joint loss takes summed over the batch, is summed as it is. A sum that is not finite stays so: the
+ * count of runs says when the joint loss became it. Float64, in this order. */
 typedef struct {
     double total; /* the joint loss */
     double cross_entropy[HEADS], kd[STUDENTS], feature[STUDENTS];
     double right[HEADS][2];
+    double bad_runs;      /* of programs, from the first after which `total` was not finite */
+    double bad_gradients; /* steps that sgd_options.withholds has found */
 } loss_sums;
 
+#define LOSS_SUMS_STATE "loss_sums"
 enum { LOSS_SUMS = sizeof(loss_sums) / sizeof(double) };
 
 typedef struct {

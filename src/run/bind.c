@@ -39,7 +39,7 @@ static int allocate_for_reduction(runtime *r)
     return 0;
 }
 
-static void *resolve(const runtime *r, const program *p, value_id id)
+void *program_memory(const runtime *r, const program *p, value_id id)
 {
     const graph_value *value = &p->step.values[id];
     if (id == VALUE_NONE)
@@ -55,12 +55,12 @@ static int bind_node(const runtime *r, const program *p, uint32_t index, kernel_
     const graph *g = &p->step;
     const graph_node *node = &g->nodes[index];
     for (int k = 0; k < node->n_in; k++) {
-        args->in[k] = resolve(r, p, node->in[k]);
+        args->in[k] = program_memory(r, p, node->in[k]);
         CHECK(args->in[k] || node->in[k] == VALUE_NONE, ERROR_INTERNAL, "%s is not in the store",
               g->values[node->in[k]].name);
     }
     for (int k = 0; k < node->n_out; k++)
-        args->out[k] = resolve(r, p, node->out[k]);
+        args->out[k] = program_memory(r, p, node->out[k]);
     args->workspace = r->workspace;
     return 0;
 }
@@ -125,8 +125,8 @@ static int bind_inputs(const runtime *r, program *p)
         if (value->desc.kind != KIND_INPUT)
             continue;
         CHECK(p->n_inputs < PROGRAM_INPUTS, ERROR_INTERNAL, "more than %d inputs", PROGRAM_INPUTS);
-        p->inputs[p->n_inputs++] =
-            (program_input){.name = value->name, .memory = resolve(r, p, id), .bytes = tensor_bytes(&value->desc)};
+        p->inputs[p->n_inputs++] = (program_input){
+            .name = value->name, .memory = program_memory(r, p, id), .bytes = tensor_bytes(&value->desc)};
     }
     return 0;
 }
@@ -221,5 +221,5 @@ void *program_value(const program *p, const runtime *r, const char *name, const 
         return NULL;
     if (desc)
         *desc = graph_desc(&p->step, id);
-    return resolve(r, p, id);
+    return program_memory(r, p, id);
 }

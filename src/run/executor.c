@@ -2,7 +2,7 @@
  * thread. */
 #include "base/clock.h"
 #include "base/error.h"
-#include "run/program.h"
+#include "run/program_private.h"
 
 #include <stdlib.h>
 
@@ -26,14 +26,12 @@ static comm_dtype comm_type(uint8_t type)
     }
 }
 
-static int reduce_value(const runtime *r, const program *p, const program_launch *launch)
+static int reduce_value(runtime *r, const program *p, const program_launch *launch)
 {
     const tensor_desc *desc = graph_desc(&p->step, p->step.nodes[launch->first_node].in[0]);
-    reduction *reducer = r->options.reducer;
-    if (!reducer)
+    if (!r->options.reducer)
         return 0;
-    return reducer->ops->sum(reducer, kernel_in_out(&launch->args, 0), (size_t)tensor_count(desc),
-                             comm_type(desc->dtype));
+    return sums_now(r, kernel_in_out(&launch->args, 0), (size_t)tensor_count(desc), comm_type(desc->dtype));
 }
 
 static void *bucket_memory(const runtime *r, const gradient_bucket *bucket)
@@ -41,25 +39,24 @@ static void *bucket_memory(const runtime *r, const gradient_bucket *bucket)
     return (char *)r->arena[KIND_GRADIENT] + bucket->offset;
 }
 
-static int start_bucket(const runtime *r, const gradient_bucket *bucket)
+static int start_bucket(runtime *r, const gradient_bucket *bucket)
 {
     backend *device = r->options.device;
     uint8_t real = (uint8_t)device->ops->real;
-    reduction *reducer = r->options.reducer;
     void *gradients = bucket_memory(r, bucket);
     size_t count = bucket->bytes / dtype_bytes(real);
     if (!bucket->narrowed)
-        return reducer->ops->start(reducer, gradients, count, comm_type(real));
+        return sums_start(r, gradients, count, comm_type(real));
     const kernel_args args = {.in = {gradients}, .out = {bucket->narrowed}};
     TRY(device->ops->launch(device, bucket->narrow, &args));
-    return reducer->ops->start(reducer, bucket->narrowed, count, comm_type((uint8_t)r->options.reduction_dtype));
+    return sums_start(r, bucket->narrowed, count, comm_type((uint8_t)r->options.reduction_dtype));
 }
 
 /* Launches from here on see the sums of the first `n` buckets. */
-static int finish_buckets(const runtime *r, const program *p, uint32_t n)
+static int finish_buckets(runtime *r, const program *p, uint32_t n)
 {
     backend *device = r->options.device;
-    TRY(r->options.reducer->ops->finish(r->options.reducer));
+    TRY(sums_finish(r));
     for (uint32_t i = 0; i < n; i++) {
         const gradient_bucket *bucket = &p->buckets[i];
         const kernel_args args = {.in = {bucket->narrowed}, .out = {bucket_memory(r, bucket)}};
@@ -69,7 +66,7 @@ static int finish_buckets(const runtime *r, const program *p, uint32_t n)
     return 0;
 }
 
-static int run_launch(const runtime *r, const program *p, const program_launch *launch)
+static int run_launch(runtime *r, const program *p, const program_launch *launch)
 {
     const graph_node *node = &p->step.nodes[launch->first_node];
     backend *device = r->options.device;
@@ -78,7 +75,7 @@ static int run_launch(const runtime *r, const program *p, const program_launch *
     int status = device->ops->launch(device, launch->kernel, launch->n_nodes > 1 ? NULL : &launch->args);
     if (status < 0)
         return error_prefix(status, "%s of %s", op_name((op_id)node->op), node->label);
-    return r->options.reducer ? r->options.reducer->ops->progress(r->options.reducer) : 0;
+    return r->options.reducer ? sums_advance(r) : 0;
 }
 
 static bool reads_gradient(const graph *g, const graph_node *node)
@@ -89,16 +86,15 @@ static bool reads_gradient(const graph *g, const graph_node *node)
     return false;
 }
 
-static int average_statistics(const runtime *r)
+static int average_statistics(runtime *r)
 {
     const store *s = r->options.tensors;
     backend *device = r->options.device;
     uint8_t type = (uint8_t)device->ops->real;
     if (!r->statistics_mean || !r->options.reducer)
         return 0;
-    TRY(r->options.reducer->ops->start(r->options.reducer, s->statistics, s->statistics_bytes / dtype_bytes(type),
-                                       comm_type(type)));
-    TRY(r->options.reducer->ops->finish(r->options.reducer));
+    TRY(sums_start(r, s->statistics, s->statistics_bytes / dtype_bytes(type), comm_type(type)));
+    TRY(sums_finish(r));
     return device->ops->launch(device, r->statistics_mean, &r->statistics_args);
 }
 
@@ -106,7 +102,7 @@ static int stopwatch_begin(const runtime *r, stopwatch *watch)
 {
     backend *device = r->options.device;
     if (watch && device->ops->timestamp)
-        return device->ops->timestamp(device, 0);
+        return device->ops->timestamp(device, TIMES_OF_LAUNCHES, 0);
     if (watch)
         watch->begin = clock_seconds();
     return 0;
@@ -116,7 +112,7 @@ static int stopwatch_note(const runtime *r, stopwatch *watch, uint32_t index)
 {
     backend *device = r->options.device;
     if (watch && device->ops->timestamp)
-        return device->ops->timestamp(device, index + 1);
+        return device->ops->timestamp(device, TIMES_OF_LAUNCHES, index + 1);
     if (watch) {
         double now = clock_seconds();
         watch->seconds[index] += now - watch->begin;
@@ -125,10 +121,12 @@ static int stopwatch_note(const runtime *r, stopwatch *watch, uint32_t index)
     return 0;
 }
 
-static int run_launches(const runtime *r, const program *p, stopwatch *watch)
+/* `look` sees each launch's results before anything else touches them; NULL: nobody looks. */
+static int run_launches(runtime *r, program *p, stopwatch *watch, const launch_look *look)
 {
     uint32_t n_buckets = r->options.reducer ? p->n_buckets : 0, started = 0;
     bool finished = false;
+    r->n_waits = 0;
     TRY(stopwatch_begin(r, watch));
     for (uint32_t i = 0; i < p->n_launches; i++) {
         const program_launch *launch = &p->launches[i];
@@ -137,13 +135,17 @@ static int run_launches(const runtime *r, const program *p, stopwatch *watch)
             finished = true;
         }
         TRY(run_launch(r, p, launch));
+        if (look)
+            TRY(look->function(look->context, launch));
         while (started < n_buckets && p->buckets[started].last_node < launch->first_node + launch->n_nodes)
             TRY(start_bucket(r, &p->buckets[started++]));
         TRY(stopwatch_note(r, watch, i));
     }
     if (started > 0 && !finished)
         TRY(finish_buckets(r, p, started));
-    return p->updates ? average_statistics(r) : 0;
+    TRY(p->updates ? average_statistics(r) : 0);
+    p->n_waits = r->n_waits;
+    return 0;
 }
 
 /* Libraries may load code or measure in a first run, which cannot be captured: the second one is. */
@@ -153,11 +155,11 @@ static bool is_time_to_capture(const runtime *r, const program *p)
            (!r->options.reducer || r->options.reducer->ops->capturable);
 }
 
-static int capture(const runtime *r, program *p)
+static int capture(runtime *r, program *p)
 {
     backend *device = r->options.device;
     TRY(device->ops->capture_begin(device));
-    int status = run_launches(r, p, NULL);
+    int status = run_launches(r, p, NULL, NULL);
     int ended = device->ops->capture_end(device, &p->captured); /* in any case, and its reason is the earlier one */
     status = ended < 0 ? ended : status;
     return status < 0 ? error_prefix(status, "capturing the step (run.capture = no does without)") : 0;
@@ -168,12 +170,21 @@ int program_run(runtime *r, program *p)
     backend *device = r->options.device;
     if (!p->captured && is_time_to_capture(r, p))
         TRY(capture(r, p));
+    r->updates += p->updates;
     if (p->captured) {
+        r->n_waits = p->n_waits;
         TRY(device->ops->replay(device, p->captured));
-        return r->options.reducer ? r->options.reducer->ops->progress(r->options.reducer) : 0;
+        return r->options.reducer ? sums_advance(r) : 0;
     }
     p->has_run = true;
-    return run_launches(r, p, NULL);
+    return run_launches(r, p, NULL, NULL);
+}
+
+int program_run_looking(runtime *r, program *p, const launch_look *look)
+{
+    TRY(run_launches(r, p, NULL, look));
+    p->has_run = true;
+    return runtime_synchronize(r);
 }
 
 static int add_elapsed(const runtime *r, const program *p, double *launch_seconds)
@@ -181,7 +192,7 @@ static int add_elapsed(const runtime *r, const program *p, double *launch_second
     backend *device = r->options.device;
     double *seconds = malloc((p->n_launches + 1) * sizeof *seconds);
     CHECK(seconds, ERROR_MEMORY, "no memory for the times of %u launches", p->n_launches);
-    int status = device->ops->elapsed(device, p->n_launches + 1, seconds);
+    int status = device->ops->elapsed(device, TIMES_OF_LAUNCHES, p->n_launches + 1, seconds);
     for (uint32_t i = 0; status == 0 && i < p->n_launches; i++)
         launch_seconds[i] += seconds[i];
     free(seconds);
@@ -191,7 +202,7 @@ static int add_elapsed(const runtime *r, const program *p, double *launch_second
 int program_run_timed(runtime *r, program *p, double *launch_seconds)
 {
     stopwatch watch = {.seconds = launch_seconds};
-    TRY(run_launches(r, p, &watch));
+    TRY(run_launches(r, p, &watch, NULL));
     p->has_run = true;
     TRY(runtime_synchronize(r));
     return r->options.device->ops->timestamp ? add_elapsed(r, p, launch_seconds) : 0;

@@ -1,5 +1,5 @@
-/* Makes programs of graphs: a plan, a kernel for each node, gradient buckets. Nothing on the device is allocated here.
- * One thread. */
+/* Makes programs of graphs: a plan, a kernel for each node, gradient buckets (buckets.c). Nothing on the device is
+ * allocated here. One thread. */
 #include "base/error.h"
 #include "run/program_private.h"
 
@@ -25,31 +25,6 @@ static int prepare_node(runtime *r, program *p, uint32_t index)
     return 0;
 }
 
-/* Gradients lie in the order of their completion, so a bucket closes after the node that fills it. */
-static int cut_buckets(program *p, size_t bucket_bytes)
-{
-    const graph *g = &p->step;
-    size_t begin = 0;
-    p->buckets = calloc(g->n_nodes + 1, sizeof *p->buckets);
-    CHECK(p->buckets, ERROR_MEMORY, "no memory for the gradient buckets");
-    for (uint32_t i = 0; i < g->n_nodes; i++) {
-        size_t end = 0;
-        for (int k = 0; k < g->nodes[i].n_out; k++) {
-            value_id id = g->nodes[i].out[k];
-            size_t value_end = p->plan.offset[id] + tensor_bytes(graph_desc(g, id));
-            if (graph_desc(g, id)->kind == KIND_GRADIENT && value_end > end)
-                end = value_end;
-        }
-        bool all = end + PLAN_ALIGNMENT > p->plan.arena_bytes[KIND_GRADIENT];
-        if (end == 0 || (end - begin < bucket_bytes && !all))
-            continue;
-        end = (end + PLAN_ALIGNMENT - 1) / PLAN_ALIGNMENT * PLAN_ALIGNMENT;
-        p->buckets[p->n_buckets++] = (gradient_bucket){.offset = begin, .bytes = end - begin, .last_node = i};
-        begin = end;
-    }
-    return 0;
-}
-
 static int prepare_program(runtime *r, program *p)
 {
     TRY(graph_status(&p->step));
@@ -61,7 +36,7 @@ static int prepare_program(runtime *r, program *p)
         TRY(prepare_node(r, p, i));
         p->updates = p->updates || op_has(p->step.nodes[i].op, TRAIT_UPDATE);
     }
-    return cut_buckets(p, r->options.bucket_bytes);
+    return program_cut_buckets(p, &r->options.buckets);
 }
 
 int runtime_add(runtime *r, graph *g, program **out)

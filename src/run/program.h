@@ -50,21 +50,35 @@ typedef struct {
     int n_inputs;
     bool updates; /* the weights; the running statistics of the ranks then come together */
     bool has_run;
+    uint32_t n_waits;        /* for sums, within a run */
     captured_step *captured; /* NULL: none */
 } program;
+
+/* What fills a bucket, in bytes: `most`, or less near the ends of the gradients. The first one takes `first` and each
+ * further one what lies before it; the last one is of about `last`, and each before it of what lies behind it. A
+ * gradient is never divided, so a bucket may be larger. */
+typedef struct {
+    size_t first, most, last;
+} bucket_sizes;
 
 typedef struct {
     backend *device;
     store *tensors;
     reduction *reducer; /* NULL: one rank */
     int ranks;
-    size_t bucket_bytes;
+    bucket_sizes buckets;
     dtype reduction_dtype;   /* one of 16 bits: gradients travel in it; any other: as they are */
     bool average_statistics; /* each rank's running statistics saw its own images only: all go on from the mean */
     bool capture;            /* capture a program when it runs the second time, where the device can */
 } runtime_options;
 
 enum { PROGRAMS_MAX = 128 }; /* kinds of micro-batches, at each size of the images */
+
+/* Exposed communication: seconds in which the launches stood still for the sums over the ranks. */
+typedef struct {
+    double waiting;   /* until the sums were there that the next launch reads */
+    double advancing; /* while the computing thread started sums and moved them on; 0 where the device is a GPU */
+} exposed_time;
 
 typedef struct {
     runtime_options options;
@@ -78,11 +92,21 @@ typedef struct {
     void *reduction_memory;   /* the one of the gradients' two that options.reducer allocated; NULL: none of them */
     kernel *statistics_mean;  /* divides the summed statistics */
     kernel_args statistics_args;
+    exposed_time exposed; /* since the last look, by the host's clock */
+    uint32_t n_waits;     /* of the run under way, or of the last one */
+    int64_t updates;      /* runs that update, since the last look */
 } runtime;
 
 /* What the options point at must outlive the runtime, the sums too: memory may be theirs. */
 void runtime_open(runtime *r, const runtime_options *options);
 void runtime_close(runtime *r);
+
+/* How many bytes fill a bucket that begins after `before` bytes of gradients and has `behind` bytes after it. */
+size_t bucket_enough(const bucket_sizes *sizes, size_t before, size_t behind);
+
+/* Fills the buckets of a program whose graph is planned; the caller frees them, where no runtime has the program. Needs
+ * no device. */
+int program_cut_buckets(program *p, const bucket_sizes *sizes);
 
 /* Takes over the graph (also on failure), plans it and prepares its kernels. The program belongs to the runtime. */
 int runtime_add(runtime *r, graph *g, program **out);
@@ -108,6 +132,10 @@ int program_run(runtime *r, program *p);
 
 /* The same, uncaptured, waiting for the end; adds the seconds of each launch to `launch_seconds`. */
 int program_run_timed(runtime *r, program *p, double *launch_seconds);
+
+/* What has been exposed since the last call, over all runs; after runtime_synchronize. With NCCL the device's clock
+ * tells of the last update alone, without the sums of synchronised batch normalisation: it stands for all of them. */
+int runtime_exposed(runtime *r, exposed_time *exposed);
 
 /* Waits until everything launched is done, watching the peers. */
 int runtime_synchronize(const runtime *r);

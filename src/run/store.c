@@ -3,6 +3,7 @@
 #include "base/error.h"
 #include "graph/plan.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -350,6 +351,31 @@ int store_import(backend *device, const store_entry *entry, const void *file_ord
 int store_export_f64(backend *device, const store_entry *entry, double *file_order)
 {
     return move(device, entry, (elements){file_order, true}, true);
+}
+
+static int is_finite(const store *s, const store_entry *entry, bool *finite)
+{
+    const int64_t count = tensor_count(&entry->desc);
+    double *values = malloc((size_t)count * sizeof *values);
+    CHECK(values, ERROR_MEMORY, "no memory to look at %s", entry->name);
+    int status = store_export_f64(s->device, entry, values);
+    *finite = true;
+    for (int64_t i = 0; i < count && status == 0; i++)
+        *finite = *finite && isfinite(values[i]);
+    free(values);
+    return status;
+}
+
+int store_find_not_finite(const store *s, const store_entry **found)
+{
+    bool finite = true;
+    *found = NULL;
+    for (uint32_t i = 0; i < s->n_entries && finite; i++)
+        if (store_is_saved(&s->entries[i])) {
+            TRY(is_finite(s, &s->entries[i], &finite));
+            *found = finite ? NULL : &s->entries[i];
+        }
+    return 0;
 }
 
 int store_import_f64(backend *device, const store_entry *entry, const double *file_order)

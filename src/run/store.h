@@ -65,6 +65,9 @@ int store_refresh_copies(store *s);
 /* How many numbers of what a checkpoint holds are infinite or none: one pass on the device. Waits for it. */
 int store_count_not_finite(const store *s, int64_t *count);
 
+/* The first entry of those that holds such a number, in the order of the network; NULL where none does. */
+int store_find_not_finite(const store *s, const store_entry **found);
+
 /* The tensor's shape in files (1, 2 or 4 dimensions, PyTorch order); returns their number. */
 int store_file_shape(const tensor_desc *desc, int64_t shape[4]);
 

@@ -167,8 +167,10 @@ int configure(const settings *config, image_options *images, step_options *step)
                               .weight_decay = config->train.weight_decay,
                               .clip_norm = config->train.clip_norm,
                               .ema_decay = config->train.ema_decay,
+                              .lars_eta = config->train.optimizer == OPTIMIZER_LARS ? config->train.lars_eta : 0,
                               .nesterov = config->train.nesterov,
-                              .decay_vectors = config->train.decay_norm_and_bias};
+                              .decay_vectors = config->train.decay_norm_and_bias,
+                              .withholds = config->run.check_finite};
     return check_networks(config, images, &step->model);
 }
 
@@ -180,4 +182,16 @@ void configure_for_device(step_options *step, const backend_ops *device)
     step->fuses = device->fuses;
     step->placed_rows = device->placed_rows;
     step->model.padded_channels = device->pads_images ? PADDED_IMAGE_CHANNELS : 0;
+}
+
+static size_t bytes_of_mib(double mib)
+{
+    return (size_t)(mib * 0x1p20);
+}
+
+bucket_sizes configured_buckets(const settings *config)
+{
+    return (bucket_sizes){.first = bytes_of_mib(config->run.first_bucket_mib),
+                          .most = bytes_of_mib(config->run.bucket_mib),
+                          .last = bytes_of_mib(config->run.last_bucket_mib)};
 }

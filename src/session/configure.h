@@ -7,6 +7,7 @@
 #include "io/data/source.h"
 #include "kernels/backend.h"
 #include "model/step.h"
+#include "run/program.h"
 
 /* Where the images come from and how large the network sees them. */
 typedef struct {
@@ -26,5 +27,8 @@ void configure_for_device(step_options *step, const backend_ops *device);
 
 /* The set of rewrites that the settings want (graph/rewrite.h). */
 unsigned configure_rewrites(const settings *config);
+
+/* How the gradients are cut for the reduction. */
+bucket_sizes configured_buckets(const settings *config);
 
 #endif

@@ -291,6 +291,17 @@ int feed_next(feed *f, feed_batch *batch)
     return 0;
 }
 
+int feed_image_text(const feed *f, int64_t epoch, int32_t position, char *text, size_t bytes)
+{
+    const image_order order = order_of(f);
+    int32_t *images = malloc((size_t)f->set->images * sizeof *images);
+    CHECK(images, ERROR_MEMORY, "no memory for the order of %d images", f->set->images);
+    image_order_fill(&order, f->set, (uint64_t)f->e->config.train.seed, epoch, images);
+    image_set_describe(f->set, images[position], text, bytes);
+    free(images);
+    return 0;
+}
+
 loader_report feed_describe(const feed *f)
 {
     return loader_describe(f->batches);

@@ -32,6 +32,9 @@ int feed_next(feed *f, feed_batch *batch);
 /* Turns the images of the batch in the inputs left to right. */
 int feed_mirror(feed *f);
 
+/* What messages call the image at a position of an epoch's order: "image 17 (FILE)". */
+int feed_image_text(const feed *f, int64_t epoch, int32_t position, char *text, size_t bytes);
+
 /* How the loader has kept up. */
 loader_report feed_describe(const feed *f);
 

@@ -6,7 +6,7 @@
 
 typedef struct {
     int steps;     /* timed ones; two more warm up */
-    bool json;     /* one line of JSON: images_per_second, step_ms (median), gflops, matmul_gflops */
+    bool json;     /* one line of JSON: images_per_second, step_ms (median), gflops, matmul_gflops, exposed_ms, ... */
     bool per_node; /* a line for every node */
 } bench_options;
 

@@ -115,15 +115,21 @@ static int save(const session *e, const progress *at, const char *name, bool kee
 static int check_finite(const session *e, const progress *at)
 {
     int64_t count;
+    const store_entry *first = NULL;
     TRY(store_count_not_finite(&e->tensors, &count));
-    CHECK(count == 0, ERROR_DATA,
-          "%lld of the weights, statistics and momenta are no longer finite in epoch %lld after step %lld",
-          (long long)count, (long long)at->epoch + 1, (long long)at->step);
-    return 0;
+    if (count == 0)
+        return 0;
+    TRY(store_find_not_finite(&e->tensors, &first));
+    return error_set(
+        ERROR_DATA,
+        "%lld of the weights, statistics and momenta are no longer finite in epoch %lld after step %lld, the "
+        "first of them in %s",
+        (long long)count, (long long)at->epoch + 1, (long long)at->step, first ? first->name : "none");
 }
 
 int checkpoint_save(session *e, const progress *at, const char *name, bool keep_previous)
 {
+    comm_enter(e->ranks, PHASE_CHECKPOINT);
     int status = check_finite(e, at);
     if (status == 0 && e->info->rank == 0)
         status = save(e, at, name, keep_previous);

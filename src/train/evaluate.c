@@ -193,6 +193,7 @@ static int evaluate_share(evaluation *ev, feed *batches)
     TRY(feed_seek(batches, 0, 0));
     for (int64_t step = 0; step < ev->e->test_plan.steps; step++) {
         feed_batch batch;
+        comm_enter(ev->e->ranks, PHASE_EVALUATE);
         TRY(feed_next(batches, &batch));
         if (batch.step)
             TRY(evaluate_batch(ev, batches, &batch));

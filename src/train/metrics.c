@@ -4,12 +4,24 @@
 
 #include <string.h>
 
+static int find_sums(const store *tensors, const store_entry **entry)
+{
+    *entry = store_find(tensors, LOSS_SUMS_STATE);
+    CHECK(*entry, ERROR_INTERNAL, "the store has no sums of losses");
+    return 0;
+}
+
+static int read_sums(loss_sums *sums, const store *tensors)
+{
+    const store_entry *entry;
+    TRY(find_sums(tensors, &entry));
+    return tensors->device->ops->read(tensors->device, sums, entry->memory, sizeof *sums);
+}
+
 int metrics_read(metrics *m, const store *tensors, double images)
 {
     loss_sums sums;
-    const store_entry *entry = store_find(tensors, "loss_sums");
-    CHECK(entry, ERROR_INTERNAL, "the store has no sums of losses");
-    TRY(tensors->device->ops->read(tensors->device, &sums, entry->memory, sizeof sums));
+    TRY(read_sums(&sums, tensors));
     *m = (metrics){.images = images, .total = sums.total};
     memcpy(m->cross_entropy, sums.cross_entropy, sizeof m->cross_entropy);
     memcpy(m->kd, sums.kd, sizeof m->kd);
@@ -21,10 +33,18 @@ int metrics_read(metrics *m, const store *tensors, double images)
     return 0;
 }
 
+int metrics_read_bad(metrics_bad *bad, const store *tensors)
+{
+    loss_sums sums;
+    TRY(read_sums(&sums, tensors));
+    *bad = (metrics_bad){.bad_runs = (int64_t)sums.bad_runs, .bad_gradients = (int64_t)sums.bad_gradients};
+    return 0;
+}
+
 int metrics_reset(const store *tensors)
 {
-    const store_entry *entry = store_find(tensors, "loss_sums");
-    CHECK(entry, ERROR_INTERNAL, "the store has no sums of losses");
+    const store_entry *entry;
+    TRY(find_sums(tensors, &entry));
     return tensors->device->ops->zero(tensors->device, entry->memory, sizeof(loss_sums));
 }
 
@@ -38,6 +58,7 @@ int loss_scaling_read(loss_scaling *s, const store *tensors)
     TRY(tensors->device->ops->read(tensors->device, state, entry->memory, sizeof state));
     s->scale = (double)state[SCALING_SCALE];
     s->skipped = (int64_t)state[SCALING_SKIPPED];
+    s->in_row = (int64_t)state[SCALING_SKIPPED_IN_ROW];
     return 0;
 }
 

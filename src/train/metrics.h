@@ -22,15 +22,22 @@ enum { METRICS_COUNT = sizeof(metrics) / sizeof(double) };
  * meaningful for training steps only: its feature part depends on the batch. */
 int metrics_read(metrics *m, const store *tensors, double images);
 
+/* What went wrong since the sums began, on this rank: runs of programs from the first whose joint loss was not finite,
+ * and steps that were withheld (graph_sgd). Waits for the device. */
+typedef struct {
+    int64_t bad_runs, bad_gradients;
+} metrics_bad;
+int metrics_read_bad(metrics_bad *bad, const store *tensors);
+
 /* Begins the sums anew. */
 int metrics_reset(const store *tensors);
 
-/* Where gradients are scaled against underflow (op loss_scale): the scale, and the steps skipped so far because their
- * gradients were not finite. */
+/* Where gradients are scaled against underflow (op loss_scale): the scale, the steps skipped so far because their
+ * gradients were not finite, and how many of them were the last ones in a row. */
 typedef struct {
     bool on;
     double scale;
-    int64_t skipped;
+    int64_t skipped, in_row;
 } loss_scaling;
 int loss_scaling_read(loss_scaling *s, const store *tensors);
 

@@ -25,8 +25,9 @@ static void report_cores(const session *e)
     log_info(e->log, "  cores    %d thread%s on %s%s%s", e->threads, e->threads == 1 ? "" : "s", cores,
              variables[0] ? "; OpenMP: " : "", variables);
     if (!e->near_device)
-        log_warning(e->log, "this rank may use no core near its GPU: batches cross the machine; bind ranks to the cores "
-                            "beside their GPUs, or not at all (mpirun --bind-to none)");
+        log_warning(e->log,
+                    "this rank may use no core near its GPU: batches cross the machine; bind ranks to the cores "
+                    "beside their GPUs, or not at all (mpirun --bind-to none)");
 }
 
 static void size_text(const session *e, char *text, size_t bytes)
@@ -72,13 +73,16 @@ static void time_left(double seconds, char text[32])
 
 static void step_line(const session *e, const step_report *r, char *line, size_t bytes)
 {
-    char left[32], wait[32] = "";
+    char left[32], wait[32] = "", exposed[32] = "";
     time_left(r->seconds_left, left);
     if (r->data_wait >= shown_data_wait)
         snprintf(wait, sizeof wait, "  data wait %.0f%%", 100 * r->data_wait);
-    snprintf(line, bytes, "epoch %lld/%lld  step %lld/%lld  loss %.4f  top-1 %.2f%%  lr %.4g  %.1f images/s%s  %s left",
-             (long long)r->at->epoch + 1, (long long)e->config.train.epochs, (long long)r->at->step,
-             (long long)r->steps, r->mean.total, 100 * r->mean.top1[0], r->lr, r->images_per_second, wait, left);
+    if (e->reducer && r->exposed > 0)
+        snprintf(exposed, sizeof exposed, "  communication %.1f%%", 100 * r->exposed);
+    snprintf(
+        line, bytes, "epoch %lld/%lld  step %lld/%lld  loss %.4f  top-1 %.2f%%  lr %.4g  %.1f images/s%s%s  %s left",
+        (long long)r->at->epoch + 1, (long long)e->config.train.epochs, (long long)r->at->step, (long long)r->steps,
+        r->mean.total, 100 * r->mean.top1[0], r->lr, r->images_per_second, wait, exposed, left);
 }
 
 void report_live(session *e, const step_report *step)
@@ -130,6 +134,8 @@ int report_step(session *e, json_lines *json, const step_report *step)
     json_metrics(json, e, "train_", &step->mean);
     json_number(json, "images_per_second", step->images_per_second);
     json_number(json, "data_wait", step->data_wait);
+    if (e->reducer)
+        json_number(json, "exposed_communication", step->exposed);
     json_integer(json, "bad_images", step->bad_images);
     if (step->scaling.on) {
         json_number(json, "loss_scale", step->scaling.scale);

@@ -16,7 +16,8 @@ typedef struct {
     const progress *at;
     int64_t steps; /* of an epoch */
     double lr, images_per_second, seconds_left;
-    double data_wait;   /* share of the time since the last line in which a rank waited for images, their mean */
+    double data_wait; /* share of the time since the last line in which a rank waited for images, their mean */
+    double exposed; /* share of that time in which a rank computed nothing because of sums over the ranks, their mean */
     int64_t bad_images; /* replaced by others since this process began, over all ranks */
     metrics mean;
     loss_scaling scaling;

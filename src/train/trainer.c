@@ -4,13 +4,16 @@
 #include "train/trainer.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "train/bad_step.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/rehearsal.h"
 #include "train/report.h"
 #include "train/schedule.h"
 #include "train/signals.h"
 #include "train/stop_file.h"
 #include "train/stop_vote.h"
+#include "train/stragglers.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -32,24 +35,29 @@ typedef struct {
     bool said_data_wait;
     double epoch_seconds; /* of training in it, in this process */
     double images_before; /* of this epoch, trained on before this process resumed it */
+    stragglers slow;
+    rehearsal fault;
     stop_vote vote;
-    bool saved;                               /* in this process: there is something to resume */
-    char checkpoint[SETTING_TEXT_BYTES + 96]; /* the newest one that a resume can take, in words; empty: none yet */
+    bool saved; /* in this process: there is something to resume */
+    resume_point from;
 } trainer;
 
 /* Notes that the checkpoint `path` is of this place. */
 static void note_checkpoint(trainer *t, const char *path)
 {
-    snprintf(t->checkpoint, sizeof t->checkpoint, "%s, of epoch %lld, step %lld", path, (long long)t->at.epoch + 1,
-             (long long)t->at.step);
+    t->from = (resume_point){.epoch = t->at.epoch, .step = t->at.step};
+    snprintf(t->from.path, sizeof t->from.path, "%s", path);
 }
 
 /* After a failure that all ranks share, since their weights and losses are the same. */
-static int say_diverged(const trainer *t, int status)
+static int say_diverged(const trainer *t, int status, int64_t steps_done)
 {
-    return error_suffix(status, "; %s%s; a lower train.lr may help",
-                        t->checkpoint[0] ? "the last checkpoint from before is " : "there is no checkpoint from before",
-                        t->checkpoint);
+    return status == ERROR_DATA ? bad_step_say_again(status, t->e, &t->from, steps_done) : status;
+}
+
+static done_step step_done(const trainer *t, double lr)
+{
+    return (done_step){.e = t->e, .batches = t->batches, .at = &t->at, .lr = lr};
 }
 
 /* Saves last.h5, where a resume goes on. */
@@ -57,9 +65,7 @@ static int save_last(trainer *t, bool keep_previous)
 {
     char path[SETTING_TEXT_BYTES + 16];
     int status = checkpoint_save(t->e, &t->at, "last.h5", keep_previous);
-    if (status == ERROR_DATA)
-        return say_diverged(t, status);
-    TRY(status);
+    TRY(say_diverged(t, status, t->at.steps_done));
     t->saved = true;
     snprintf(path, sizeof path, "%s/last.h5", t->e->config.output.dir);
     note_checkpoint(t, path);
@@ -113,6 +119,8 @@ static int open_all(trainer *t)
     TRY(metrics_reset(&e->tensors));
     TRY(loss_scaling_read(&scaling, &e->tensors));
     t->skipped = scaling.skipped;
+    if (!output_folder_checkpoint(t->output)[0])
+        rehearsal_start(&t->fault, e, t->steps);
     TRY(feed_open(&t->batches, e, true));
     return feed_open(&t->test_batches, e, false);
 }
@@ -121,7 +129,9 @@ static int run_micro_batch(trainer *t, double lr)
 {
     session *e = t->e;
     feed_batch batch;
+    comm_enter(e->ranks, PHASE_DATA);
     TRY(feed_next(t->batches, &batch));
+    comm_enter(e->ranks, PHASE_COMPUTE);
     TRY(program_write(batch.step, &e->run, "lr", &lr, sizeof lr));
     TRY(program_run(&e->run, batch.step));
     t->line_images += batch.images;
@@ -131,12 +141,14 @@ static int run_micro_batch(trainer *t, double lr)
 static int run_step(trainer *t, double *lr)
 {
     *lr = schedule_lr(&t->e->config, t->at.epoch, t->at.step, t->steps);
+    comm_set_step(t->e->ranks, t->at.epoch + 1, t->at.step + 1);
     int32_t micro_batches = batch_plan_step_micro_batches(&t->e->train_plan, t->at.step);
     for (int32_t i = 0; i < micro_batches; i++)
         TRY(run_micro_batch(t, *lr));
     t->at.step++;
     t->at.steps_done++;
-    return 0;
+    const done_step done = step_done(t, *lr);
+    return t->e->config.run.check_finite ? say_diverged(t, bad_step_search(&done), t->at.steps_done) : 0;
 }
 
 static double seconds_left(const trainer *t, double images_per_second)
@@ -148,16 +160,19 @@ static double seconds_left(const trainer *t, double images_per_second)
     return images_per_second > 0 ? (double)left * t->e->train_plan.options.batch / images_per_second : 0;
 }
 
-/* What the ranks' loaders have to say of the time since the last line. */
-static int collect_loader(trainer *t, step_report *r)
+/* What kept the ranks from computing since the last line: images that were not there, sums over the ranks. */
+static int collect_waits(trainer *t, step_report *r)
 {
+    exposed_time exposed;
+    TRY(runtime_exposed(&t->e->run, &exposed));
     const double seconds = clock_seconds() - t->line_start;
     const loader_report images = feed_describe(t->batches);
-    double sums[2] = {images.waited - t->waited, (double)images.bad_images};
+    double sums[] = {images.waited - t->waited, exposed.waiting + exposed.advancing, (double)images.bad_images};
     t->waited = images.waited;
-    TRY(comm_all_reduce(t->e->ranks, sums, 2, COMM_F64));
+    TRY(comm_all_reduce(t->e->ranks, sums, sizeof sums / sizeof sums[0], COMM_F64));
     r->data_wait = seconds > 0 ? sums[0] / seconds / t->e->info->size : 0;
-    r->bad_images = (int64_t)sums[1];
+    r->exposed = seconds > 0 ? sums[1] / seconds / t->e->info->size : 0;
+    r->bad_images = (int64_t)sums[2];
     return 0;
 }
 
@@ -181,6 +196,16 @@ static step_report make_report(const trainer *t, const metrics *sums, double lr,
     return r;
 }
 
+/* What went wrong since the last line, if anything did. */
+static int check_line(const trainer *t, const step_report *r)
+{
+    const done_step done = step_done(t, r->lr);
+    int64_t steps_done = t->at.steps_done;
+    int status =
+        isfinite(r->mean.total) ? bad_step_check_scale(&done, &r->scaling) : bad_step_since_line(&done, &steps_done);
+    return say_diverged(t, status, steps_done);
+}
+
 /* Every log.every steps the ranks' sums come together; that is also where a loss that is no number is noticed. */
 static int finish_line(trainer *t, double lr)
 {
@@ -188,20 +213,18 @@ static int finish_line(trainer *t, double lr)
     metrics sums;
     TRY(runtime_synchronize(&e->run));
     TRY(metrics_read(&sums, &e->tensors, t->line_images));
-    TRY(metrics_reset(&e->tensors));
     TRY(metrics_reduce(&sums, e->ranks));
     step_report r = make_report(t, &sums, lr, 1);
-    if (!isfinite(r.mean.total)) /* the same on all ranks: one tells */
-        return say_diverged(
-            t, comm_agree(e->ranks, error_set(ERROR_DATA, "the loss is no longer finite in epoch %lld, step %lld",
-                                              (long long)t->at.epoch + 1, (long long)t->at.step)));
+    TRY(loss_scaling_read(&r.scaling, &e->tensors));
+    TRY(check_line(t, &r));
+    TRY(metrics_reset(&e->tensors));
     metrics_add(&t->at.epoch_sums, &sums);
     t->line_images = 0;
-    TRY(loss_scaling_read(&r.scaling, &e->tensors));
     if (r.scaling.skipped > t->skipped)
         report_skipped(e, &r.scaling, r.scaling.skipped - t->skipped);
     t->skipped = r.scaling.skipped;
-    TRY(collect_loader(t, &r));
+    TRY(collect_waits(t, &r));
+    TRY(stragglers_look(&t->slow, e, r.exposed));
     TRY(report_step(e, &t->json, &r));
     advise_on_data(t, &r);
     t->line_start = clock_seconds();
@@ -345,7 +368,8 @@ static void log_paths(const trainer *t)
     if (t->saved)
         log_info(t->e->log, "last checkpoint %s/last.h5, metrics %s/metrics.jsonl", dir, dir);
     else
-        log_info(t->e->log, "nothing was left to train: %s", t->checkpoint);
+        log_info(t->e->log, "nothing was left to train: %s, of epoch %lld, step %lld", t->from.path,
+                 (long long)t->from.epoch + 1, (long long)t->from.step);
 }
 
 static bool is_finished(const trainer *t)
@@ -413,6 +437,8 @@ int train(session *e, output_folder *output)
         feed_close(&t.batches);
         feed_close(&t.test_batches);
     }
+    comm_enter(e->ranks, PHASE_NONE);
+    comm_observe(e->ranks, NULL, NULL);
     int closed = t.json.file ? json_close(&t.json) : 0;
     return status < 0 ? status : closed;
 }

@@ -374,6 +374,7 @@ static void contradictions(void **state)
     CONTRADICTION("loss.ce_weight, loss.kd_weight, loss.feature_weight: all are 0", "loss.ce_weight=0",
                   "loss.kd_weight=0", "loss.feature_weight=0");
     CONTRADICTION("train.nesterov: yes needs train.momentum", "train.momentum=0");
+    CONTRADICTION("train.decay_norm_and_bias = no", "train.optimizer=lars");
     CONTRADICTION("train.min_lr: 0.2 is greater than train.lr = 0.1", "train.min_lr=0.2");
     CONTRADICTION("train.warmup_epochs: 5 is greater than train.epochs = 4", "train.warmup_epochs=5", "train.epochs=4");
     CONTRADICTION("run.precision: run.device = cpu computes in float32", "run.device=cpu", "run.precision=bf16");

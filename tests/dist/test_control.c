@@ -374,8 +374,8 @@ static void test_addresses_that_lead_nowhere(void **state)
     (void)state;
     int listener = rendezvous_listen(&s.invite);
     for (uint32_t i = 0; i < RENDEZVOUS_ADDRESSES; i++)
-        s.invite.address[i] = htonl(0xc0000201 + i); /* 192.0.2.1 and on: nobody's */
-    s.invite.address[RENDEZVOUS_ADDRESSES - 1] = htonl(INADDR_LOOPBACK);
+        s.invite.address[i] = address_from_v4(htonl(0xc0000201 + i)); /* 192.0.2.1 and on: nobody's */
+    s.invite.address[RENDEZVOUS_ADDRESSES - 1] = address_from_v4(htonl(INADDR_LOOPBACK));
     s.invite.n_addresses = RENDEZVOUS_ADDRESSES;
     joiner one = {.s = &s, .rank = 1};
     pthread_t thread;
@@ -387,6 +387,90 @@ static void test_addresses_that_lead_nowhere(void **state)
     close(s.fd[1][0]);
     close(s.fd[0][1]);
     close(listener);
+}
+
+static bool has_ipv6(void)
+{
+    const struct sockaddr_in6 own = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    bool has = fd >= 0 && bind(fd, (const struct sockaddr *)&own, sizeof own) == 0;
+    if (fd >= 0)
+        close(fd);
+    return has;
+}
+
+static void test_ipv6_alone(void **state)
+{
+    star s = {0};
+    (void)state;
+    if (!has_ipv6())
+        skip();
+    int listener = rendezvous_listen(&s.invite);
+    s.invite.address[0] = (host_address){.v6 = IN6ADDR_LOOPBACK_INIT};
+    s.invite.n_addresses = 1;
+    joiner one = {.s = &s, .rank = 1};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, join_far, &one), 0);
+    assert_int_equal(rendezvous_accept(listener, &s.invite, s.place, 2, s.fd[0]), 0);
+    pthread_join(thread, NULL);
+    struct sockaddr_in6 peer;
+    socklen_t bytes = sizeof peer;
+    assert_int_equal(getpeername(s.fd[1][0], (struct sockaddr *)&peer, &bytes), 0);
+    assert_true(IN6_IS_ADDR_LOOPBACK(&peer.sin6_addr));
+    close(s.fd[1][0]);
+    close(s.fd[0][1]);
+    close(listener);
+}
+
+static void stand(const star *s, int rank, rank_phase phase, bool waits)
+{
+    static uint64_t changes;
+    const rank_standing standing = {
+        .entered = (int32_t)phase, .waits = waits, .epoch = 2, .step = 7, .changes = ++changes};
+    control_stand(s->channel[rank], &standing);
+}
+
+static void test_a_death_is_told_with_its_phase(void **state)
+{
+    star *s = *state;
+    stand(s, 2, PHASE_DATA, false);
+    clock_sleep_us(200000);
+    shutdown(s->fd[2][0], SHUT_RDWR);
+    expect_failure(s, 3, "rank 2 on host1 ended without a word (its connection closed), in epoch 2, step 7 (data)");
+}
+
+static void test_a_rank_that_hangs(void **state)
+{
+    star *s = *state;
+    const phase_limits phases = {.start = 1, .step = 1, .checkpoint = 60};
+    for (int r = 0; r < SIZE; r++) {
+        stand(s, r, PHASE_COMPUTE, r != 1);
+        control_watch(s->channel[r], &phases, 60);
+    }
+    expect_failure(s, 3,
+                   "rank 1 on host0 hangs: no progress for 1 s, in epoch 2, step 7 (compute); a longer "
+                   "dist.timeout_start allows for more");
+    expect_failure(s, 1,
+                   "rank 1 on host0 hangs: no progress for 1 s, in epoch 2, step 7 (compute); a longer "
+                   "dist.timeout_start allows for more");
+}
+
+static void test_a_rank_that_gets_on_does_not_hang(void **state)
+{
+    star *s = *state;
+    const phase_limits phases = {.start = 1, .step = 1, .checkpoint = 1};
+    for (int r = 0; r < SIZE; r++)
+        control_watch(s->channel[r], &phases, 60);
+    for (int i = 0; i < 8; i++) {
+        for (int r = 0; r < SIZE; r++)
+            stand(s, r, i % 2 ? PHASE_COMPUTE : PHASE_EVALUATE, r == 2);
+        clock_sleep_us(400000);
+    }
+    for (int r = 0; r < SIZE; r++) {
+        assert_int_equal(control_check(s->channel[r]), 0);
+        stand(s, r, PHASE_NONE, false);
+    }
+    assert_int_equal(control_await_failure(s->channel[0], 2000), 0);
 }
 
 int main(void)
@@ -406,6 +490,10 @@ int main(void)
         cmocka_unit_test(test_nobody_answers),
         cmocka_unit_test(test_more_strangers_than_places),
         cmocka_unit_test(test_addresses_that_lead_nowhere),
+        cmocka_unit_test(test_ipv6_alone),
+        cmocka_unit_test_setup_teardown(test_a_death_is_told_with_its_phase, open_star, close_star),
+        cmocka_unit_test_setup_teardown(test_a_rank_that_hangs, open_star, close_star),
+        cmocka_unit_test_setup_teardown(test_a_rank_that_gets_on_does_not_hang, open_star, close_star),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -72,6 +72,7 @@ namespace
 
 CUstream_st legacy; /* the stream NULL */
 std::set<cudaStream_t> streams{&legacy};
+std::set<cudaEvent_t> events;
 std::shared_ptr<capture> active;
 
 /* How many graphs were launched, told at the end. */
@@ -344,13 +345,35 @@ cudaError_t cudaEventCreateWithFlags(cudaEvent_t *event, unsigned flags)
 {
     RETURN_ERROR(emulated_call());
     *event = new CUevent_st{nullptr, (flags & cudaEventDisableTiming) == 0};
+    events.insert(*event);
     return cudaSuccess;
 }
 
 cudaError_t cudaEventDestroy(cudaEvent_t event)
 {
+    events.erase(event);
     delete event;
     return cudaSuccess;
+}
+
+/* An external event is no part of the capture's order: each replay records it. */
+cudaError_t cudaEventRecordWithFlags(cudaEvent_t event, cudaStream_t stream, unsigned flags)
+{
+    stream = named(stream);
+    if (flags == cudaEventRecordDefault)
+        return cudaEventRecord(event, stream);
+    RETURN_ERROR(emulated_call());
+    if (flags != cudaEventRecordExternal || !stream->capturing)
+        return cudaErrorInvalidValue;
+    return emulated_enqueue(stream, [event, stream] {
+        if (events.count(event)) {
+            event->last = std::make_shared<moment>();
+            event->last->on = stream;
+            event->last->done = true;
+            event->last->time = std::chrono::steady_clock::now();
+        }
+        return cudaSuccess;
+    });
 }
 
 cudaError_t cudaEventRecord(cudaEvent_t event, cudaStream_t stream)

@@ -111,15 +111,28 @@ static void end(nodes *t)
     t->b->ops->close(t->b);
 }
 
+/* For the separate launches. */
+static void give_workspace(nodes *t, size_t bytes)
+{
+    void *memory = t->b->ops->alloc(t->b, bytes);
+    assert_non_null(memory);
+    t->memory[t->n_memory++] = memory;
+    for (int i = 0; i < TENSORS; i++)
+        t->args[1][i].workspace = memory;
+}
+
 static void prepare(nodes *t, unsigned op, int n_in)
 {
+    size_t workspace = 1;
     for (int i = 0; i < TENSORS; i++) {
         size_t bytes = 0;
         t->requests[i].node.op = (uint16_t)op;
         t->requests[i].node.n_in = (uint8_t)n_in;
         t->requests[i].label = "test";
         MUST(t->b->ops->prepare(t->b, &t->requests[i], &t->kernels[i], &bytes));
+        workspace = bytes > workspace ? bytes : workspace;
     }
+    give_workspace(t, workspace);
 }
 
 static void run_both(nodes *t)
@@ -142,19 +155,26 @@ static void compare(nodes *t, int input)
                         tensor_bytes(&t->requests[i].in[input]));
 }
 
-static void set_up_sgd(nodes *t, dtype activation)
+static void set_up_sgd(nodes *t, dtype activation, bool rate_first)
 {
     begin(t, activation);
     for (int i = 0; i < TENSORS; i++) {
-        t->requests[i].node.attr =
-            (op_attr){.momentum = 0.9, .weight_decay = 0.1, .decay = i % 2 == 0, .nesterov = true, .ema_decay = 0.75};
+        t->requests[i].node.attr = (op_attr){.momentum = 0.9,
+                                             .weight_decay = 0.1,
+                                             .decay = i % 2 == 0,
+                                             .nesterov = true,
+                                             .ema_decay = 0.75,
+                                             .rate_first = rate_first};
         for (int input = 0; input < 3; input++)
             operand(t, i, input, DTYPE_F32, sizes[i]);
         if (i == 0) {
             operand(t, 0, 3, DTYPE_F64, 1);
             operand(t, 0, 4, DTYPE_F64, 1);
         }
-        share(t, i, 3);
+        if (i % 3 == 1 && rate_first)
+            operand(t, i, 3, DTYPE_F64, 1);
+        else
+            share(t, i, 3);
         share(t, i, 4);
         if (activation != DTYPE_F32 && i % 3 != 1) /* not every tensor has a copy */
             operand(t, i, 5, activation, sizes[i]);
@@ -169,9 +189,9 @@ static void sgd_updates(void **state)
     (void)state;
     static const dtype types[] = {DTYPE_F32, DTYPE_F16, DTYPE_BF16};
     static const int changed[] = {0, 1, 5, 6};
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < 6; k++) {
         nodes t;
-        set_up_sgd(&t, types[k]);
+        set_up_sgd(&t, types[k / 2], k % 2 == 1);
         run_both(&t);
         for (int i = 0; i < 4; i++)
             compare(&t, changed[i]);
@@ -184,8 +204,20 @@ static void updates_that_differ_stay_apart(void **state)
     (void)state;
     nodes t;
     kernel *batched = NULL;
-    set_up_sgd(&t, DTYPE_F32);
+    set_up_sgd(&t, DTYPE_F32, false);
     t.args[0][3].in[4] = t.args[1][0].in[4]; /* another factor */
+    MUST(t.b->ops->batch_launches(t.b, TENSORS, t.kernels, t.args[0], &batched));
+    assert_null(batched);
+    end(&t);
+}
+
+static void sgd_of_two_rates_stays_apart(void **state)
+{
+    (void)state;
+    nodes t;
+    kernel *batched = NULL;
+    set_up_sgd(&t, DTYPE_F32, false);
+    t.args[0][3].in[3] = t.args[1][0].in[3];
     MUST(t.b->ops->batch_launches(t.b, TENSORS, t.kernels, t.args[0], &batched));
     assert_null(batched);
     end(&t);
@@ -325,11 +357,7 @@ static void begin_losses(nodes *t, const losses_case *c)
         MUST(t->b->ops->prepare(t->b, &t->requests[i], &t->kernels[i], &bytes));
         workspace = bytes > workspace ? bytes : workspace;
     }
-    void *memory = t->b->ops->alloc(t->b, workspace);
-    assert_non_null(memory);
-    t->memory[t->n_memory++] = memory;
-    for (int i = 0; i < TENSORS; i++)
-        t->args[1][i].workspace = memory;
+    give_workspace(t, workspace);
 }
 
 /* Makes what a launch that leaves something out would leave behind visible. */
@@ -431,6 +459,32 @@ static void metrics(void **state)
     end(&t);
 }
 
+/* Clipped and not, since a factor is each node's own; weights of zeros have the global rate. */
+static void lars_rates(void **state)
+{
+    (void)state;
+    nodes t;
+    begin(&t, DTYPE_F16);
+    for (int i = 0; i < TENSORS; i++) {
+        t.requests[i].node.attr = (op_attr){.eta = 0.01 + i, .weight_decay = i % 2 * 0.1};
+        operand(&t, i, 0, DTYPE_F32, sizes[i]);
+        operand(&t, i, 1, DTYPE_F32, sizes[i]);
+        operand(&t, i, 2, DTYPE_F64, 1);
+        if (i % 3 != 0)
+            operand(&t, i, 3, DTYPE_F64, 1);
+        result(&t, i, 0, vector(DTYPE_F64, 1));
+    }
+    size_t last = (size_t)sizes[TENSORS - 1] * sizeof(float);
+    MUST(t.b->ops->zero(t.b, kernel_in_out(&t.args[0][TENSORS - 1], 0), last));
+    MUST(t.b->ops->zero(t.b, kernel_in_out(&t.args[1][TENSORS - 1], 0), last));
+    prepare(&t, OP_LARS_RATE, 4);
+    run_both(&t);
+    for (int i = 0; i < TENSORS; i++)
+        assert_same(t.b, t.args[0][i].out[0], t.args[1][i].out[0], sizeof(double));
+    assert_same(t.b, t.args[0][TENSORS - 1].out[0], t.args[0][TENSORS - 1].in[2], sizeof(double));
+    end(&t);
+}
+
 /* The batched sum has an order of its own, the same in every run; it is right to rounding. */
 static void sums_of_squares(void **state)
 {
@@ -472,6 +526,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sgd_updates),
         cmocka_unit_test(updates_that_differ_stay_apart),
+        cmocka_unit_test(sgd_of_two_rates_stays_apart),
+        cmocka_unit_test(lars_rates),
         cmocka_unit_test(ema_updates),
         cmocka_unit_test(metrics),
         cmocka_unit_test(sums_of_squares),

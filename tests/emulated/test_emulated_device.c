@@ -354,13 +354,47 @@ static void timestamps(void **state)
     for (uint32_t i = 0; i < 4; i++) {
         for (int n = 0; i > 0 && i != 2 && n < 10; n++)
             launch(device, &p);
-        ok(device->ops->timestamp(device, i));
+        ok(device->ops->timestamp(device, TIMES_OF_LAUNCHES, i));
     }
     double begin = now(); /* all is done from here on */
-    ok(device->ops->elapsed(device, 4, seconds));
+    ok(device->ops->elapsed(device, TIMES_OF_LAUNCHES, 4, seconds));
     assert_true(seconds[0] > 0 && seconds[1] >= 0 && seconds[2] > 0);
     assert_true(seconds[0] + seconds[1] + seconds[2] <= now() - begin);
-    says(device->ops->elapsed(device, 5, seconds), ERROR_KERNEL, "times of 5 timestamps are wanted, 4 were made");
+    says(device->ops->elapsed(device, TIMES_OF_LAUNCHES, 5, seconds), ERROR_KERNEL,
+         "times of 5 timestamps are wanted, 4 were made");
+    close_problem(device, &p);
+}
+
+/* Each replay notes them anew, and another row's are left alone. */
+static void captured_timestamps(void **state)
+{
+    backend *device = *state;
+    captured_step *captured = NULL;
+    double seconds, other;
+    problem p;
+    open_problem(device, &p);
+    for (uint32_t i = 0; i < 2; i++) {
+        ok(device->ops->timestamp(device, TIMES_OF_LAUNCHES, i));
+        ok(device->ops->timestamp(device, TIMES_OF_WAITS, i));
+    }
+    ok(device->ops->synchronize(device));
+    ok(device->ops->elapsed(device, TIMES_OF_LAUNCHES, 2, &other));
+    ok(device->ops->capture_begin(device));
+    ok(device->ops->timestamp(device, TIMES_OF_WAITS, 0));
+    for (int n = 0; n < 20; n++)
+        launch(device, &p);
+    ok(device->ops->timestamp(device, TIMES_OF_WAITS, 1));
+    ok(device->ops->capture_end(device, &captured));
+    for (int replay = 0; replay < 2; replay++) {
+        double begin = now();
+        ok(device->ops->replay(device, captured));
+        ok(device->ops->synchronize(device));
+        ok(device->ops->elapsed(device, TIMES_OF_WAITS, 2, &seconds));
+        assert_true(seconds > 0 && seconds <= now() - begin);
+    }
+    ok(device->ops->elapsed(device, TIMES_OF_LAUNCHES, 2, &seconds));
+    assert_true(seconds == other);
+    device->ops->release_captured(device, captured);
     close_problem(device, &p);
 }
 
@@ -455,6 +489,7 @@ int main(void)
         ON_DEVICE(what_cannot_be_captured),
         ON_DEVICE(every_failure_of_a_capture),
         ON_DEVICE(timestamps),
+        ON_DEVICE(captured_timestamps),
         ON_DEVICE(launches_have_names),
         ON_DEVICE(late_errors_say_so),
         ON_DEVICE(captures_of_two_streams),

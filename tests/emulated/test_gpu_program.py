@@ -10,9 +10,13 @@ import sys
 import unittest
 from unittest import mock
 
+import h5py
+import numpy
+
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "program"))
 
-from program import HOST, MPIRUN, TESKD, ProgramTest, enough_under_sanitizers, environment, events, relative_l2  # noqa: E402
+from program import (HOST, MPIRUN, TESKD, ProgramTest, enough_under_sanitizers, environment, events,  # noqa: E402
+                     relative_l2, reseal, xxh3)
 
 # Two epochs of three steps: the first runs as it is, the second is captured, the others are replayed.
 FEW = {"model.student_width": 16, "data.train_images": 30, "data.test_images": 20, "train.batch": 10, "train.lr": 5e-4}
@@ -74,6 +78,35 @@ class Training(ProgramTest):
         self.assertEqual(self.last("part").weights().tobytes(), straight.tobytes())
 
 
+class NotFinite(ProgramTest):
+    def end(self, name, changes, resume=None, **environment):
+        """What the message of a training says that diverges."""
+        with mock.patch.dict(os.environ, environment):
+            result = self.train(name, {**GPU, "run.check_finite": "yes", **changes}, code=1, resume=resume)
+        return self.refused(result, "no longer finite").split(";")[0]
+
+    def test_the_layer_is_named(self):
+        # In the second epoch, whose steps are replays where they are captured.
+        for precision in ("fp32", "bf16"):
+            diverges = {"run.precision": precision, "train.lr": 1000}
+            plain = self.end(f"plain_{precision}", {**diverges, "run.capture": "no"})
+            self.assertRegex(plain, r"epoch 2, step \d: the first is a result of \w+ of [\w.]+ \(\w+, forward\)")
+            self.assertEqual(self.end(f"captured_{precision}", diverges, **LATE), plain)
+
+    def test_overflow_that_no_scale_helps_against(self):
+        path = self.path("run", "last.h5")
+        self.train("run", {**GPU, "run.precision": "fp16", "train.max_steps": 1, "eval.every": 0})
+        with h5py.File(path, "r+") as file:  # as 16 halvings and as many steps at the least scale leave it, but for two
+            file["loss_scale"][...] = numpy.array([1, 0, 30, 30], numpy.float32)
+            file["loss_scale"].attrs.modify("xxh3", xxh3(file["loss_scale"][()].tobytes()))
+        reseal(path)
+        overflows = {"run.precision": "fp16", "loss.ce_weight": 1e6, "log.every": 1}
+        self.assertIn("the gradients of 32 steps in a row, up to epoch 1, step 3, are no longer finite in 16 bits",
+                      self.end("line", {**overflows, "run.check_finite": "no"}, resume=path))
+        self.assertRegex(self.end("looked", overflows, resume=path),
+                         r"epoch 1, step 3: the first is a result of cross_entropy_grad of loss.student1 \(student1, backward\)")
+
+
 class Reports(ProgramTest):
     def test_info(self):
         with mock.patch.dict(os.environ, {"EMULATED_GPUS": "2"}):
@@ -100,7 +133,7 @@ class Launch(ProgramTest):
             self.assertIn(words, warnings[0])
 
 
-load_tests = enough_under_sanitizers("Training.test_float16", "Reports")
+load_tests = enough_under_sanitizers("Training.test_float16", "NotFinite", "Reports")
 
 
 if __name__ == "__main__":

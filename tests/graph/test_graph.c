@@ -245,6 +245,29 @@ static void backward_of_the_classifier(void **state)
     assert_int_equal(graph_desc(g, graph_find(g, "momentum/fc.bias"))->kind, KIND_STATE);
 }
 
+/* The rates of the weights follow one another before the updates; a vector has the global one. */
+static void lars_has_a_rate_for_each_weight(void **state)
+{
+    graph *g = *state;
+    value_id logits = classifier(g, 1), target = graph_find(g, "target");
+    logits = graph_apply(g, OP_LINEAR, NULL, 2, (value_id[]){logits, weight(g, "last.weight", 5, 1, 5)});
+    graph_apply(g, OP_CROSS_ENTROPY, &(op_attr){.count = 2, .weight = 1}, 2, (value_id[]){logits, target});
+    graph_backward(g, false);
+    graph_sgd(g, &(sgd_options){.momentum = 0.9, .weight_decay = 0.5, .lars_eta = 0.25});
+    assert_int_equal(graph_status(g), 0);
+    const op_id expected[] = {OP_LARS_RATE, OP_LARS_RATE, OP_SGD_UPDATE, OP_SGD_UPDATE, OP_SGD_UPDATE};
+    const char *const rates[] = {"rate/fc.weight", "lr", "rate/last.weight"};
+    const graph_node *last = &g->nodes[g->n_nodes - 5];
+    for (int i = 0; i < 5; i++)
+        assert_int_equal(last[i].op, expected[i]);
+    assert_true(last[0].attr.eta == 0.25 && last[0].attr.weight_decay == 0.5);
+    assert_int_equal(graph_run_length(g, g->n_nodes - 5), 2);
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(last[2 + i].in[3], graph_find(g, rates[i]));
+        assert_true(last[2 + i].attr.rate_first);
+    }
+}
+
 static const graph_node *writer_of_ema(const graph *g, const char *name, unsigned op, int input)
 {
     value_id ema = graph_find(g, name);
@@ -386,6 +409,7 @@ int main(void)
         TEST(names_are_unique_and_short),
         TEST(gradient_name_too_long),
         TEST(backward_of_the_classifier),
+        TEST(lars_has_a_rate_for_each_weight),
         TEST(every_parameter_has_an_ema),
         TEST(loss_without_weight_has_no_backward),
         TEST(parameter_used_twice),

@@ -143,6 +143,13 @@ const layer_case layer_cases[] = {
     {LAYER_SGD, 0, 0, 0, 64, 200, 1, 0, 0, 0, 0, COPIED},
     {LAYER_SGD, 0, 0, 0, 17, 5, 3, 0, 0, 0, 0, NESTEROV | DECAY | CLIPPED | COPIED | WITH_EMA},
     {LAYER_SGD, 0, 0, 0, 64, 200, 1, 0, 0, 0, 0, WITH_EMA},
+    {LAYER_SGD, 0, 0, 0, 17, 5, 1, 0, 0, 0, 0, RATE_FIRST},
+    {LAYER_SGD, 0, 0, 0, 100, 64, 1, 0, 0, 0, 0, RATE_FIRST | NESTEROV | DECAY},
+    {LAYER_SGD, 0, 0, 0, 17, 5, 3, 0, 0, 0, 0, RATE_FIRST | DECAY | CLIPPED | COPIED | WITH_EMA},
+    {LAYER_LARS, 0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0},
+    {LAYER_LARS, 0, 0, 0, 17, 5, 3, 0, 0, 0, 0, DECAY},
+    {LAYER_LARS, 0, 0, 0, 64, 64, 1, 0, 0, 0, 0, CLIPPED},
+    {LAYER_LARS, 0, 0, 0, 100, 200, 1, 0, 0, 0, 0, DECAY | CLIPPED},
     {LAYER_CROSS_ENTROPY, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SCALED},
     {LAYER_KD_LOSS, 7, 0, 0, 17, 0, 0, 0, 0, 0, 0, SCALED},
     {LAYER_FEATURE_LOSS, 7, 0, 0, 100, 0, 0, 0, 0, 0, 0, SCALED},
@@ -447,12 +454,21 @@ static int clip_requests(const layer_case *row, dtype real, kernel_request *r)
     return 4;
 }
 
+static int lars_requests(const layer_case *row, dtype real, kernel_request *r)
+{
+    op_attr attr = {.eta = 0.01, .weight_decay = row->options & DECAY ? 5e-2 : 0};
+    tensor_desc w = weight_desc(row, real), lr = vector(DTYPE_F64, 1), factor = row->options & CLIPPED ? lr : absent;
+    request_init(&r[0], OP_LARS_RATE, &attr, 4, (tensor_desc[]){w, w, lr, factor}, 1, &lr);
+    return 1;
+}
+
 static int sgd_requests(const layer_case *row, dtype real, kernel_request *r)
 {
     op_attr attr = {.momentum = 0.9,
                     .weight_decay = 5e-2,
                     .ema_decay = 0.75,
                     .nesterov = (row->options & NESTEROV) != 0,
+                    .rate_first = (row->options & RATE_FIRST) != 0,
                     .decay = (row->options & DECAY) != 0};
     tensor_desc w = weight_desc(row, real), lr = vector(DTYPE_F64, 1);
     tensor_desc factor = row->options & CLIPPED ? lr : absent;
@@ -501,7 +517,8 @@ static int metric_requests(const layer_case *row, dtype real, kernel_request *r)
     tensor_desc sums = vector(DTYPE_F64, row->o + 3);
     request_init(&r[0], OP_SCALE, &attr, 1, &x, 0, NULL);
     request_init(&r[1], OP_METRIC_ADD, &attr, 2, (tensor_desc[]){some, sums}, 0, NULL);
-    return 2;
+    request_init(&r[2], OP_METRIC_WATCH, &attr, 2, (tensor_desc[]){some, sums}, 0, NULL);
+    return 3;
 }
 
 int layer_requests(const layer_case *row, dtype real, kernel_request requests[LAYER_MAX_OPS])
@@ -542,6 +559,8 @@ int layer_requests(const layer_case *row, dtype real, kernel_request requests[LA
         return loss_scale_requests(row, real, requests);
     case LAYER_METRIC:
         return metric_requests(row, real, requests);
+    case LAYER_LARS:
+        return lars_requests(row, real, requests);
     case LAYER_SGD:
         return sgd_requests(row, real, requests);
     case LAYER_EMA:

@@ -29,11 +29,12 @@ typedef enum {
     LAYER_KD_LOSS,       /* kd_loss, kd_loss_grad */
     LAYER_FEATURE_LOSS,  /* feature_loss, feature_loss_grad */
     LAYER_CLIP,          /* sum_squares, sum_squares added to another, clip_factor, count_not_finite */
+    LAYER_LARS,          /* lars_rate */
     LAYER_SGD,           /* sgd_update */
     LAYER_EMA,           /* ema_update */
     LAYER_IMAGES,        /* images: of `o` images `n` with `c` channels; pad_channels, convert there and back */
     LAYER_LOSS_SCALE,    /* loss_scale */
-    LAYER_METRIC         /* scale, metric_add */
+    LAYER_METRIC         /* scale, metric_add, metric_watch */
 } layer_kind;
 
 enum {
@@ -44,12 +45,13 @@ enum {
     OHWI_WEIGHT = 16,     /* linear: the weight is a convolution's, read as a matrix */
     NO_TEACHER_GRAD = 32, /* kd_loss: the teacher's gradient is not wanted */
     NESTEROV = 64,        /* sgd */
-    DECAY = 128,          /* sgd */
-    CLIPPED = 256,        /* sgd: with a factor */
+    DECAY = 128,          /* sgd, lars */
+    CLIPPED = 256,        /* sgd, lars: with a factor */
     SMOOTHED = 512,       /* cross entropy: label smoothing 0.1 */
     SCALED = 1024,        /* gradients of losses: times a loss scale */
     COPIED = 2048,        /* sgd: with a copy */
-    WITH_EMA = 4096       /* sgd: with an EMA */
+    WITH_EMA = 4096,      /* sgd: with an EMA */
+    RATE_FIRST = 8192     /* sgd: the learning rate goes into the momentum */
 };
 
 /* One row. `n h w c` is the feature map that enters; `o` is channels out, or the channels of the second input. */

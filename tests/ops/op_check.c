@@ -143,13 +143,6 @@ static double *load(const tensor_desc *desc, const guarded *g, const char *name,
 
 /* ---- a launch ---- */
 
-static bool is_in_out(unsigned op, int index)
-{
-    return (op == OP_SGD_UPDATE && (index < 2 || index == 5 || index == 6)) || (op == OP_LOSS_SCALE && index == 1) ||
-           (op == OP_SCALE && index == 0) || (op == OP_METRIC_ADD && index == 1) ||
-           (op == OP_BN_RUNNING && (index == 1 || index == 2)) || (op == OP_EMA_UPDATE && index == 1);
-}
-
 void op_launch(backend *b, kernel *k, const kernel_request *r, size_t workspace_bytes,
                const test_tensor in[NODE_MAX_IN], int in_place, const char *name, op_result *result)
 {
@@ -187,9 +180,9 @@ void op_launch(backend *b, kernel *k, const kernel_request *r, size_t workspace_
     for (int i = 0; i < NODE_MAX_IN; i++) {
         if (!inputs[i].memory)
             continue;
-        bool changes = i == in_place || is_in_out(r->node.op, i);
+        bool changes = i == in_place || op_changes_input(r->node.op, i);
         guarded_check(&inputs[i], !changes, "input", i, name);
-        if (is_in_out(r->node.op, i))
+        if (op_changes_input(r->node.op, i))
             result->in[i] = load(&r->in[i], &inputs[i], name, i);
     }
     for (int i = 0; i < NODE_MAX_OUT; i++) {

@@ -78,7 +78,8 @@ static bool is_scale(const kernel_request *r, int index)
     bool scaling = (op == OP_LOSS_SCALE) ||
                    ((op == OP_CROSS_ENTROPY_GRAD || op == OP_KD_LOSS_GRAD || op == OP_FEATURE_LOSS_GRAD) && index == 2);
     bool factor = scaling || (op == OP_SGD_UPDATE && (index == 3 || index == 4)) ||
-                  (op == OP_SUM_SQUARES && index == 1) || op == OP_CLIP_FACTOR;
+                  (op == OP_LARS_RATE && (index == 2 || index == 3)) || (op == OP_SUM_SQUARES && index == 1) ||
+                  op == OP_CLIP_FACTOR;
     return variance || gamma || factor;
 }
 
@@ -171,7 +172,7 @@ static void fill_input(test_tensor *t, const kernel_request *r, int index, uint6
         t->real[i] = fmax(t->real[i], 0);
     for (int64_t i = 0; i < count && ties; i++) /* so that some values tie */
         t->real[i] = rint(t->real[i] * 4) / 4;
-    if (r->node.op == OP_COUNT_NOT_FINITE)
+    if (r->node.op == OP_COUNT_NOT_FINITE || (r->node.op == OP_METRIC_WATCH && index == 0))
         put_not_finite(t, seed + 2);
 }
 

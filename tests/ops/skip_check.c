@@ -101,9 +101,9 @@ static void check_scale(const bench *t)
     static const struct {
         double sum, before[4], after[4], factor;
     } steps[] = {
-        {9, {1024, 7, 3, 0}, {1024, 8, 3, 0}, 1.0 / 1024},    {INFINITY, {1024, 7, 3, 0}, {512, 0, 4, 0}, NAN},
-        {NAN, {1024, 0, 0, 0}, {512, 0, 1, 0}, NAN},          {INFINITY, {1, 7, 3, 0}, {1, 0, 4, 0}, NAN},
-        {9, {1024, 1999, 3, 0}, {2048, 0, 3, 0}, 1.0 / 1024}, {9, {0x1p24, 1999, 3, 0}, {0x1p24, 0, 3, 0}, 0x1p-24},
+        {9, {1024, 7, 3, 0}, {1024, 8, 3, 0}, 1.0 / 1024},    {INFINITY, {1024, 7, 3, 0}, {512, 0, 4, 1}, NAN},
+        {NAN, {1024, 0, 1, 1}, {512, 0, 2, 2}, NAN},          {INFINITY, {1, 7, 3, 0}, {1, 0, 4, 1}, NAN},
+        {9, {1024, 1999, 3, 2}, {2048, 0, 3, 0}, 1.0 / 1024}, {9, {0x1p24, 1999, 3, 0}, {0x1p24, 0, 3, 0}, 0x1p-24},
     };
     for (size_t i = 0; i < sizeof steps / sizeof *steps; i++) {
         double after[4], factor = scale_step(t, steps[i].sum, steps[i].before, after);
@@ -113,17 +113,19 @@ static void check_scale(const bench *t)
 }
 
 /* Weight, momentum, gradient, copy and EMA in slots 3 to 7, rate in 0, factor in 2. */
-static void check_update(const bench *t)
+static void check_update(const bench *t, bool rate_first)
 {
     static const double w[WEIGHTS] = {1, 2, -3, 4, 5}, v[WEIGHTS] = {1, 0, 0, -1, 2}, dw[WEIGHTS] = {NAN, INFINITY},
                         ema[WEIGHTS] = {9, 8, 7, 6, 5};
     uint8_t real = (uint8_t)t->b->ops->real, activation = (uint8_t)t->b->ops->activation;
     unsigned char pattern[WEIGHTS * sizeof(double)], copy[sizeof pattern];
     double after[WEIGHTS];
-    kernel_request r = {.node = {.op = OP_SGD_UPDATE,
-                                 .n_in = 7,
-                                 .attr = {.momentum = 0.9, .weight_decay = 0.1, .ema_decay = 0.5, .decay = true}},
-                        .label = "test"};
+    kernel_request r = {
+        .node =
+            {.op = OP_SGD_UPDATE,
+             .n_in = 7,
+             .attr = {.momentum = 0.9, .weight_decay = 0.1, .ema_decay = 0.5, .decay = true, .rate_first = rate_first}},
+        .label = "test"};
     r.in[0] = r.in[1] = r.in[2] = r.in[6] = vector(real, WEIGHTS);
     r.in[3] = r.in[4] = vector(DTYPE_F64, 1);
     r.in[5] = vector(activation, WEIGHTS);
@@ -152,7 +154,8 @@ void check_skipped_steps(backend *b)
     bench t = {b, b->ops->alloc(b, (size_t)SLOTS * SLOT_BYTES)};
     assert_non_null(t.memory);
     check_scale(&t);
-    check_update(&t);
+    check_update(&t, false);
+    check_update(&t, true);
     b->ops->free(b, t.memory);
 }
 
@@ -168,6 +171,25 @@ static void check_clip(const bench *t)
         launch(t, &r, &(kernel_args){.in = {slot(t, 0)}, .out = {slot(t, 1)}});
         assert_true(isnan(get_double(t, 1)));
     }
+}
+
+/* What is looked at in slot 0, counts in 1. */
+static void check_watch(const bench *t)
+{
+    enum { COUNTS = 3, WATCHED = 1 };
+    static const double looked_at[] = {-7, INFINITY, 1e300, NAN, -INFINITY}, before[COUNTS] = {10, 20, 30};
+    double after[COUNTS];
+    kernel_request r = {.node = {.op = OP_METRIC_WATCH, .n_in = 2, .attr = {.channel_offset = WATCHED}},
+                        .label = "test"};
+    r.in[0] = vector(DTYPE_F64, 1);
+    r.in[1] = vector(DTYPE_F64, COUNTS);
+    MUST(t->b->ops->write(t->b, slot(t, 1), before, sizeof before));
+    for (size_t i = 0; i < sizeof looked_at / sizeof *looked_at; i++) {
+        put_double(t, 0, looked_at[i]);
+        launch(t, &r, &(kernel_args){.in = {slot(t, 0), slot(t, 1)}});
+    }
+    MUST(t->b->ops->read(t->b, after, slot(t, 1), sizeof after));
+    assert_true(after[0] == before[0] && after[WATCHED] == before[WATCHED] + 3 && after[2] == before[2]);
 }
 
 /* Sums in slot 0, mean and variance in 1 and 2; of four channels only the last has sums. */
@@ -235,6 +257,7 @@ void check_not_finite(backend *b)
     bench t = {b, b->ops->alloc(b, (size_t)SLOTS * SLOT_BYTES)};
     assert_non_null(t.memory);
     check_clip(&t);
+    check_watch(&t);
     check_running(&t, 4, 3, 10);
     check_running(&t, 1, 6, 2);
     check_pool(&t);

@@ -239,6 +239,7 @@ static bool backward(layer *l)
         return true;
     case LAYER_ADD:
     case LAYER_CLIP:
+    case LAYER_LARS:
     case LAYER_SGD:
     case LAYER_EMA:
     case LAYER_IMAGES:

@@ -462,6 +462,57 @@ static void sgd_matches_hand_values(void **state)
     }
 }
 
+/* The learning rate goes into the momentum: u = 0.1 * 0.5 or 0.1 * 0.6, v' = 0.9 + u; clipped to a fifth,
+ * u = 0.1 * (0.1 + 0.1). */
+static void rate_first_matches_hand_values(void **state)
+{
+    const struct {
+        unsigned options;
+        double w, v;
+    } expected[] = {{RATE_FIRST, 2 - 0.95, 0.95},
+                    {RATE_FIRST | DECAY, 2 - 0.96, 0.96},
+                    {RATE_FIRST | NESTEROV | DECAY, 2 - (0.06 + 0.9 * 0.96), 0.96},
+                    {RATE_FIRST | DECAY | CLIPPED, 2 - 0.92, 0.92}};
+    for (int i = 0; i < 4; i++) {
+        const layer_case row = {.kind = LAYER_SGD, .c = 1, .o = 1, .kernel = 1, .options = expected[i].options};
+        kernel_request r[LAYER_MAX_OPS];
+        const double *factor = expected[i].options & CLIPPED ? (double[]){0.2} : NULL;
+        double w = 2, v = 1;
+        layer_requests(&row, DTYPE_F64, r);
+        apply(*state, &r[0], (const void *[]){&w, &v, (double[]){0.5}, (double[]){0.1}, factor}, (void *[]){NULL});
+        assert_close(&w, &expected[i].w, 1, "weight");
+        assert_close(&v, &expected[i].v, 1, "momentum");
+    }
+}
+
+/* |w| = 5, |dw| = 13, lr = 2, eta 0.01, decay 0.05; the factor is a half. */
+static void lars_rate_matches_hand_values(void **state)
+{
+    static const double w[2] = {3, -4}, dw[2] = {-5, 12}, zero[2] = {0, 0}, tiny[2] = {1e-320, 0}, lr = 2, half = 0.5,
+                        nan = NAN;
+    const struct {
+        unsigned options;
+        const double *w, *dw, *factor;
+        double rate;
+    } expected[] = {{0, w, dw, NULL, 2 * 0.01 * 5 / 13},
+                    {DECAY, w, dw, NULL, 2 * 0.01 * 5 / (13 + 0.05 * 5)},
+                    {DECAY | CLIPPED, w, dw, &half, 2 * 0.01 * 5 / (6.5 + 0.05 * 5)},
+                    {DECAY, w, zero, NULL, 2 * 0.01 / 0.05},
+                    {0, w, zero, NULL, 2},
+                    {DECAY, zero, dw, NULL, 2},
+                    {CLIPPED, w, dw, &nan, 2},
+                    {0, w, tiny, NULL, 2}};
+    for (size_t i = 0; i < sizeof expected / sizeof *expected; i++) {
+        const layer_case row = {.kind = LAYER_LARS, .c = 2, .o = 1, .kernel = 1, .options = expected[i].options};
+        kernel_request r[LAYER_MAX_OPS];
+        double rate;
+        layer_requests(&row, DTYPE_F64, r);
+        apply(*state, &r[0], (const void *[]){expected[i].w, expected[i].dw, &lr, expected[i].factor},
+              (void *[]){&rate});
+        assert_close(&rate, &expected[i].rate, 1, "lars_rate");
+    }
+}
+
 static void skipped_steps_change_nothing(void **state)
 {
     check_skipped_steps(*state);
@@ -530,6 +581,8 @@ int main(void)
         cmocka_unit_test(max_pool_gives_its_gradient_to_the_first_of_the_largest),
         cmocka_unit_test(clip_and_ema_match_hand_values),
         cmocka_unit_test(sgd_matches_hand_values),
+        cmocka_unit_test(rate_first_matches_hand_values),
+        cmocka_unit_test(lars_rate_matches_hand_values),
         cmocka_unit_test(skipped_steps_change_nothing),
         cmocka_unit_test(what_it_cannot_run_is_refused),
         cmocka_unit_test(the_environment_is_left_alone),

@@ -16,7 +16,8 @@ class Bench(ProgramTest):
 
     def test_json(self):
         result = json.loads(self.bench("--json"))
-        self.assertEqual(set(result), {"images_per_second", "step_ms", "gflops", "matmul_gflops", "copy_gbs", "floor_ms"})
+        self.assertEqual(set(result), {"images_per_second", "step_ms", "gflops", "matmul_gflops", "copy_gbs", "floor_ms",
+                                       "exposed_ms"})
         for name, value in result.items():
             self.assertGreater(value, 0, name)
         self.assertAlmostEqual(result["images_per_second"] * result["step_ms"] / 4e3, 1, delta=0.01)

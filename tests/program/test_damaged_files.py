@@ -241,6 +241,7 @@ class References(ProgramTest):
                 self.refuses(lambda file: file.attrs.create(name, value), f'"{name}" is {value}, expected {expected}')
         self.refuses(lambda file: file.attrs.create("lr", float("nan")), '"lr" is nan, expected a finite number')
         self.refuses(lambda file: file.attrs.create("temperature", 0.0), '"temperature" is 0, expected more than 0')
+        self.refuses(lambda file: file.attrs.create("lars_eta", -1.0), '"lars_eta" is -1, expected a finite number')
 
     def test_attributes_of_another_shape(self):
         for name, value in (("batch", [2] * 24), ("lr", [0.1] * 64), ("network", [1.0] * 64)):

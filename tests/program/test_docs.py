@@ -26,6 +26,8 @@ COMMAND = re.compile(r"(build/teskd|teskd|teskd/run\.sh|launch/\w+\.sh|mpirun|sr
 NOT_HERE = [
     (r"launch/(quickstart|test)\.sh", "installs packages, builds, and runs this test", "--help"),
     (r"launch/bundle\.sh", "builds for GPUs", "--help"),
+    (r"python3 tests/bench/published_runs", "program_plan takes its figures from it", None),
+    (r"mpirun .*/reduce_bench", "is built with the tests, and measures only", None),
     (r"(cmake|ctest) ", "makes or tests the build that this test is of", None),
     (r"python3 -m venv|~/torchenv/", "needs PyTorch, from the network", None),
     (r"teskd/run\.sh launch/gpu_check\.sh", "needs a GPU and hours", "--dry-run"),

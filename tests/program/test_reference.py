@@ -12,6 +12,7 @@ import h5py
 from program import SOURCE, ProgramTest, enough_under_sanitizers
 
 SMALL = SOURCE / "tests/data/cifarresnet8.h5"
+LARS = SOURCE / "tests/data/cifarresnet8_lars.h5"
 REWRITES = ("run.rewrite_upsample", "run.rewrite_fuse", "run.rewrite_patch", "run.rewrite_upsample_bn",
             "run.rewrite_linear_bn", "run.rewrite_bias")
 ISAS = {"auto": [], "baseline": [], "avx2": ["avx2", "fma"], "avx512": ["avx512f", "avx512bw", "avx512dq", "avx512vl"]}
@@ -55,6 +56,10 @@ class Comparison(ProgramTest):
 
     def test_reference_device(self):
         self.check(SMALL, "reference")
+
+    def test_lars(self):
+        for device in ("reference", "cpu"):
+            self.check(LARS, device)
 
     def test_each_rewrite_off(self):
         for rewrite in REWRITES:

@@ -88,8 +88,73 @@ class Update(ProgramTest):
         self.assertAlmostEqual(scaled, 2 * plain, delta=1e-15)
 
 
+class Lars(ProgramTest):
+    """You, Gitman, Ginsburg, arXiv 1708.03888, in NumPy: each tensor of more than one dimension is a layer."""
+
+    ETA, RATE, DECAY = 0.02, 0.4, 0.05
+    LARS = {"train.optimizer": "lars", "train.lars_eta": ETA, "train.lr": RATE, "train.weight_decay": DECAY,
+            "train.decay_norm_and_bias": "no", "train.nesterov": "no"}
+
+    def one_step(self, name, changes):
+        self.train(name, {**EXACT, "train.max_steps": 1, **changes})
+        return self.last(name).tensors
+
+    def gradients(self):
+        """Of the first step, which are the momentum of SGD after it; and the weights before it."""
+        tensors = self.one_step("sgd", {"train.lr": 0, "train.weight_decay": 0})
+        names = [name[len("momentum/"):] for name in tensors if name.startswith("momentum/")]
+        return ({name: tensors["momentum/" + name] for name in names},
+                {name: tensors["weights/" + name] for name in names})
+
+    def expected(self, gradient, weight):
+        if weight.ndim == 1:
+            return self.RATE * gradient
+        size = numpy.linalg.norm(weight)
+        trust = self.ETA * size / (numpy.linalg.norm(gradient) + self.DECAY * size)
+        return self.RATE * trust * (gradient + self.DECAY * weight)
+
+    def test_first_step(self):
+        gradients, weights = self.gradients()
+        norm = numpy.sqrt(sum(numpy.sum(g ** 2) for g in gradients.values()))
+        for name, factor, changes in (("free", 1, {}), ("clipped", 0.25, {"train.clip_norm": norm / 4})):
+            found = self.one_step(name, {**self.LARS, **changes})
+            self.assertTrue(any(weight.ndim > 1 for weight in weights.values()))
+            for tensor, weight in weights.items():
+                expected = self.expected(factor * gradients[tensor], weight)
+                with self.subTest(run=name, tensor=tensor):
+                    numpy.testing.assert_allclose(found["momentum/" + tensor], expected, rtol=1e-11, atol=1e-14)
+                    numpy.testing.assert_allclose(found["weights/" + tensor], weight - expected, rtol=1e-11, atol=1e-14)
+
+    def test_micro_batches_are_ranks(self):
+        extra = {**EXACT, **self.LARS, "train.nesterov": "yes", "train.ema_decay": 0.9}
+        self.train("micro", {**extra, "train.accumulate": 3})
+        self.train("ranks", extra, ranks=3)
+        micro, ranks = (self.last(name).tensors for name in ("micro", "ranks"))
+        names = [name for name in ranks if name.startswith(("weights/", "ema/")) and "running_" not in name]
+        self.assertTrue(any(name.startswith("ema/") for name in names))
+        for name in names:
+            self.assertLess(relative_l2(micro[name], ranks[name]), 1e-9, name)
+
+    def test_resume(self):
+        extra = {**self.LARS, "train.epochs": 1}
+        self.train("straight", extra)
+        self.train("resumed", {**extra, "train.max_steps": 4})
+        self.refused(self.train("resumed", {"train.epochs": 1}, resume="auto", code=2), "train.optimizer: sgd",
+                     "momentum", "of lars")
+        self.train("resumed", extra, resume="auto")
+        straight, resumed = self.last("straight").tensors, self.last("resumed").tensors
+        for name, values in straight.items():
+            self.assertEqual(values.tobytes(), resumed[name].tobytes(), name)
+        longer = self.train("resumed", {**extra, "train.epochs": 2, "train.lars_eta": 0.01}, resume="auto")
+        self.assertIn("train.lars_eta is now 0.01, in the checkpoint 0.02", longer.out)
+
+    def test_refusal(self):
+        self.refused(self.train("run", {"train.optimizer": "lars"}, code=2), "train.decay_norm_and_bias = no")
+
+
 load_tests = enough_under_sanitizers("Accumulation.test_parts_are_ranks", "Accumulation.test_refusal",
-                                     "Update.test_clipping", "Update.test_averages")
+                                     "Update.test_clipping", "Update.test_averages", "Lars.test_first_step",
+                                     "Lars.test_resume")
 
 
 if __name__ == "__main__":

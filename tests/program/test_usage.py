@@ -8,8 +8,8 @@ from unittest import mock
 
 from program import HOST, SOURCE, TESKD, ProgramTest, enough_under_sanitizers, run, settings
 
-COMMANDS = ("train", "eval", "export", "import", "bench", "preflight", "reference", "data", "info")
-COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "preflight", "reference")
+COMMANDS = ("train", "eval", "export", "import", "bench", "plan", "preflight", "reference", "data", "info")
+COMMANDS_WITH_SETTINGS = ("train", "eval", "import", "bench", "plan", "preflight", "reference")
 
 
 def declared_settings():

@@ -137,7 +137,7 @@ void small_step_open(small_step *s, const small_settings *settings, open_backend
                                              .tensors = &s->tensors,
                                              .reducer = s->sums,
                                              .ranks = info->size,
-                                             .bucket_bytes = settings->bucket_bytes});
+                                             .buckets = settings->buckets});
     MUST(runtime_add(&s->run, &step, &s->step));
     MUST(runtime_add(&s->run, &forward, &s->forward));
     MUST(runtime_bind(&s->run));

@@ -14,7 +14,7 @@ typedef struct {
     double feature_weight;
     unsigned rewrites;
     sgd_options sgd;
-    size_t bucket_bytes;
+    bucket_sizes buckets;
     comm *ranks; /* NULL: alone; else this rank takes its share of the images, batch normalisation is synchronised */
 } small_settings;
 

@@ -1,6 +1,7 @@
 /* The joint loss is defined on the global batch: any number of ranks must get the gradients, the weights and the
  * running statistics of one rank with all the images. Started under mpirun; each rank computes both. */
 #include "base/error.h"
+#include "run/look.h"
 #include "small_step.h"
 
 #include <math.h>
@@ -99,8 +100,9 @@ static void check_ranks(comm *ranks, const small_settings *settings)
 
 static void many_buckets(void **state)
 {
-    check_ranks(*state, &(small_settings){
-                            .teskd = true, .feature_weight = 0.02, .sgd = {.momentum = 0.9}, .bucket_bytes = 4096});
+    check_ranks(
+        *state,
+        &(small_settings){.teskd = true, .feature_weight = 0.02, .sgd = {.momentum = 0.9}, .buckets = {.most = 4096}});
 }
 
 static void one_bucket_with_rewrites(void **state)
@@ -109,7 +111,35 @@ static void one_bucket_with_rewrites(void **state)
                                           .feature_weight = 0.02,
                                           .rewrites = REWRITE_ALL,
                                           .sgd = {.momentum = 0.9},
-                                          .bucket_bytes = (size_t)1 << 30});
+                                          .buckets = {.first = SIZE_MAX, .most = SIZE_MAX}});
+}
+
+/* The norms are of reduced gradients, so all ranks have the same rates. */
+static void rates_of_lars(void **state)
+{
+    check_ranks(*state, &(small_settings){.teskd = true,
+                                          .feature_weight = 0.02,
+                                          .sgd = {.momentum = 0.9, .weight_decay = 5e-4, .lars_eta = 0.02},
+                                          .buckets = {.first = 1, .most = 4096}});
+}
+
+/* It is one rank's, who has it before the others: they get it by the sums of the first normalisation. */
+static void a_bad_image_is_its_ranks(void **state)
+{
+    comm *ranks = *state;
+    const bool last = comm_describe(ranks)->rank + 1 == comm_describe(ranks)->size;
+    small_step shared;
+    not_finite found;
+    const tensor_desc *desc;
+    small_step_open(&shared, &(small_settings){.ranks = ranks, .sgd = {.momentum = 0.9}}, open_reference);
+    small_step_run(&shared, shared.step, 0.05);
+    double *image = program_value(shared.step, &shared.run, "input", &desc);
+    if (last)
+        image[0] = NAN;
+    assert_int_equal(program_look(&shared.run, shared.step, &found), 0);
+    assert_int_equal(found.node->op, last ? OP_CONV2D : OP_ALL_REDUCE);
+    assert_string_equal(found.node->label, last ? "conv1" : "bn1");
+    small_step_close(&shared);
 }
 
 int main(void)
@@ -117,6 +147,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(many_buckets),
         cmocka_unit_test(one_bucket_with_rewrites),
+        cmocka_unit_test(rates_of_lars),
+        cmocka_unit_test(a_bad_image_is_its_ranks),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

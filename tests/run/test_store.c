@@ -115,13 +115,14 @@ static void matrices_and_vectors_keep_their_order(void **state)
     close_fixture(&f);
 }
 
-/* Wherever it is among what a checkpoint holds; not in what it does not hold. */
+/* Wherever it is among what a checkpoint holds, the first is named; not in what it does not hold. */
 static void numbers_that_are_not_finite_are_counted(void **state)
 {
     (void)state;
-    const char *const names[] = {"conv.weight", "fc.bias", "bn.running_mean", "momentum/fc.weight"};
+    const char *const names[] = {"momentum/fc.weight", "bn.running_mean", "fc.bias", "conv.weight"};
     fixture f;
     int64_t count;
+    const store_entry *found;
     open_fixture(&f, DTYPE_F64);
     graph_state(&f.g, "loss_sums", LAYOUT_C, (const int32_t[]){1, 1, 1, 3});
     graph_state(&f.g, "momentum/fc.weight", LAYOUT_OI, (const int32_t[]){OUT, 1, 1, IN});
@@ -130,11 +131,15 @@ static void numbers_that_are_not_finite_are_counted(void **state)
     ((double *)store_find(&f.tensors, "loss_sums")->memory)[0] = NAN;
     assert_int_equal(store_count_not_finite(&f.tensors, &count), 0);
     assert_int_equal(count, 0);
+    assert_int_equal(store_find_not_finite(&f.tensors, &found), 0);
+    assert_null(found);
     for (int i = 0; i < 4; i++) {
         const store_entry *entry = store_find(&f.tensors, names[i]);
         ((double *)entry->memory)[tensor_count(&entry->desc) - 1] = i % 2 ? -INFINITY : NAN;
         assert_int_equal(store_count_not_finite(&f.tensors, &count), 0);
         assert_int_equal(count, i + 1);
+        assert_int_equal(store_find_not_finite(&f.tensors, &found), 0);
+        assert_string_equal(found->name, names[i]);
     }
     close_fixture(&f);
 }

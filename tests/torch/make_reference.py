@@ -2,6 +2,7 @@
 bfloat16 (autocast).
 
 tests/data/cifarresnet8.h5 is made with the default options:  make_reference.py tests/data/cifarresnet8.h5
+tests/data/cifarresnet8_lars.h5 with  --lars-eta 0.05 --nesterov 0 --samples 4
 """
 
 import argparse
@@ -23,13 +24,13 @@ def parse_arguments():
     for name, value in {"base-width": 8, "student-width": 32, "classes": 10, "seed": 0, "batch": 4, "height": 32,
                         "width": 32, "nesterov": 1, "steps": 3, "samples": 16, "threads": 2}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    for name, value in {"lr": 0.01, "momentum": 0.9, "weight-decay": 5e-4}.items():
+    for name, value in {"lr": 0.01, "momentum": 0.9, "weight-decay": 5e-4, "lars-eta": 0.0}.items():
         parser.add_argument(f"--{name}", type=float, default=value)
     return parser.parse_args()
 
 
 def settings_from(args):
-    names = ("network", *problem.SETTINGS_INT, "lr", "momentum", "weight_decay")
+    names = ("network", *problem.SETTINGS_INT, "lr", "momentum", "weight_decay", "lars_eta")
     losses = LossSettings()
     settings = {k: getattr(args, k) for k in names}
     settings.update({k: getattr(losses, k) for k in LossSettings.__dataclass_fields__})

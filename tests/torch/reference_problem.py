@@ -1,4 +1,4 @@
-"""The reference problem: weights, input and target from a generator, and the results of a few SGD steps.
+"""The reference problem: weights, input and target from a generator, and the results of a few steps of SGD or LARS.
 
 `run` gives everything that a reference file holds; check_reference.py compares it, make_reference.py writes it.
 """
@@ -8,18 +8,19 @@ import math
 import numpy as np
 import torch
 
+from lars import Lars
 from teskd_torch import LossSettings, Network, joint_loss
 
 SETTINGS_INT = ("classes", "seed", "batch", "height", "width", "nesterov", "steps", "base_width", "student_width")
 SETTINGS_FLOAT = ("temperature", "ce_weight", "kd_weight", "feature_weight", "teacher_weight", "lr", "momentum",
-                  "weight_decay")
+                  "weight_decay", "lars_eta")
 
 
 def settings_of(attributes):
     """The problem's settings from a file's root attributes."""
     settings = {"network": attributes["network"]}
     settings.update({k: int(attributes[k]) for k in SETTINGS_INT if k in attributes})
-    settings.update({k: float(attributes[k]) for k in SETTINGS_FLOAT})
+    settings.update({k: float(attributes[k]) for k in SETTINGS_FLOAT if k in attributes})
     settings["student_weights"] = tuple(float(v) for v in attributes["student_weights"])
     return settings
 
@@ -77,6 +78,13 @@ def stack(tensors):
     return np.stack([t.detach().double().numpy() for t in tensors])
 
 
+def optimiser_of(parameters, s):
+    common = {k: s[k] for k in ("lr", "momentum", "weight_decay")}
+    if s.get("lars_eta", 0) > 0:
+        return Lars(parameters, eta=s["lars_eta"], nesterov=bool(s["nesterov"]), **common)
+    return torch.optim.SGD(parameters, nesterov=bool(s["nesterov"]), **common)
+
+
 LOSS_SCALES = (4096, 256, 16, 1)  # of float16: the largest with which nothing overflows
 
 
@@ -105,8 +113,7 @@ def run_scaled(settings, samples, dtype, autocast, scale):
     target = (hash64("target", s["seed"], s["batch"]) % np.uint64(s["classes"])).astype(np.int32)
     x, y = torch.from_numpy(data).view(shape).to(dtype), torch.from_numpy(target).long()
     loss_settings = LossSettings(**{k: s[k] for k in LossSettings.__dataclass_fields__})
-    optimiser = torch.optim.SGD(network.parameters(), lr=s["lr"], momentum=s["momentum"],
-                                weight_decay=s["weight_decay"], nesterov=bool(s["nesterov"]))
+    optimiser = optimiser_of(network.parameters(), s)
 
     def summaries(tensor_of):
         counts = samples if isinstance(samples, dict) else {n: samples for n, _ in network.named_parameters()}

@@ -2,6 +2,8 @@
  * table on the device, written when the nodes are batched. Results are bit for bit those of separate launches, but for
  * a sum of squares over all tensors, which has an order of its own, always the same. Owns the tables. One thread. */
 #include "bn_statistics.cuh"
+#include "chunks.cuh"
+#include "lars.cuh"
 #include "reduce.cuh"
 #include "sgd.cuh"
 
@@ -11,11 +13,11 @@ extern "C" {
 
 #include <stdlib.h>
 
-enum { ELEMENTS = 4, CHUNK = THREADS * ELEMENTS * 4 /* elements of a tensor that a block does at a time */ };
+enum { OPERANDS = 6 };
 
 /* One node. Which members mean something depends on the op. */
 struct batched_entry {
-    void *p[5];
+    void *p[OPERANDS];
     int64_t count;
     int64_t first_chunk; /* of all entries before this one */
     double a, b;
@@ -25,7 +27,7 @@ struct batched_entry {
 struct batched_plan {
     backend *owner;
     batched_entry *entries; /* device memory */
-    double *parts;          /* device memory: of a sum over all entries */
+    double *parts;          /* device memory: of a sum over all entries, or of two over each */
     int n;
     int64_t chunks;
     op_attr attr;
@@ -48,44 +50,33 @@ __device__ static inline const batched_entry *find_entry(const batched_entry *en
     return entries + low;
 }
 
-/* Calls whole(i) for every four elements that this thread has of the chunk, one(i) for the rest, one by one. */
-template <typename Whole, typename One>
-__device__ static inline void over_chunk(const batched_entry *e, int64_t chunk, Whole whole, One one)
-{
-    const int64_t begin = (chunk - e->first_chunk) * CHUNK, end = begin + CHUNK < e->count ? begin + CHUNK : e->count;
-#pragma unroll 1
-    for (int64_t i = begin + (int64_t)threadIdx.x * ELEMENTS; i < end; i += (int64_t)blockDim.x * ELEMENTS)
-        if (i + ELEMENTS <= end)
-            whole(i);
-        else
-#pragma unroll 1
-            for (int64_t k = i; k < end; k++)
-                one(k);
-}
+/* ---- sgd_update: w, v, dw, copy, EMA, lr; a: decay ---- */
 
-/* ---- sgd_update: w, v, dw, copy, EMA; a: decay ---- */
-
-template <typename C>
+/* Of SGD all entries have one learning rate, of LARS (RATE_FIRST) each its own. */
+template <typename C, bool RATE_FIRST>
 __global__ void __launch_bounds__(THREADS) batched_sgd_kernel(const batched_entry *entries, int n, int64_t chunks,
                                                               const double *lr, const double *factor, sgd_constants s)
 {
-    const sgd_step step = read_step(lr, factor);
+    sgd_step step = read_step(lr, factor, 0);
     if (isnan(step.factor))
         return;
     for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
         const batched_entry *e = find_entry(entries, n, chunk);
+        if (RATE_FIRST)
+            step = read_step_rate_first((const double *)e->p[5], factor, e->a);
+        else
+            step.decay = (float)e->a;
         float *w = (float *)e->p[0], *v = (float *)e->p[1];
-        const float *dw = (const float *)e->p[2], decay = (float)e->a;
+        const float *dw = (const float *)e->p[2];
         C *copy = (C *)e->p[3];
         float *ema = (float *)e->p[4];
         over_chunk(
-            e, chunk,
+            chunk - e->first_chunk, e->count,
             [&](int64_t i) {
-                sgd_elements<C, ELEMENTS>(w + i, v + i, dw + i, copy ? copy + i : NULL, ema ? ema + i : NULL, decay,
-                                          step, s);
+                sgd_elements<C, ELEMENTS>(w + i, v + i, dw + i, copy ? copy + i : NULL, ema ? ema + i : NULL, step, s);
             },
             [&](int64_t i) {
-                sgd_elements<C, 1>(w + i, v + i, dw + i, copy ? copy + i : NULL, ema ? ema + i : NULL, decay, step, s);
+                sgd_elements<C, 1>(w + i, v + i, dw + i, copy ? copy + i : NULL, ema ? ema + i : NULL, step, s);
             });
     }
 }
@@ -102,8 +93,9 @@ static int launch_sgd(const cuda_backend *self, const kernel *k, const kernel_ar
     const sgd_constants s = {(float)p->attr.momentum, p->attr.nesterov, (float)(1 - p->attr.ema_decay)};
     return with_type(p->copy_type, [&](auto t) {
         using C = typename decltype(t)::type;
-        return launch(batched_sgd_kernel<C>, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0,
-                      self->stream, p->entries, p->n, p->chunks, p->lr, p->factor, s);
+        return launch(p->attr.rate_first ? batched_sgd_kernel<C, true> : batched_sgd_kernel<C, false>,
+                      dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0, self->stream, p->entries, p->n,
+                      p->chunks, p->lr, p->factor, s);
     });
 }
 
@@ -117,7 +109,7 @@ static __global__ void __launch_bounds__(THREADS)
         const float *x = (const float *)e->p[0], share = (float)e->a;
         float *ema = (float *)e->p[1];
         over_chunk(
-            e, chunk,
+            chunk - e->first_chunk, e->count,
             [&](int64_t i) {
                 float value[ELEMENTS], mean[ELEMENTS];
                 load(x + i, value);
@@ -150,7 +142,7 @@ static __global__ void __launch_bounds__(THREADS)
         const batched_entry *e = find_entry(entries, n, chunk);
         const float *x = (const float *)e->p[0];
         over_chunk(
-            e, chunk,
+            chunk - e->first_chunk, e->count,
             [&](int64_t i) {
                 float value[ELEMENTS], sum = 0;
                 load(x + i, value);
@@ -174,6 +166,32 @@ static int launch_squares(const cuda_backend *self, const kernel *k, const kerne
     TRY(launch(batched_squares_kernel, dim3((unsigned)blocks), dim3(THREADS), 0, self->stream, p->entries, p->n,
                p->chunks, p->parts));
     return sum_lists(self, 1, p->parts, blocks, 1, p->before, p->sum);
+}
+
+/* ---- lars_rate: w, dw, lr, factor, rate; a: eta, b: weight decay ---- */
+
+static __global__ void __launch_bounds__(THREADS)
+    batched_lars_parts_kernel(const batched_entry *entries, int n, int64_t chunks, double *part)
+{
+    for (int64_t chunk = blockIdx.x; chunk < chunks; chunk += gridDim.x) {
+        const batched_entry *e = find_entry(entries, n, chunk);
+        add_chunk((const float *)e->p[0], (const float *)e->p[1], chunk - e->first_chunk, e->count, part + 2 * chunk);
+    }
+}
+
+static __global__ void __launch_bounds__(THREADS) batched_rates_kernel(const batched_entry *entries, const double *part)
+{
+    const batched_entry *e = entries + blockIdx.x;
+    find_rate(part + 2 * e->first_chunk, (e->count + CHUNK - 1) / CHUNK, (const double *)e->p[2],
+              (const double *)e->p[3], lars_constants{e->a, e->b}, (double *)e->p[4]);
+}
+
+static int launch_rates(const cuda_backend *self, const kernel *k, const kernel_args *)
+{
+    const batched_plan *p = (const batched_plan *)k->plan;
+    TRY(launch(batched_lars_parts_kernel, dim3((unsigned)chunk_blocks(self, p->chunks)), dim3(THREADS), 0, self->stream,
+               p->entries, p->n, p->chunks, p->parts));
+    return launch(batched_rates_kernel, dim3((unsigned)p->n), dim3(THREADS), 0, self->stream, p->entries, p->parts);
 }
 
 /* ---- bn_running: sums, mean, variance, shift; a: count, b: momentum ---- */
@@ -231,24 +249,40 @@ static void release_batched(void *plan)
     free(p);
 }
 
+static void describe_constants(const graph_node *node, batched_entry *e)
+{
+    const op_attr *attr = &node->attr;
+    switch (node->op) {
+    case OP_SGD_UPDATE:
+        e->a = attr->decay ? attr->weight_decay : 0;
+        break;
+    case OP_EMA_UPDATE:
+        e->a = 1 - attr->momentum;
+        break;
+    case OP_LARS_RATE:
+        e->a = attr->eta;
+        e->b = attr->weight_decay;
+        break;
+    case OP_BN_RUNNING:
+        e->a = attr->count;
+        e->b = attr->momentum;
+        break;
+    default:
+        e->a = attr->weight;
+    }
+    e->c = attr->channel_offset;
+}
+
 static void describe_entry(const kernel *k, const kernel_args *args, batched_entry *e)
 {
-    const op_attr *attr = &k->request.node.attr;
-    static const int of_update[] = {0, 1, 2, 5, 6}, of_others[] = {0, 1, 2, 3, 4};
+    static const int of_update[OPERANDS] = {0, 1, 2, 5, 6, 3}, of_others[OPERANDS] = {0, 1, 2, 3, 4, 5};
     const int *operands = k->request.node.op == OP_SGD_UPDATE ? of_update : of_others;
-    for (int i = 0; i < 5; i++)
+    for (int i = 0; i < OPERANDS; i++)
         e->p[i] = kernel_in_out(args, operands[i]);
+    if (k->request.node.op == OP_LARS_RATE)
+        e->p[4] = args->out[0];
     e->count = tensor_count(&k->request.in[k->request.node.op == OP_BN_RUNNING ? 1 : 0]);
-    if (k->request.node.op == OP_SGD_UPDATE)
-        e->a = attr->decay ? attr->weight_decay : 0;
-    else if (k->request.node.op == OP_EMA_UPDATE)
-        e->a = 1 - attr->momentum;
-    else if (k->request.node.op == OP_BN_RUNNING)
-        e->a = attr->count;
-    else
-        e->a = attr->weight;
-    e->b = attr->momentum;
-    e->c = attr->channel_offset;
+    describe_constants(&k->request.node, e);
 }
 
 /* What all entries have in common; false where they have not. */
@@ -262,8 +296,10 @@ static bool share_step(uint32_t n, kernel *const *kernels, const kernel_args *ar
         const op_attr *attr = &kernels[i]->request.node.attr;
         uint8_t type = args[i].in[5] ? kernels[i]->request.in[5].dtype : (uint8_t)DTYPE_F32;
         bool same = attr->momentum == p->attr.momentum && attr->nesterov == p->attr.nesterov &&
-                    attr->ema_decay == p->attr.ema_decay && args[i].in[3] == p->lr && args[i].in[4] == p->factor;
-        if (!same || (type != DTYPE_F32 && p->copy_type != DTYPE_F32 && type != p->copy_type))
+                    attr->rate_first == p->attr.rate_first && attr->ema_decay == p->attr.ema_decay &&
+                    args[i].in[4] == p->factor;
+        bool shares_rate = attr->rate_first || args[i].in[3] == p->lr;
+        if (!same || !shares_rate || (type != DTYPE_F32 && p->copy_type != DTYPE_F32 && type != p->copy_type))
             return false;
         if (type != DTYPE_F32)
             p->copy_type = type;
@@ -303,11 +339,19 @@ static cuda_launch *launch_of(uint32_t n, kernel *const *kernels, const kernel_a
         return launch_running;
     case OP_SUM_SQUARES:
         return share_chain(n, args, p) ? launch_squares : NULL;
+    case OP_LARS_RATE:
+        return launch_rates;
     case OP_METRIC_ADD:
         return share_sums(n, kernels, args) ? launch_metrics : NULL;
     default:
         return NULL;
     }
+}
+
+/* What sums over entries need; other ops leave it alone. */
+static size_t parts_bytes(const batched_plan *p, unsigned op)
+{
+    return (op == OP_LARS_RATE ? 2 * (size_t)p->chunks : (size_t)SQUARE_PARTS) * sizeof(double);
 }
 
 static int write_table(batched_plan *p, uint32_t n, kernel *const *kernels, const kernel_args *args)
@@ -323,7 +367,7 @@ static int write_table(batched_plan *p, uint32_t n, kernel *const *kernels, cons
     }
     p->n = (int)n;
     p->entries = (batched_entry *)b->ops->alloc(b, bytes);
-    p->parts = (double *)b->ops->alloc(b, (size_t)SQUARE_PARTS * sizeof(double));
+    p->parts = (double *)b->ops->alloc(b, parts_bytes(p, kernels[0]->request.node.op));
     int code = p->entries && p->parts ? b->ops->write(b, p->entries, entries, bytes)
                                       : error_set(ERROR_MEMORY, "no memory on the GPU to batch %u nodes", n);
     free(entries);

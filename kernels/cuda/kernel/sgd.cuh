@@ -17,28 +17,34 @@ __device__ inline float follow(float ema, float x, float share)
     return fmaf(share, x - ema, ema);
 }
 
-/* What the device says of the step: the learning rate, the factor of the gradients (NaN: no step). */
+/* What a tensor's step multiplies with: the new momentum, the gradient (NaN: no step), the weight. */
 struct sgd_step {
-    float rate, factor;
+    float rate, factor, decay;
 };
 
-__device__ inline sgd_step read_step(const double *lr, const double *factor)
+/* The learning rate and the factor are what the device says of the step. */
+__device__ inline sgd_step read_step(const double *lr, const double *factor, double decay)
 {
-    return sgd_step{(float)*lr, factor ? (float)*factor : 1.0f};
+    return sgd_step{(float)*lr, factor ? (float)*factor : 1.0f, (float)decay};
 }
 
-__device__ inline void sgd_element(float &w, float &v, float dw, float decay, const sgd_step &step,
-                                   const sgd_constants &s)
+/* The same where the learning rate goes into the momentum: LARS. */
+__device__ inline sgd_step read_step_rate_first(const double *lr, const double *factor, double decay)
 {
-    const float g = fmaf(step.factor, dw, decay * w);
+    return sgd_step{1.0f, (float)(factor ? *lr * *factor : *lr), (float)(*lr * decay)};
+}
+
+__device__ inline void sgd_element(float &w, float &v, float dw, const sgd_step &step, const sgd_constants &s)
+{
+    const float g = fmaf(step.factor, dw, step.decay * w);
     v = fmaf(s.momentum, v, g);
     w -= step.rate * (s.nesterov ? fmaf(s.momentum, v, g) : v);
 }
 
 /* V elements from `w` on; `copy` and `ema` may be NULL. */
 template <typename C, int V>
-__device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy, float *ema, float decay,
-                                    const sgd_step &step, const sgd_constants &s)
+__device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy, float *ema, const sgd_step &step,
+                                    const sgd_constants &s)
 {
     float weight[V], velocity[V], gradient[V], mean[V] = {};
     load(w, weight);
@@ -48,7 +54,7 @@ __device__ inline void sgd_elements(float *w, float *v, const float *dw, C *copy
         load(ema, mean);
 #pragma unroll
     for (int j = 0; j < V; j++)
-        sgd_element(weight[j], velocity[j], gradient[j], decay, step, s);
+        sgd_element(weight[j], velocity[j], gradient[j], step, s);
     store(w, weight);
     store(v, velocity);
     if (copy)

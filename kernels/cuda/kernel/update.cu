@@ -1,5 +1,6 @@
-/* The optimiser on float32 masters: SGD with momentum, the norm of all gradients, EMA of the weights. Learning
- * rate and clipping factor are read on the device, so that a captured step follows the schedule. */
+/* The optimiser on float32 masters: SGD with momentum, the rates of LARS, the norm of all gradients, EMA of the
+ * weights. Learning rate and clipping factor are read on the device, so that a captured step follows the schedule. */
+#include "lars.cuh"
 #include "reduce.cuh"
 #include "sgd.cuh"
 
@@ -12,15 +13,15 @@ template <typename F> static int with_floats(int64_t count, F function)
 
 template <typename C, int V>
 __global__ void __launch_bounds__(THREADS)
-    sgd_update_kernel(float *w, float *v, const float *dw, C *copy, float *ema, float decay, const double *lr,
-                      const double *factor, sgd_constants s, int64_t vectors)
+    sgd_update_kernel(float *w, float *v, const float *dw, C *copy, float *ema, double decay, const double *lr,
+                      const double *factor, bool rate_first, sgd_constants s, int64_t vectors)
 {
-    const sgd_step step = read_step(lr, factor);
+    const sgd_step step = rate_first ? read_step_rate_first(lr, factor, decay) : read_step(lr, factor, decay);
     if (isnan(step.factor))
         return;
     for (int64_t i = flat_index(); i < vectors; i += flat_stride())
-        sgd_elements<C, V>(w + i * V, v + i * V, dw + i * V, copy ? copy + i * V : NULL, ema ? ema + i * V : NULL,
-                           decay, step, s);
+        sgd_elements<C, V>(w + i * V, v + i * V, dw + i * V, copy ? copy + i * V : NULL, ema ? ema + i * V : NULL, step,
+                           s);
 }
 
 int cuda_sgd_update(const cuda_backend *self, const kernel *k, const kernel_args *args)
@@ -28,7 +29,7 @@ int cuda_sgd_update(const cuda_backend *self, const kernel *k, const kernel_args
     const op_attr *attr = &k->request.node.attr;
     int64_t count = tensor_count(&k->request.in[0]);
     const sgd_constants s = {(float)attr->momentum, attr->nesterov, (float)(1 - attr->ema_decay)};
-    const float decay = attr->decay ? (float)attr->weight_decay : 0.0f;
+    const double decay = attr->decay ? attr->weight_decay : 0;
     return with_type(args->in[5] ? k->request.in[5].dtype : (uint8_t)DTYPE_F32, [&](auto t) {
         using C = typename decltype(t)::type;
         return with_floats(count, [&](auto width) {
@@ -36,7 +37,7 @@ int cuda_sgd_update(const cuda_backend *self, const kernel *k, const kernel_args
             return launch(sgd_update_kernel<C, V>, flat_grid(self, count / V), dim3(THREADS), 0, self->stream,
                           (float *)kernel_in_out(args, 0), (float *)kernel_in_out(args, 1), (const float *)args->in[2],
                           (C *)kernel_in_out(args, 5), (float *)kernel_in_out(args, 6), decay,
-                          (const double *)args->in[3], (const double *)args->in[4], s, count / V);
+                          (const double *)args->in[3], (const double *)args->in[4], attr->rate_first, s, count / V);
         });
     });
 }
@@ -142,6 +143,38 @@ int cuda_clip_factor(const cuda_backend *self, const kernel *k, const kernel_arg
                   k->request.node.attr.max_norm, (double *)args->out[0]);
 }
 
+/* A block for each chunk. */
+static __global__ void __launch_bounds__(THREADS)
+    lars_parts_kernel(const float *w, const float *dw, int64_t count, double *part)
+{
+    add_chunk(w, dw, blockIdx.x, count, part + 2 * (int64_t)blockIdx.x);
+}
+
+static __global__ void __launch_bounds__(THREADS) lars_rate_kernel(const double *part, int64_t chunks, const double *lr,
+                                                                   const double *factor, lars_constants s, double *rate)
+{
+    find_rate(part, chunks, lr, factor, s, rate);
+}
+
+int cuda_lars_rate_prepare(cuda_backend *self, kernel *k, size_t *workspace)
+{
+    (void)self;
+    const int64_t chunks = divide_up(tensor_count(&k->request.in[0]), CHUNK);
+    k->offset[0] = cuda_workspace_take(workspace, 2 * (size_t)chunks * sizeof(double));
+    return 0;
+}
+
+int cuda_lars_rate(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    const op_attr *attr = &k->request.node.attr;
+    const int64_t count = tensor_count(&k->request.in[0]), chunks = divide_up(count, CHUNK);
+    double *parts = (double *)cuda_workspace_at(args, k->offset[0]);
+    TRY(launch(lars_parts_kernel, dim3((unsigned)chunks), dim3(THREADS), 0, self->stream, (const float *)args->in[0],
+               (const float *)args->in[1], count, parts));
+    return launch(lars_rate_kernel, dim3(1), dim3(THREADS), 0, self->stream, parts, chunks, (const double *)args->in[2],
+                  (const double *)args->in[3], lars_constants{attr->eta, attr->weight_decay}, (double *)args->out[0]);
+}
+
 /* The rules of op loss_scale. */
 static __global__ void loss_scale_kernel(const double *sum, float *scaling, double max_norm, double *factor)
 {
@@ -151,8 +184,10 @@ static __global__ void loss_scale_kernel(const double *sum, float *scaling, doub
         scaling[SCALING_SCALE] = fmaxf(scaling[SCALING_SCALE] / 2, SCALE_LEAST);
         scaling[SCALING_GOOD_STEPS] = 0;
         scaling[SCALING_SKIPPED] += 1;
+        scaling[SCALING_SKIPPED_IN_ROW] += 1;
         return;
     }
+    scaling[SCALING_SKIPPED_IN_ROW] = 0;
     *factor = (max_norm > 0 ? fmin(1.0, max_norm / norm) : 1.0) / scale;
     scaling[SCALING_GOOD_STEPS] += 1;
     if (scaling[SCALING_GOOD_STEPS] == SCALE_GROWTH_STEPS) {
@@ -201,4 +236,16 @@ int cuda_metric_add(const cuda_backend *self, const kernel *k, const kernel_args
     return launch(metric_add_kernel, dim3(1), dim3(LANES), 0, self->stream, (const double *)args->in[0],
                   (double *)kernel_in_out(args, 1) + attr->channel_offset, attr->weight,
                   (int)tensor_count(&k->request.in[0]));
+}
+
+static __global__ void metric_watch_kernel(const double *x, double *count)
+{
+    if (!isfinite(*x))
+        *count += 1;
+}
+
+int cuda_metric_watch(const cuda_backend *self, const kernel *k, const kernel_args *args)
+{
+    return launch(metric_watch_kernel, dim3(1), dim3(1), 0, self->stream, (const double *)args->in[0],
+                  (double *)kernel_in_out(args, 1) + k->request.node.attr.channel_offset);
 }

@@ -79,9 +79,11 @@ static const cuda_op cuda_ops[OP_COUNT] = {
     [OP_LOSS_SCALE] = {NULL, cuda_loss_scale},
     [OP_SCALE] = {NULL, cuda_scale},
     [OP_METRIC_ADD] = {NULL, cuda_metric_add},
+    [OP_METRIC_WATCH] = {NULL, cuda_metric_watch},
     [OP_SUM_SQUARES] = {cuda_sum_squares_prepare, cuda_sum_squares},
     [OP_COUNT_NOT_FINITE] = {cuda_sum_squares_prepare, cuda_count_not_finite},
     [OP_CLIP_FACTOR] = {NULL, cuda_clip_factor},
+    [OP_LARS_RATE] = {cuda_lars_rate_prepare, cuda_lars_rate},
     [OP_SGD_UPDATE] = {NULL, cuda_sgd_update},
     [OP_EMA_UPDATE] = {NULL, cuda_ema_update},
 };

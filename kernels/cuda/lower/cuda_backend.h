@@ -30,6 +30,12 @@ typedef struct {
     unsigned next;
 } cuda_staging;
 
+/* A row of timestamps. */
+typedef struct {
+    cudaEvent_t *events;
+    uint32_t n;
+} cuda_times;
+
 typedef struct {
     cudaEvent_t uploaded; /* of the copy stream */
     cudaEvent_t released; /* of the stream */
@@ -49,8 +55,7 @@ typedef struct {
     bool capturing;
     cuda_staging staging;
     cuda_lane lanes[UPLOAD_LANES];
-    cudaEvent_t *timestamps;
-    uint32_t n_timestamps;
+    cuda_times times[TIMESTAMP_ROWS];
     struct cuda_libraries *libraries;
     cuda_convolutions *convolutions;
     cuda_products *products;
@@ -109,8 +114,8 @@ int cuda_capture_begin(backend *self);
 int cuda_capture_end(backend *self, captured_step **out);
 int cuda_replay(backend *self, captured_step *r);
 void cuda_release_captured(backend *self, captured_step *r);
-int cuda_timestamp(backend *self, uint32_t number);
-int cuda_elapsed(backend *self, uint32_t n, double *seconds);
+int cuda_timestamp(backend *self, timestamp_row row, uint32_t number);
+int cuda_elapsed(backend *self, timestamp_row row, uint32_t n, double *seconds);
 void *cuda_pinned_alloc(backend *self, size_t bytes);
 void cuda_pinned_free(backend *self, void *memory);
 int cuda_upload(backend *self, int lane, void *device, const void *host, size_t bytes);
@@ -139,7 +144,7 @@ void cuda_libraries_text(const cuda_backend *self, char *text, size_t bytes);
 
 /* Native kernels, one pair or launch an op of graph/ops.def; in .cu files by topic. The prepare ones say the workspace.
  */
-cuda_prepare cuda_bn_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare,
+cuda_prepare cuda_bn_prepare, cuda_pool_prepare, cuda_loss_prepare, cuda_sum_squares_prepare, cuda_lars_rate_prepare,
     cuda_upsample_bn_sums_prepare, cuda_upsample_bn_grad_sums_prepare;
 cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference, cuda_bn_grad_sums, cuda_bn_grad,
     cuda_bn_param_grad, cuda_add, cuda_concat, cuda_channel_slice, cuda_upsample2x, cuda_upsample2x_grad,
@@ -147,10 +152,12 @@ cuda_launch cuda_bn_sums, cuda_bn_normalize, cuda_bn_running, cuda_bn_inference,
     cuda_upsample_bn_grad, cuda_patchify, cuda_unpatchify, cuda_fold_fuse_weight, cuda_fold_fuse_weight_grad,
     cuda_global_average_pool, cuda_global_average_pool_grad, cuda_relu, cuda_relu_grad, cuda_max_pool,
     cuda_max_pool_grad, cuda_excite, cuda_excite_grad, cuda_loss, cuda_sum_squares, cuda_count_not_finite,
-    cuda_clip_factor, cuda_sgd_update, cuda_linear_bn_sums, cuda_linear_bn_grad_sums, cuda_linear_bn_wgrad,
-    cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_images, cuda_pad_channels, cuda_convert_op;
+    cuda_clip_factor, cuda_lars_rate, cuda_sgd_update, cuda_linear_bn_sums, cuda_linear_bn_grad_sums,
+    cuda_linear_bn_wgrad, cuda_ema_update, cuda_loss_scale, cuda_scale, cuda_metric_add, cuda_metric_watch, cuda_images,
+    cuda_pad_channels, cuda_convert_op;
 
-/* kernels/backend.h: batch_launches. For sgd_update, ema_update, bn_running, sum_squares, metric_add, and losses. */
+/* kernels/backend.h: batch_launches. For lars_rate, sgd_update, ema_update, bn_running, sum_squares, metric_add, and
+ * losses. */
 int cuda_batch_launches(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
 int cuda_batch_losses(backend *self, uint32_t n, kernel *const *kernels, const kernel_args *args, kernel **out);
 

@@ -1,4 +1,4 @@
-/* Owns the backend's streams and events, and the timestamps on its stream. One thread. */
+/* Owns the backend's streams and events, and the rows of timestamps on its stream. One thread. */
 #include "cuda_backend.h"
 
 #include "base/error.h"
@@ -33,13 +33,18 @@ static void destroy_stream(cudaStream_t *stream)
     *stream = NULL;
 }
 
+static void destroy_times(cuda_times *times)
+{
+    for (uint32_t i = 0; i < times->n; i++)
+        destroy_event(&times->events[i]);
+    free(times->events);
+    *times = (cuda_times){.n = 0};
+}
+
 void cuda_streams_close(cuda_backend *self)
 {
-    for (uint32_t i = 0; i < self->n_timestamps; i++)
-        destroy_event(&self->timestamps[i]);
-    free(self->timestamps);
-    self->timestamps = NULL;
-    self->n_timestamps = 0;
+    for (int row = 0; row < TIMESTAMP_ROWS; row++)
+        destroy_times(&self->times[row]);
     for (int i = 0; i < UPLOAD_LANES; i++) {
         destroy_event(&self->lanes[i].uploaded);
         destroy_event(&self->lanes[i].released);
@@ -49,35 +54,38 @@ void cuda_streams_close(cuda_backend *self)
     cuda_staging_close(&self->staging);
 }
 
-static int have_timestamps(cuda_backend *self, uint32_t n)
+static int have_timestamps(cuda_times *times, uint32_t n)
 {
-    if (n <= self->n_timestamps)
+    if (n <= times->n)
         return 0;
-    cudaEvent_t *timestamps = realloc(self->timestamps, n * sizeof(cudaEvent_t));
-    CHECK(timestamps, ERROR_MEMORY, "no memory for %u timestamps", n);
-    self->timestamps = timestamps;
-    for (; self->n_timestamps < n; self->n_timestamps++)
-        TRY(cuda_check(cudaEventCreate(&timestamps[self->n_timestamps]), "an event"));
+    cudaEvent_t *events = realloc(times->events, n * sizeof *events);
+    CHECK(events, ERROR_MEMORY, "no memory for %u timestamps", n);
+    times->events = events;
+    for (; times->n < n; times->n++)
+        TRY(cuda_check(cudaEventCreate(&events[times->n]), "an event"));
     return 0;
 }
 
-int cuda_timestamp(backend *self, uint32_t number)
+/* In a capture an event would only order the captured work, unless it is external. */
+int cuda_timestamp(backend *self, timestamp_row row, uint32_t number)
 {
     cuda_backend *device = (cuda_backend *)self;
-    TRY(have_timestamps(device, number + 1));
-    return cuda_check(cudaEventRecord(device->timestamps[number], device->stream), "a timestamp");
+    cuda_times *times = &device->times[row];
+    TRY(have_timestamps(times, number + 1));
+    return cuda_check(cudaEventRecordWithFlags(times->events[number], device->stream,
+                                               device->capturing ? cudaEventRecordExternal : cudaEventRecordDefault),
+                      "a timestamp");
 }
 
-int cuda_elapsed(backend *self, uint32_t n, double *seconds)
+int cuda_elapsed(backend *self, timestamp_row row, uint32_t n, double *seconds)
 {
-    const cuda_backend *device = (const cuda_backend *)self;
-    CHECK(n <= device->n_timestamps, ERROR_KERNEL, "times of %u timestamps are wanted, %u were made", n,
-          device->n_timestamps);
+    const cuda_times *times = &((const cuda_backend *)self)->times[row];
+    CHECK(n <= times->n, ERROR_KERNEL, "times of %u timestamps are wanted, %u were made", n, times->n);
     if (n > 0)
-        TRY(cuda_check(cudaEventSynchronize(device->timestamps[n - 1]), "waiting for the GPU"));
+        TRY(cuda_check(cudaEventSynchronize(times->events[n - 1]), "waiting for the GPU"));
     for (uint32_t i = 1; i < n; i++) {
         float milliseconds;
-        TRY(cuda_check(cudaEventElapsedTime(&milliseconds, device->timestamps[i - 1], device->timestamps[i]),
+        TRY(cuda_check(cudaEventElapsedTime(&milliseconds, times->events[i - 1], times->events[i]),
                        "time of a launch"));
         seconds[i - 1] = 1e-3 * (double)milliseconds;
     }

@@ -101,7 +101,7 @@ static void open_trainer(trainer *t, const variant *v)
                                              .tensors = &t->tensors,
                                              .reducer = t->sums,
                                              .ranks = rank_count(),
-                                             .bucket_bytes = 4096,
+                                             .buckets = {.most = 4096},
                                              .reduction_dtype = v->narrow ? DTYPE_F16 : t->device->ops->real,
                                              .capture = true});
     ok(runtime_add(&t->run, &g, &t->step));
