@@ -46,20 +46,23 @@ int comm_expected_rank(void)
  * it too. */
 int comm_refuse_single(const comm *c)
 {
-    static const struct {
-        const char *variable, *launcher, *advice;
+    const char *library = c->info.library;
+    const struct {
+        const char *variable, *launcher, *advice, *library;
     } marks[] = {
-        {"OMPI_COMM_WORLD_SIZE", "mpirun", "take the mpirun of the MPI library that this program is built with"},
+        {"OMPI_COMM_WORLD_SIZE", "mpirun",
+         "take the mpirun of the MPI library that this program is built with: ", library},
         {"PMI_SIZE", "the launcher",
-         "take the mpirun of the MPI library that this program is built with, or `srun --mpi=pmix`"},
-        {"SLURM_STEP_NUM_TASKS", "srun", "launch with `srun --mpi=pmix`, or with `mpirun` in the batch script"}};
+         "take `srun --mpi=pmix`, or the mpirun of the MPI library that this program is built with: ", library},
+        {"SLURM_STEP_NUM_TASKS", "srun",
+         "launch with `srun --mpi=pmix`, or where `srun --mpi=list` does not name it with `mpirun` in the batch script",
+         ""}};
     for (size_t i = 0; c->info.size == 1 && i < sizeof marks / sizeof *marks; i++) {
         long started = number_in(marks[i].variable, 1);
-        CHECK(
-            started <= 1, ERROR_USAGE,
-            "%s started %ld processes (%s), but this one finds itself the only rank, and each would do the whole work: "
-            "%s: %s (on purpose alone: unset %s)",
-            marks[i].launcher, started, marks[i].variable, marks[i].advice, c->info.library, marks[i].variable);
+        CHECK(started <= 1, ERROR_USAGE,
+              "%s started %ld processes (%s), but this one finds itself the only rank, and each would do the whole "
+              "work: %s%s (on purpose alone: unset %s)",
+              marks[i].launcher, started, marks[i].variable, marks[i].advice, marks[i].library, marks[i].variable);
     }
     return 0;
 }
@@ -206,7 +209,8 @@ void comm_abort(comm *c, int code)
      * ended, so the others stay until it has spoken. */
     if (message_is_agreed(c) && c->agreed_rank != c->info.rank)
         c->ops->await_abort(c);
-    c->ops->abort(c, text);
+    /* A peer may still be in the agreement on that signal. */
+    (code == ERROR_STOPPED ? c->ops->stop : c->ops->abort)(c, text);
 }
 
 bool comm_peer_stopped(const comm *c)

@@ -114,7 +114,9 @@ void comm_observe(comm *c, void (*entered)(void *context, const rank_standing *n
 double comm_patience(const comm *c);
 
 /* All-reduce (a sum), in place, added in rank order: the same bits on every rank and in every run with as many ranks.
- * Numbers of 16 bits are added in float32 and rounded once. */
+ * Where every host has the same number of ranks, more than one, those of a host are added first, then the hosts' sums
+ * in the order of their lowest ranks. Numbers of 16 bits are added in float32 and rounded once, and once per host then.
+ */
 int comm_all_reduce(comm *c, void *data, size_t count, comm_dtype type);
 
 /* The same, not waiting: `data` must not be touched until comm_wait. Every started request is waited for, in any order,
@@ -145,7 +147,8 @@ int comm_agree(comm *c, int status);
  * rank keeps quiet. Goes by the failed call's error_message(): ask before another error replaces it. */
 bool comm_peer_failed(const comm *c);
 
-/* True when a signal stopped a peer (comm_leave_early), so that this rank ends as one that a signal stopped, too. */
+/* True when a signal stopped a peer (comm_leave_early, or comm_abort with ERROR_STOPPED), so that this rank ends as one
+ * that a signal stopped, too. */
 bool comm_peer_stopped(const comm *c);
 
 /* Makes error_message(), or else the text of `code`, begin with "rank R on HOST: ", where there are several ranks and

@@ -84,16 +84,30 @@ static void close_part(comm_mpi *part)
     free(part);
 }
 
-static int place_part(const comm_mpi *m, comm_mpi *part)
+/* The place of each rank of the part, whose numbers are others than in the whole. */
+static int gather_places(const comm_mpi *m, comm_mpi *part)
 {
-    const rank_place *mine = &m->place[m->base.info.rank];
-    part->place = calloc((size_t)part->base.info.size, sizeof *part->place);
-    CHECK(part->place, ERROR_MEMORY, "out of memory for a table of %d ranks", part->base.info.size);
-    return comm_mpi_status(
-        "MPI_Allgather", MPI_Allgather(mine, sizeof *mine, MPI_BYTE, part->place, sizeof *mine, MPI_BYTE, part->calls));
+    const rank_place mine = m->place[m->base.info.rank];
+    const int size = part->base.info.size;
+    part->place = calloc((size_t)size, sizeof *part->place);
+    CHECK(part->place, ERROR_MEMORY, "out of memory for a table of %d ranks", size);
+    TRY(comm_mpi_status("MPI_Allgather",
+                        MPI_Allgather(&mine, sizeof mine, MPI_BYTE, part->place, sizeof mine, MPI_BYTE, part->calls)));
+    int *leaders = malloc((size_t)size * sizeof *leaders);
+    CHECK(leaders, ERROR_MEMORY, "out of memory for a table of %d ranks", size);
+    for (int r = 0; r < size; r++)
+        leaders[r] = part->place[r].host_leader;
+    for (int r = 0; r < size; r++) {
+        int first = 0;
+        while (leaders[first] != leaders[r])
+            first++;
+        part->place[r].host_leader = first;
+    }
+    free(leaders);
+    return 0;
 }
 
-static int split_calls(const comm_mpi *m, int group, comm_mpi *part)
+static int split_calls(comm_mpi *m, int group, comm_mpi *part)
 {
     comm_info *info = &part->base.info;
     TRY(comm_mpi_status("MPI_Comm_split",
@@ -102,30 +116,30 @@ static int split_calls(const comm_mpi *m, int group, comm_mpi *part)
         return 0;
     TRY(comm_mpi_status("MPI_Comm_rank", MPI_Comm_rank(part->calls, &info->rank)));
     TRY(comm_mpi_status("MPI_Comm_size", MPI_Comm_size(part->calls, &info->size)));
-    TRY(place_part(m, part));
+    TRY(gather_places(m, part));
     return comm_mpi_group(part);
 }
 
-/* MPI's calls block: all ranks meet before them, where a missing one is noticed. After a failure the part stays as it
- * is, as MPI does. */
+/* MPI's call blocks: all ranks meet before it, where a missing one is noticed. */
 static int mpi_split(comm *c, int group, comm **out)
 {
-    const comm_mpi *m = (const comm_mpi *)c;
+    comm_mpi *m = (comm_mpi *)c;
     TRY(comm_mpi_barrier(c));
     comm_mpi *part = calloc(1, sizeof *part);
     CHECK(part, ERROR_MEMORY, "out of memory for a communicator");
     part->base = m->base;
     part->base.agreed_rank = -1;
-    part->base.standing.entered = PHASE_NONE; /* a part tells nobody of its waits */
     part->channel = m->channel;
     part->is_part = true;
     time_limit *limit = time_limit_start(c->limits.patience_seconds, c->limits.end_process, "splitting the ranks");
     const int status = split_calls(m, group, part);
     time_limit_stop(limit);
-    if (status == 0 && group >= 0)
+    if (status == 0 && group >= 0) {
         *out = &part->base;
-    else if (status == 0)
-        free(part);
+        return 0;
+    }
+    free(part->place); /* after a failure MPI is left as it is */
+    free(part);
     return status;
 }
 
@@ -203,9 +217,9 @@ static int describe_ranks(comm_mpi *m)
     return 0;
 }
 
-static int open_group(const comm_mpi *m, sum_group *g, int color, int place)
+static int open_group(MPI_Comm ranks, sum_group *g, int color, int place)
 {
-    TRY(comm_mpi_status("MPI_Comm_split", MPI_Comm_split(m->calls, color, place, &g->scatter)));
+    TRY(comm_mpi_status("MPI_Comm_split", MPI_Comm_split(ranks, color, place, &g->scatter)));
     TRY(comm_mpi_status("MPI_Comm_dup", MPI_Comm_dup(g->scatter, &g->gather)));
     TRY(comm_mpi_status("MPI_Comm_rank", MPI_Comm_rank(g->scatter, &g->rank)));
     return comm_mpi_status("MPI_Comm_size", MPI_Comm_size(g->scatter, &g->size));
@@ -216,9 +230,8 @@ static int make_groups(comm_mpi *m)
     const int size = m->base.info.size;
     int *leader = malloc((size_t)size * sizeof *leader);
     CHECK(leader, ERROR_MEMORY, "out of memory for a table of %d ranks", size);
-    for (int r = 0; r < size; r++) /* the first that is here: a part may lack the lowest rank of a host */
-        for (leader[r] = 0; m->place[leader[r]].host_leader != m->place[r].host_leader;)
-            leader[r]++;
+    for (int r = 0; r < size; r++)
+        leader[r] = m->place[r].host_leader;
     int status = host_groups_make(&m->groups, leader, size, m->base.info.rank);
     free(leader);
     return status;
@@ -231,8 +244,8 @@ int comm_mpi_group(comm_mpi *m)
     m->part = malloc((size_t)m->base.info.size * sizeof *m->part);
     CHECK(m->part, ERROR_MEMORY, "out of memory for a table of %d ranks", m->base.info.size);
     m->across = (sum_group){.scatter = MPI_COMM_NULL, .gather = MPI_COMM_NULL, .size = 1};
-    TRY(open_group(m, &m->inside, g->host, g->place));
-    return g->hosts > 1 ? open_group(m, &m->across, g->place, g->host) : 0;
+    TRY(open_group(m->calls, &m->inside, g->host, g->place));
+    return g->hosts > 1 ? open_group(m->calls, &m->across, g->place, g->host) : 0;
 }
 
 static void close_group(sum_group *g)

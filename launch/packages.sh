@@ -8,7 +8,9 @@ build_packages=(cmake ninja-build gcc libc6-dev pkg-config libopenmpi-dev openmp
   ocl-icd-opencl-dev libopenblas-dev libinih-dev libxxhash-dev libhwloc-dev libjpeg-dev
   libpng-dev libarchive-dev libjson-c-dev libprotobuf-c-dev protobuf-c-compiler libonnx-dev)
 test_packages=(g++ xz-utils libcmocka-dev python3 python3-numpy python3-h5py python3-onnx
-  python3-pil)
+  python3-pil iproute2)
+# For the test of launch/slurm, which starts daemons of its own; not where there is a Slurm already.
+slurm_daemons=(munge slurmctld slurmd)
 fuzz_packages=(clang llvm libclang-rt-dev libomp-dev)
 
 usage() {
@@ -24,7 +26,10 @@ packages=("${build_packages[@]}")
 install=no
 for argument in "$@"; do
   case $argument in
-    --tests) packages+=("${test_packages[@]}") ;;
+    --tests)
+      packages+=("${test_packages[@]}")
+      command -v sbatch >/dev/null || packages+=(slurm-client "${slurm_daemons[@]}")
+      ;;
     --fuzz) packages+=("${fuzz_packages[@]}") ;;
     --install) install=yes ;;
     --help | -h) usage; exit 0 ;;
@@ -63,3 +68,11 @@ fi
 echo "packages: installing ${missing[*]}"
 "${as_root[@]}" apt-get update -q
 "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"
+
+# The packages' own daemons do not stay.
+for daemon in "${slurm_daemons[@]}"; do
+  if [[ " ${missing[*]} " == *" $daemon "* ]] && command -v systemctl >/dev/null; then
+    "${as_root[@]}" systemctl disable "$daemon"
+    [ ! -d /run/systemd/system ] || "${as_root[@]}" systemctl stop "$daemon"
+  fi
+done

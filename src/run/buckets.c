@@ -34,7 +34,7 @@ size_t bucket_enough(const bucket_sizes *sizes, size_t before, size_t behind)
 }
 
 /* Gradients lie in the order of their completion, so a bucket closes after the node that fills it. */
-int program_cut_buckets(program *p, const bucket_sizes *sizes)
+int buckets_cut(program *p, const bucket_sizes *sizes)
 {
     const graph *g = &p->step;
     const size_t all = p->plan.arena_bytes[KIND_GRADIENT];

@@ -36,7 +36,7 @@ static int prepare_program(runtime *r, program *p)
         TRY(prepare_node(r, p, i));
         p->updates = p->updates || op_has(p->step.nodes[i].op, TRAIT_UPDATE);
     }
-    return program_cut_buckets(p, &r->options.buckets);
+    return buckets_cut(p, &r->options.buckets);
 }
 
 int runtime_add(runtime *r, graph *g, program **out)

@@ -101,12 +101,12 @@ typedef struct {
 void runtime_open(runtime *r, const runtime_options *options);
 void runtime_close(runtime *r);
 
-/* How many bytes fill a bucket that begins after `before` bytes of gradients and has `behind` bytes after it. */
+/* What fills a bucket that begins after `before` bytes and has `behind` bytes after it. */
 size_t bucket_enough(const bucket_sizes *sizes, size_t before, size_t behind);
 
-/* Fills the buckets of a program whose graph is planned; the caller frees them, where no runtime has the program. Needs
- * no device. */
-int program_cut_buckets(program *p, const bucket_sizes *sizes);
+/* Cuts the gradients of a program whose graph is planned; the caller frees the buckets, where no runtime has the
+ * program. Needs no device. */
+int buckets_cut(program *p, const bucket_sizes *sizes);
 
 /* Takes over the graph (also on failure), plans it and prepares its kernels. The program belongs to the runtime. */
 int runtime_add(runtime *r, graph *g, program **out);

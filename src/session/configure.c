@@ -189,7 +189,7 @@ static size_t bytes_of_mib(double mib)
     return (size_t)(mib * 0x1p20);
 }
 
-bucket_sizes configured_buckets(const settings *config)
+bucket_sizes configure_buckets(const settings *config)
 {
     return (bucket_sizes){.first = bytes_of_mib(config->run.first_bucket_mib),
                           .most = bytes_of_mib(config->run.bucket_mib),

@@ -29,6 +29,6 @@ void configure_for_device(step_options *step, const backend_ops *device);
 unsigned configure_rewrites(const settings *config);
 
 /* How the gradients are cut for the reduction. */
-bucket_sizes configured_buckets(const settings *config);
+bucket_sizes configure_buckets(const settings *config);
 
 #endif

@@ -170,7 +170,7 @@ int session_open(session *e, const settings *config, logger *log, comm *ranks, u
                                              .tensors = &e->tensors,
                                              .reducer = e->reducer,
                                              .ranks = e->info->size,
-                                             .buckets = configured_buckets(config),
+                                             .buckets = configure_buckets(config),
                                              .reduction_dtype = config->run.reduce_16bit ? e->device->ops->activation
                                                                                          : e->device->ops->real,
                                              .average_statistics = !config->run.sync_bn,

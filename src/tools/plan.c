@@ -31,7 +31,7 @@ static int find_pattern(const char *name, sum_pattern *pattern)
             *pattern = (sum_pattern)i;
             return 0;
         }
-    return error_set(ERROR_USAGE, "--pattern %s: expected tree, ring, host-ring or direct", name);
+    return error_set(ERROR_USAGE, "--pattern %s: expected tree, ring or host-ring", name);
 }
 
 /* What a run would sum by: NCCL's choice, its ring where the same bits are wanted, or MPI. */
@@ -39,7 +39,7 @@ static int choose_pattern(const settings *c, const plan_options *o, sum_pattern 
 {
     *pattern = c->run.deterministic ? PATTERN_RING : PATTERN_TREE;
     if (c->run.reduction == REDUCTION_MPI)
-        *pattern = PATTERN_DIRECT;
+        *pattern = PATTERN_HOST_RING;
     return o->pattern ? find_pattern(o->pattern, pattern) : 0;
 }
 
@@ -70,7 +70,7 @@ static int fill_request(planned *p)
           (long long)gpus);
     p->request = (plan_request){.gpu_batch = (int32_t)images,
                                 .gpus = gpus,
-                                .buckets = configured_buckets(c),
+                                .buckets = configure_buckets(c),
                                 .halved = c->run.reduce_16bit && c->run.precision != PRECISION_FP32 &&
                                           c->run.precision != PRECISION_TF32};
     return 0;

@@ -5,7 +5,7 @@
 #include <stddef.h>
 
 const char *const sum_pattern_names[PATTERNS] = {
-    [PATTERN_TREE] = "tree", [PATTERN_RING] = "ring", [PATTERN_HOST_RING] = "host-ring", [PATTERN_DIRECT] = "direct"};
+    [PATTERN_TREE] = "tree", [PATTERN_RING] = "ring", [PATTERN_HOST_RING] = "host-ring"};
 
 static int all_gpus(const plan_cluster *c)
 {
@@ -20,7 +20,7 @@ static double ring_bytes(int n, double bytes)
 
 double plan_bytes_sent(const plan_cluster *c, double bytes)
 {
-    return ring_bytes(c->hosts, bytes) * (c->pattern == PATTERN_DIRECT ? c->gpus : 1);
+    return ring_bytes(c->hosts, bytes);
 }
 
 static double hops(const plan_cluster *c)

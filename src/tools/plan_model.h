@@ -12,8 +12,7 @@
 typedef enum {
     PATTERN_TREE,      /* 2 log2 H: NCCL's tree, halving and doubling */
     PATTERN_RING,      /* 2 (N - 1): NCCL's ring through all GPUs */
-    PATTERN_HOST_RING, /* 2 (H - 1): a ring of hosts */
-    PATTERN_DIRECT,    /* 2 (N - 1): each rank to each, as over MPI; a host sends for each of its ranks */
+    PATTERN_HOST_RING, /* 2 (H - 1): sums within hosts, then between them one after another; as over MPI */
     PATTERNS
 } sum_pattern;
 

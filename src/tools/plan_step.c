@@ -120,7 +120,7 @@ static void note_memory(plan_step *s, const memory_plan *plan, int32_t images)
 static int read_graph(plan_step *s, const settings *c, const plan_request *wanted, program *p)
 {
     TRY(plan_make(&p->plan, &p->step));
-    TRY(program_cut_buckets(p, &wanted->buckets));
+    TRY(buckets_cut(p, &wanted->buckets));
     TRY(make_room(s, (size_t)p->step.n_nodes + p->n_buckets + 1));
     scale_times(s, c, place_sums(s, c, p, wanted->halved ? 0.5 : 1));
     note_memory(s, &p->plan, s->micro_batch);
@@ -199,6 +199,7 @@ void plan_step_free(plan_step *s)
 /* ---- a list of layers ---- */
 
 enum { LAYERS_MOST = 4096, LINE_BYTES = 256 };
+static const double layer_most = 1e12; /* weights, and millions of multiply-adds: sums stay exact */
 
 typedef struct {
     double weights, mmac;
@@ -209,7 +210,7 @@ static int read_layer(const char *line, layer *out)
     char rest;
     const char *comma = strchr(line, ',');
     return comma && sscanf(comma, ",%lf,%lf %c", &out->weights, &out->mmac, &rest) == 2 && out->weights >= 0 &&
-           out->mmac >= 0 && isfinite(out->weights + out->mmac);
+           out->mmac >= 0 && out->weights <= layer_most && out->mmac <= layer_most;
 }
 
 static int read_layers(FILE *file, const char *path, layer *layers, int *count)
@@ -231,7 +232,7 @@ static int read_layers(FILE *file, const char *path, layer *layers, int *count)
 /* The backward goes from the last layer to the first; gradients of a third of a layer's work each. */
 static void place_layers(plan_step *s, const layer *layers, int count, const plan_request *wanted)
 {
-    double work = 0, now = 1.0 / 3, bucket = 0, before = 0, behind = 0;
+    double work = 0, now = 1.0 / 3, before = 0, bucket = 0, behind = 0;
     for (int i = 0; i < count; i++) {
         work += layers[i].mmac;
         behind += layers[i].weights * sizeof(float);
@@ -241,7 +242,7 @@ static void place_layers(plan_step *s, const layer *layers, int count, const pla
         bucket += layers[i].weights * sizeof(float);
         behind -= layers[i].weights * sizeof(float);
         if (bucket == 0 ||
-            (i > 0 && bucket < (double)bucket_enough(&wanted->buckets, (size_t)before, (size_t)fmax(behind, 0))))
+            (behind > 0 && bucket < (double)bucket_enough(&wanted->buckets, (size_t)before, (size_t)behind)))
             continue;
         add_sum(s, SUM_BUCKET, wanted->halved ? bucket / 2 : bucket, fmin(now, 1));
         s->gradient_bytes += wanted->halved ? bucket / 2 : bucket;

@@ -63,11 +63,11 @@ int resume_check(const settings *now, const settings *saved, const char *path, b
     for (int i = settings_difference(&a, &b, 0, &d); i >= 0; i = settings_difference(&a, &b, i + 1, &d)) {
         CHECK(!is_among(d.name, network), ERROR_SETTINGS, "%s: %s, but %s is a checkpoint of a network with %s", d.name,
               d.a, path, d.b);
-        CHECK(strcmp(d.name, "train.optimizer") != 0, ERROR_SETTINGS,
-              "%s: %s, but the momentum in %s is of %s, which is another quantity (to begin with its weights alone, "
-              "export "
-              "and import them)",
-              d.name, d.a, path, d.b);
+        CHECK(
+            strcmp(d.name, "train.optimizer") != 0, ERROR_SETTINGS,
+            "%s: %s, but the momentum in %s is that of %s, another quantity (export and import begin with the weights "
+            "alone)",
+            d.name, d.a, path, d.b);
         CHECK(!within || !is_among(d.name, order), ERROR_SETTINGS,
               "%s: %s, but the checkpoint is of an epoch with %s that is not finished", d.name, d.a, d.b);
     }

@@ -60,7 +60,8 @@ static void defaults(void **state)
     assert_int_equal(s.train.schedule, SCHEDULE_STEP);
     assert_int_equal(s.train.milestones.count, 2);
     assert_int_equal(s.train.milestones.value[1], 150);
-    assert_true(s.run.bucket_mib == 16 && s.run.rewrite_patch && !s.run.sync_bn);
+    assert_true(s.run.bucket_mib == 16 && s.run.first_bucket_mib == 1 && s.run.last_bucket_mib == 1 &&
+                s.run.rewrite_patch && !s.run.sync_bn);
     assert_string_equal(s.output.dir, "runs/teskd");
     assert_int_equal(s.log.every, 50);
     assert_int_equal(settings_validate(&s), 0);
@@ -374,7 +375,7 @@ static void contradictions(void **state)
     CONTRADICTION("loss.ce_weight, loss.kd_weight, loss.feature_weight: all are 0", "loss.ce_weight=0",
                   "loss.kd_weight=0", "loss.feature_weight=0");
     CONTRADICTION("train.nesterov: yes needs train.momentum", "train.momentum=0");
-    CONTRADICTION("train.decay_norm_and_bias = no", "train.optimizer=lars");
+    CONTRADICTION("train.optimizer: lars leaves biases", "train.optimizer=lars");
     CONTRADICTION("train.min_lr: 0.2 is greater than train.lr = 0.1", "train.min_lr=0.2");
     CONTRADICTION("train.warmup_epochs: 5 is greater than train.epochs = 4", "train.warmup_epochs=5", "train.epochs=4");
     CONTRADICTION("run.precision: run.device = cpu computes in float32", "run.device=cpu", "run.precision=bf16");

@@ -22,12 +22,6 @@ LEAST, MOST = numpy.array([40.0, 1.0, 0.0]), numpy.array([100.0, 40.0, 8.0])
 STEPS = numpy.array([4.0, 2.0, 0.5])  # of the differences that stand for derivatives
 
 
-def same_buckets(settings):
-    """The programs of the time cut gradients into pieces of one size."""
-    size = settings["run.bucket_mib"]
-    return {**settings, "run.first_bucket_mib": size, "run.last_bucket_mib": size}
-
-
 def resnet50():
     """Weights and millions of multiply-adds of each layer of ResNet-50 at 224x224, 1000 classes."""
     layers, channels = [(3 * 64 * 49, 64 * 3 * 49 * 112**2)], 64
@@ -68,26 +62,33 @@ class Run:
 
 
 HALVED = {"run.reduce_16bit": "yes"}
+
+
+def buckets_of(mib):
+    """Gradients in pieces of one size."""
+    return {f"run.{name}bucket_mib": mib for name in ("", "first_", "last_")}
+
+
 PCIE, NVLINK_P100, NVLINK_V100 = 10, 20, 40
 RUNS = [
     Run("ResNet-50, 256 P100, 50 GbE, batch 8k (Goyal 2017)", 90, resnet50, 32, 138, 32, 8,
-        {"net": 50, "inside": NVLINK_P100, "pattern": "tree"}, {"run.bucket_mib": "0.001"}),
+        {"net": 50, "inside": NVLINK_P100, "pattern": "tree"}, buckets_of(0.001)),
     Run("ResNet-50, 1024 P100, FDR, batch 32k (Akiba 2017)", 80, resnet50, 32, 178, 128, 8,
-        {"net": 54.5, "inside": PCIE, "pattern": "ring"}, {"run.bucket_mib": "65536", **HALVED}),
+        {"net": 54.5, "inside": PCIE, "pattern": "ring"}, {**buckets_of(65536), **HALVED}),
     Run("ResNet-50, 1088 V100, 2 EDR, batch 34k (Mikami 2018)", 91.6, resnet50, 32, 641, 272, 4,
-        {"net": 100, "adapters": 2, "inside": NVLINK_V100, "pattern": "tree"}, HALVED),
+        {"net": 100, "adapters": 2, "inside": NVLINK_V100, "pattern": "tree"}, {**buckets_of(16), **HALVED}),
     Run("ResNet-50, 2048 P40, 100 GbE, batch 64k (Jia 2018)", 87.9, resnet50, 32, 162, 256, 8,
-        {"net": 100, "inside": PCIE, "pattern": "host-ring"}, HALVED),
+        {"net": 100, "inside": PCIE, "pattern": "host-ring"}, {**buckets_of(16), **HALVED}),
     Run("VGG-16, 512 Pascal, 25 GbE, batch 32k (Horovod)", 68, vgg16, 64, 154, 128, 4,
-        {"net": 25, "inside": PCIE, "pattern": "ring"}, {"run.bucket_mib": "64"}, alone=True),
+        {"net": 25, "inside": PCIE, "pattern": "ring"}, buckets_of(64), alone=True),
     Run("VGG-16, 128 Pascal, 25 GbE, batch 8k (Horovod)", 79, vgg16, 64, 154, 32, 4,
-        {"net": 25, "inside": PCIE, "pattern": "ring"}, {"run.bucket_mib": "64"}, alone=True, asked=False),
+        {"net": 25, "inside": PCIE, "pattern": "ring"}, buckets_of(64), alone=True, asked=False),
     Run("ResNet-50, 1024 P40, 100 GbE, batch 64k (Jia 2018)", 99.2, resnet50, 64, 218, 128, 8,
-        {"net": 100, "inside": PCIE, "pattern": "host-ring"}, HALVED, asked=False),
+        {"net": 100, "inside": PCIE, "pattern": "host-ring"}, {**buckets_of(16), **HALVED}, asked=False),
     Run("ResNet-50, 8 P100 in one node (TensorFlow 2017)", 99.0, resnet50, 64, 219, 1, 8,
-        {"inside": NVLINK_P100}, {"run.bucket_mib": "16"}, alone=True, asked=False),
+        {"inside": NVLINK_P100}, buckets_of(16), alone=True, asked=False),
     Run("VGG-16, 8 P100 in one node (TensorFlow 2017)", 87.7, vgg16, 64, 154, 1, 8,
-        {"inside": NVLINK_P100}, {"run.bucket_mib": "16"}, alone=True, asked=False),
+        {"inside": NVLINK_P100}, buckets_of(16), alone=True, asked=False),
 ]
 ASKED = [run for run in RUNS if run.asked]
 
@@ -111,7 +112,7 @@ class Planner:
                    "step-ms": 1e3 * run.gpu_batch / run.images_per_second, "layers": self.layers(run.network),
                    **run.options, **dict(zip(PARAMETERS, parameters))}
         command = [self.teskd, "plan", "--json", *(str(word) for name, value in options.items() for word in (f"--{name}", value)),
-                   *(word for name, value in same_buckets(run.settings).items() for word in ("--set", f"{name}={value}"))]
+                   *(word for name, value in run.settings.items() for word in ("--set", f"{name}={value}"))]
         result = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout)
         one, *_ = result["nodes"]
         last = result["nodes"][-1]

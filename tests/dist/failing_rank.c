@@ -1,6 +1,7 @@
 /* A run in which one rank fails, ended the way a main program has to: failing_rank MODE RANK
  *   killed  RANK dies of SIGKILL between two sums       busy  the same, while the others are deep in a computation
  *   abort   RANK fails with a message of its own        agree RANK fails in something that the ranks agree on
+ *   signal  as abort, by a signal
  *   slow    as agree, and RANK takes its time to report stuck as killed, and the others never look again
  *   silent  RANK lives, but the others hear nothing more of it in MPI
  *   open    nobody fails: open and close
@@ -52,6 +53,8 @@ static int fail(comm *c, const char *mode, bool fails)
         sleep_for(1000);
     if (fails && strcmp(mode, "abort") == 0)
         return error_set(ERROR_FILE, "the disk is full");
+    if (fails && strcmp(mode, "signal") == 0)
+        return error_set(ERROR_STOPPED, "stopped by SIGUSR2");
     if (strcmp(mode, "agree") == 0 || strcmp(mode, "slow") == 0)
         return comm_agree(c, fails ? error_set(ERROR_FILE, "the disk is full") : 0);
     return 0;
@@ -95,7 +98,7 @@ int main(int argc, char **argv)
         comm_close(c);
         return 0;
     }
-    printf("rank %d saw: %s\n", rank, error_message());
+    printf("rank %d saw: %s%s\n", rank, error_message(), comm_peer_stopped(c) ? " (a signal)" : "");
     fflush(stdout);
     if (fails && strcmp(argv[1], "slow") == 0)
         sleep_for(SLOW_SECONDS);

@@ -9,10 +9,11 @@ options=$#
 
 # Where `saw`, every survivor hears of it: not those that mpirun may kill first, while they compute, while MPI itself
 # reports a lost peer or (within a quarter of a second, Open MPI 5) after one ended, and not those that are stuck.
-saw=$options
+saw=$options kind=
 case $mode in
 killed | busy | queued) message="rank $rank on $(hostname) ended without a word (its connection closed)" ;;
 abort) message="rank $rank on $(hostname): the disk is full" ;;
+signal) message="rank $rank on $(hostname): stopped by SIGUSR2" kind=" (a signal)" ;;
 stuck) message="rank $rank on $(hostname) ended without a word (its connection closed)" saw=0 ;;
 agree | slow) message="rank $rank on $(hostname): the disk is full" saw=1 ;;
 silent) message="rank 0 on $(hostname): an all-reduce has taken 3 s, while every rank is alive" saw=0 ;;
@@ -44,7 +45,7 @@ grep -qF "failing_rank: $message" "$folder/err" || fail "no message \"$message\"
 
 if ((saw)); then
     for survivor in 0 1 2; do
-        [[ $survivor == "$rank" ]] || grep -qF "rank $survivor saw: $message" "$folder/out" ||
+        [[ $survivor == "$rank" ]] || grep -qF "rank $survivor saw: $message$kind" "$folder/out" ||
             fail "rank $survivor did not see \"$message\""
     done
 fi

@@ -18,6 +18,7 @@ class Bench(ProgramTest):
         result = json.loads(self.bench("--json"))
         self.assertEqual(set(result), {"images_per_second", "step_ms", "gflops", "matmul_gflops", "copy_gbs", "floor_ms",
                                        "exposed_ms"})
+        self.assertEqual(result.pop("exposed_ms"), 0)  # no peer
         for name, value in result.items():
             self.assertGreater(value, 0, name)
         self.assertAlmostEqual(result["images_per_second"] * result["step_ms"] / 4e3, 1, delta=0.01)
@@ -29,7 +30,12 @@ class Bench(ProgramTest):
 
     def test_reductions(self):
         self.assertNotIn("reductions", self.bench())
-        self.assertRegex(self.bench(ranks=2), r"reductions \(MPI\): [\d.]+ ms")
+        line = re.search(r"reductions \(MPI\): ([\d.]+) ms of a step are exposed, ([\d.]+)%: ([\d.]+) ms of waiting for sums, "
+                         r"([\d.]+) ms of moving them on", self.bench(ranks=2))
+        exposed, share, waiting, advancing = map(float, line.groups())
+        self.assertAlmostEqual(exposed, waiting + advancing, delta=0.011)
+        self.assertTrue(waiting > 0 and advancing > 0 and share > 0)
+        self.assertGreater(json.loads(self.bench("--json", ranks=2))["exposed_ms"], 0)
 
     def test_nodes(self):
         table = self.bench("--per-node")

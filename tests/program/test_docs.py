@@ -19,7 +19,7 @@ from test_usage import COMMANDS, declared_settings
 
 DOCUMENTS = [SOURCE / "README.md", *sorted((SOURCE / "docs").glob("*.md")), SOURCE / "tests/bench/README.md"]
 
-COMMAND = re.compile(r"(build/teskd|teskd|teskd/run\.sh|launch/\w+\.sh|mpirun|srun|cmake|ctest|mkdir|python3|tar|"
+COMMAND = re.compile(r"(build/teskd|teskd|teskd/run\.sh|launch/\w+\.sh|mpirun|srun|sbatch|cmake|ctest|mkdir|python3|tar|"
                      r"~/torchenv/\S+|[A-Z_]+=\S+)( |$)")
 
 # What cannot run here, and what is looked at instead: nothing, or that its own --help takes the options.
@@ -31,11 +31,14 @@ NOT_HERE = [
     (r"(cmake|ctest) ", "makes or tests the build that this test is of", None),
     (r"python3 -m venv|~/torchenv/", "needs PyTorch, from the network", None),
     (r"teskd/run\.sh launch/gpu_check\.sh", "needs a GPU and hours", "--dry-run"),
+    (r"srun .* cp ", "needs Slurm and other machines", None),
     (r"srun .*build/teskd", "needs Slurm and other machines", "--dry-run"),
+    (r"sbatch --array", "needs Slurm, and has a list of runs", None),
+    (r"sbatch ", "needs Slurm, which test_slurm.py asks whether it takes the options", "--dry-run"),
     (r"mpirun .*(--hostfile|PE=).*build/teskd", "needs other machines, or more cores", "--dry-run"),
+    (r"mpirun .*rehearse_fault", "fails on purpose", "--dry-run"),
     (r"mpirun .*imagenet_r18\.ini", "needs more cores", "--dry-run"),
     (r"build/teskd data pack --from \$KAGGLE", "needs Kaggle's files", "--help"),
-    (r"mpirun .* &$", "a line of a batch script", None),
     (r"(mpirun .*|[A-Z_]+=\S+ )?build/teskd bench(?! --set train.batch=32 --json)", "the same as the one that is run",
      "--help"),
 ]
@@ -127,6 +130,7 @@ class Documents(unittest.TestCase):
             done.add(line)
             if kind:
                 line = re.sub(r"^(mpirun|srun) .*?(?=build/teskd)", "", line).split(" #")[0] + f" {kind[2]}"
+                line = re.sub(r"^sbatch .*?\.sbatch ", "build/teskd --config ", line)
             with self.subTest(document=path.name, command=line):
                 self.run_line(root, line, variables)
 
@@ -145,7 +149,7 @@ class Documents(unittest.TestCase):
         for path in DOCUMENTS:
             for block in blocks(path):
                 for line in block:
-                    self.assertTrue(COMMAND.match(line) or line.startswith("#SBATCH ") or not re.search(r" --[a-z]|teskd ", line), f"{path}: {line}")
+                    self.assertTrue(COMMAND.match(line) or not re.search(r" --[a-z]|teskd ", line), f"{path}: {line}")
 
     def test_commands_within_sentences(self):
         root = self.lay_out("sentences")
@@ -158,9 +162,9 @@ class Documents(unittest.TestCase):
     def test_options_and_settings_exist(self):
         texts = [subprocess.run([TESKD, command, "--help"], text=True, capture_output=True, check=True).stdout
                  for command in COMMANDS]
-        scripts = [*SOURCE.glob("launch/*.sh"), *SOURCE.glob("tests/bench/*.py")]
+        scripts = [*SOURCE.glob("launch/*.sh"), *SOURCE.glob("launch/slurm/*.sbatch"), *SOURCE.glob("tests/bench/*.py")]
         texts += [path.read_text(encoding="utf-8") for path in scripts]
-        of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca"}
+        of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca", "--batch", "--prefix"}
         known, settings = set(re.findall(r"--[a-z][a-z-]*", "".join(texts))), set(declared_settings())
         sections = "|".join({name.split(".")[0] for name in settings})
         for path in DOCUMENTS:
@@ -168,7 +172,7 @@ class Documents(unittest.TestCase):
             options = {word for span in spans(path) for word in re.findall(r"(?:^|(?<= ))--[a-z][a-z-]*", span)}
             self.assertLessEqual(options, known | of_others, path)
             named = set(re.findall(rf"(?:`|--set )((?:{sections})\.[a-z]\w+)(?=[`= ])", text))
-            files = {name for name in named if re.search(r"\.(bin|c|h|h5|ini|sh|tar)$", name)}
+            files = {name for name in named if re.search(r"\.(bin|c|h|h5|ini|sbatch|sh|tar)$", name)}
             self.assertLessEqual(named - files, settings, path)
 
 

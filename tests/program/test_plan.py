@@ -61,7 +61,7 @@ class Plan(ProgramTest):
         self.assertLess(slow["efficiency"], both["efficiency"])
         patterns = [self.plan(*cluster, "--set", change)["pattern"]
                     for change in ("run.reduction=auto", "run.reduction=mpi", "run.deterministic=yes")]
-        self.assertEqual(patterns, ["tree", "direct", "ring"])
+        self.assertEqual(patterns, ["tree", "host-ring", "ring"])
 
     def test_images_that_are_read(self):
         arguments = ("--config", "imagenet_r18.ini", "--gpu-batch", 64, "--step-ms", 10, "--gpus", 1)

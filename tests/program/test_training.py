@@ -92,6 +92,16 @@ class Ranks(ProgramTest):
             for tensor, values in first.tensors.items():
                 self.assertEqual(values.tobytes(), second.tensors[tensor].tobytes(), tensor)
 
+    def test_exposed_communication(self):
+        self.assertNotIn("communication", self.train("1", {"train.max_steps": 2}).out)
+        self.assertNotIn("exposed_communication", events(self.path("1"), "step")[0])
+        for sync_bn in ("no", "yes"):
+            log = self.train(sync_bn, {"train.max_steps": 2, "run.sync_bn": sync_bn}, ranks=2).out
+            shares = [event["exposed_communication"] for event in events(self.path(sync_bn), "step")]
+            self.assertEqual([f"{100 * share:.1f}" for share in shares], re.findall(r"  communication ([\d.]+)%  ", log))
+            for share in shares:
+                self.assertTrue(0 < share < 1, shares)
+
     def test_seed(self):
         for seed in (0, 1):
             self.train(str(seed), {"train.seed": seed, "train.max_steps": 1})

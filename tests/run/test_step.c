@@ -291,7 +291,7 @@ static void buckets_cover_the_gradients(void **state)
     assert_int_equal(fewer, 1);
 }
 
-/* The gradients are of some 2 MB: with a first and a last bucket of their own size, both ends are small. */
+/* With a first and a last bucket of their own sizes. */
 static void buckets_grow_from_both_ends(void **state)
 {
     (void)state;

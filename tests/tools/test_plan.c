@@ -71,8 +71,6 @@ static void a_sum_takes_what_its_parts_take(void **state)
     near(plan_all_reduce(&c, 40e6), 7.5e-3 + 62e-5 + 2e-5, fine);
     c.pattern = PATTERN_HOST_RING;
     near(plan_all_reduce(&c, 40e6), 7.5e-3 + 6e-5 + 2e-5, fine);
-    c.pattern = PATTERN_DIRECT;
-    near(plan_all_reduce(&c, 40e6), 8 * 7.5e-3 + 62e-5 + 2e-5, fine);
 }
 
 /* Inside one host: 2 x 7/8 x 40 MB at 100 GB/s, and no hop through the network, however slow that is. */
@@ -191,8 +189,7 @@ static void every_gradient_travels_once(void **state)
 {
     (void)state;
     const char *changes[] = {"model.network=cifarresnet8", "model.method=plain", NULL};
-    plan_request wanted = {
-        .gpu_batch = 4, .gpus = 8, .buckets = {.first = 1000000000, .most = 1000000000, .last = 1000000000}};
+    plan_request wanted = {.gpu_batch = 4, .gpus = 8, .buckets = {.first = 1 << 30, .most = 1 << 30, .last = 1 << 30}};
     plan_step whole = built_step(changes, &wanted);
     assert_int_equal(count_of(&whole, SUM_BUCKET), 1);
     wanted.buckets = (bucket_sizes){.first = 1, .most = 1, .last = 1};
@@ -233,7 +230,7 @@ static void synchronised_normalisation_is_counted(void **state)
     (void)state;
     const char *changes[] = {"model.network=cifarresnet8", "model.method=plain", "run.sync_bn=yes", NULL};
     const plan_request wanted = {
-        .gpu_batch = 4, .gpus = 8, .buckets = {.first = 1000000000, .most = 1000000000, .last = 1000000000}};
+        .gpu_batch = 4, .gpus = 8, .buckets = {.first = 1 << 30, .most = 1 << 30, .last = 1 << 30}};
     plan_step step = built_step(changes, &wanted);
     assert_int_equal(count_of(&step, SUM_STATISTICS), 2 * 12);
     plan_step_free(&step);
@@ -245,7 +242,7 @@ static void accumulated_gradients_are_summed_once(void **state)
     (void)state;
     const char *changes[] = {"model.network=cifarresnet8", "train.accumulate=4", "train.batch=128", NULL};
     const plan_request wanted = {
-        .gpu_batch = 16, .gpus = 8, .buckets = {.first = 1000000000, .most = 1000000000, .last = 1000000000}};
+        .gpu_batch = 16, .gpus = 8, .buckets = {.first = 1 << 30, .most = 1 << 30, .last = 1 << 30}};
     plan_step step = built_step(changes, &wanted);
     assert_int_equal(step.micro_batch, 4);
     assert_int_equal(count_of(&step, SUM_BUCKET), 1);

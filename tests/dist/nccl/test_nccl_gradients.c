@@ -140,12 +140,17 @@ static void fill_inputs(const trainer *t)
 
 static void train(trainer *t)
 {
+    exposed_time exposed;
     for (int step = 0; step < STEPS; step++) {
         fill_inputs(t);
         ok(program_run(&t->run, t->step));
     }
     ok(runtime_synchronize(&t->run));
     assert_non_null(t->step->captured);
+    ok(runtime_exposed(&t->run, &exposed)); /* which the replay has noted */
+    assert_true(exposed.waiting > 0 && exposed.advancing == 0);
+    ok(runtime_exposed(&t->run, &exposed));
+    assert_true(exposed.waiting == 0);
 }
 
 static double *weights(const trainer *t, size_t *count)
