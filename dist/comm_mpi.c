@@ -129,6 +129,7 @@ static int mpi_split(comm *c, int group, comm **out)
     CHECK(part, ERROR_MEMORY, "out of memory for a communicator");
     part->base = m->base;
     part->base.agreed_rank = -1;
+    part->base.standing.entered = PHASE_NONE; /* a part tells nobody of its waits */
     part->channel = m->channel;
     part->is_part = true;
     time_limit *limit = time_limit_start(c->limits.patience_seconds, c->limits.end_process, "splitting the ranks");

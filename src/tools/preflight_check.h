@@ -121,7 +121,7 @@ double preflight_typical(double *values, int count, bool more_is_better);
 void preflight_print(const preflight *p, const preflight_check *checks, int n_checks, const finding *found);
 int preflight_print_json(const preflight *p, const preflight_check *checks, int n_checks, const finding *found);
 
-/* Bytes that travel through each rank's link per second, in MB/s: 2 (n - 1) / n of the sum's. */
+/* In MB/s, of 2 (n - 1) / n times the sum's bytes: as many as a ring sends from each of n ranks. */
 double preflight_sum_rate(const sum_curve *curve, int size);
 
 #endif
