@@ -13,29 +13,43 @@ typedef struct {
     not_finite *found;
 } search;
 
-/* Is the exponent of a number of that dtype all ones: infinite, or no number? */
-static bool is_bad(const void *values, uint8_t type, int64_t i)
+/* Numbers whose exponent, under the mask, is all ones: infinite ones, and what is no number. */
+static int64_t count_16(const uint16_t *values, int64_t count, uint16_t exponent)
 {
-    static const uint64_t wide = UINT64_C(0x7FF) << 52;
-    static const uint32_t single = UINT32_C(0xFF) << 23, half = 0x7C00, brain = 0x7F80;
-    switch (type) {
-    case DTYPE_F64:
-        return (((const uint64_t *)values)[i] & wide) == wide;
-    case DTYPE_F32:
-        return (((const uint32_t *)values)[i] & single) == single;
-    case DTYPE_F16:
-        return (((const uint16_t *)values)[i] & half) == half;
-    default:
-        return (((const uint16_t *)values)[i] & brain) == brain;
-    }
+    int64_t bad = 0;
+    for (int64_t i = 0; i < count; i++)
+        bad += (values[i] & exponent) == exponent;
+    return bad;
+}
+
+static int64_t count_32(const uint32_t *values, int64_t count, uint32_t exponent)
+{
+    int64_t bad = 0;
+    for (int64_t i = 0; i < count; i++)
+        bad += (values[i] & exponent) == exponent;
+    return bad;
+}
+
+static int64_t count_64(const uint64_t *values, int64_t count, uint64_t exponent)
+{
+    int64_t bad = 0;
+    for (int64_t i = 0; i < count; i++)
+        bad += (values[i] & exponent) == exponent;
+    return bad;
 }
 
 static int64_t count_bad(const void *values, uint8_t type, int64_t begin, int64_t count)
 {
-    int64_t bad = 0;
-    for (int64_t i = begin; i < begin + count; i++)
-        bad += is_bad(values, type, i);
-    return bad;
+    switch (type) {
+    case DTYPE_F64:
+        return count_64((const uint64_t *)values + begin, count, UINT64_C(0x7FF) << 52);
+    case DTYPE_F32:
+        return count_32((const uint32_t *)values + begin, count, UINT32_C(0xFF) << 23);
+    case DTYPE_F16:
+        return count_16((const uint16_t *)values + begin, count, 0x7C00);
+    default:
+        return count_16((const uint16_t *)values + begin, count, 0x7F80);
+    }
 }
 
 static bool is_real(uint8_t type)
