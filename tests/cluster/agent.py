@@ -1,5 +1,5 @@
 #!/usr/bin/env -S python3 -S -E
-"""agent.py HOST COMMAND...: what ssh would be between the hosts of cluster.py."""
+"""agent.py HOST COMMAND...: what ssh would be, between the hosts of cluster.py."""
 
 import socket
 import sys

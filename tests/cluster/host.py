@@ -1,6 +1,5 @@
-"""First process of a host of cluster.py: starts commands that come over its network, as sshd would, and reaps what is
-left of them. A command gets the shell that ssh would give it; its output goes back, and at the end a zero byte and its
-exit code."""
+"""host.py ADDRESS: the first process of a host of cluster.py. Starts commands that come over the network, as sshd would,
+and takes in what is left of them. The shell's output goes back, at its end with a zero byte and its exit code."""
 
 import os
 import signal
@@ -20,7 +19,8 @@ def serve(connection):
 
 def main():
     listener = socket.create_server((sys.argv[1], PORT))
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # what has ended is not kept for anybody
+    print("ready", flush=True)
     while True:
         connection = listener.accept()[0]
         if os.fork() == 0:
