@@ -9,7 +9,6 @@ import time
 from cluster import SCRATCH, children, ranks
 from program import SMALL, SOURCE, TESKD, Checkpoint, events, settings
 
-SILENCE = 5  # the least that dist.timeout_silence takes
 TRAINING = {**SMALL, "data.kind": "synthetic", "data.test_images": 24, "train.batch": 24, "train.epochs": 1, "train.lr": 0.01,
             "output.checkpoint_every": 50}
 
@@ -55,6 +54,12 @@ class Supervised:
     def wait_for_line(self, words, after, seconds):
         """When a line with these words came, not before `after`."""
         return wait_for(lambda: next((at for at, line in list(self.lines) if at >= after and words in line), None), seconds)
+
+    @staticmethod
+    def wait_for_end(pids, seconds):
+        """When the last of these processes has ended."""
+        wait_for(lambda: not any(os.path.exists(f"/proc/{pid}/exe") for pid in pids), seconds)
+        return time.monotonic()
 
     def wait_for_steps(self, count, seconds=60):
         wait_for(lambda: self.steps() >= count or self.process.poll() is not None, seconds)

@@ -11,7 +11,7 @@ from supervised import TRAINING, Supervised
 STEPS = 40
 # With synchronised statistics and in float64, the number of ranks changes nothing that can be seen.
 CHANGES = {**TRAINING, "data.train_images": 6 * STEPS, "train.batch": 6, "output.checkpoint_every": 10, "run.sync_bn": "yes",
-           "model.method": "plain", "run.device": "reference"}
+           "model.method": "plain", "run.device": "reference", "dist.timeout_silence": 5}
 
 
 class LostHost(unittest.TestCase):
