@@ -25,7 +25,7 @@ class Fault:
 
     def __init__(self, chance):
         self.kind = chance.choice(["kill", "stop", "cut"])
-        self.rank = chance.randrange(4) if self.kind != "cut" else chance.randrange(1, 4)  # mpirun is on the first host
+        self.rank = chance.randrange(4)
         self.in_checkpoint, self.steps, self.delay = chance.random() < 0.3, chance.randrange(10, 60), chance.random() * 0.1
 
     def wait_for_moment(self, training):
@@ -59,7 +59,9 @@ class Fault:
         self.again = next(re.search(r"(\d+) steps to be done again", line)[1] for line in lines if "to be done again" in line)
 
     def is_named(self):
-        return self.message.startswith(f"teskd: rank {self.rank} on {HOSTS[self.rank]} ")
+        """To the first host, where mpirun is, all others are cut off when it is itself."""
+        lost = range(1, 4) if self.kind == "cut" and self.rank == 0 else [self.rank]
+        return any(self.message.startswith(f"teskd: rank {rank} on {HOSTS[rank]} ") for rank in lost)
 
     def row(self):
         phase = re.search(r"\((\w+)\)$", self.message)
