@@ -72,7 +72,7 @@ class GoesOn(Supervised):
         lines = said(result)
         self.assertEqual(lines[:2] + lines[3:5], ["no answer from nowhere", f"2 ranks on {HOST}"] * 2)
         self.assertRegex(lines[2], rf"^rank 1 on {HOST} .*: noticed \S+ s after the last step, mpirun ended \S+ s later$")
-        self.assertRegex(lines[5], r"^restarted \S+ s after the last step, with [1-5] steps to be done again$")
+        self.assertRegex(lines[5], r"^restarted \S+ s after the last step, with [0-5] steps to be done again$")
         self.assertRegex(lines[6], r"^past step \d+ again: the failure cost \S+ s in all$")
         self.assertEqual(lines[7:], ["finished"])
         self.assertEqual(pathlib.Path(self.path("run", "supervise.log")).read_text(), result.out)
