@@ -19,7 +19,7 @@ from test_usage import COMMANDS, declared_settings
 
 DOCUMENTS = [SOURCE / "README.md", *sorted((SOURCE / "docs").glob("*.md")), SOURCE / "tests/bench/README.md"]
 
-COMMAND = re.compile(r"(build/teskd|teskd|teskd/run\.sh|launch/\w+\.sh|mpirun|srun|sbatch|cmake|ctest|mkdir|python3|tar|"
+COMMAND = re.compile(r"(build/teskd|teskd|teskd/run\.sh|launch/\w+(?:\.sh)?|mpirun|srun|sbatch|cmake|ctest|mkdir|python3|tar|"
                      r"~/torchenv/\S+|[A-Z_]+=\S+)( |$)")
 
 # What cannot run here, and what is looked at instead: nothing, or that its own --help takes the options.
@@ -35,6 +35,7 @@ NOT_HERE = [
     (r"srun .*build/teskd", "needs Slurm and other machines", "--dry-run"),
     (r"sbatch --array", "needs Slurm, and has a list of runs", None),
     (r"sbatch ", "needs Slurm, which test_slurm.py asks whether it takes the options", "--dry-run"),
+    (r"launch/supervise .*build/teskd", "needs other machines", "--dry-run"),
     (r"mpirun .*(--hostfile|PE=).*build/teskd", "needs other machines, or more cores", "--dry-run"),
     (r"mpirun .*rehearse_fault", "fails on purpose", "--dry-run"),
     (r"mpirun .*imagenet_r18\.ini", "needs more cores", "--dry-run"),
@@ -129,7 +130,7 @@ class Documents(unittest.TestCase):
                 continue
             done.add(line)
             if kind:
-                line = re.sub(r"^(mpirun|srun) .*?(?=build/teskd)", "", line).split(" #")[0] + f" {kind[2]}"
+                line = re.sub(r"^(mpirun|srun|launch/supervise) .*?(?=build/teskd)", "", line).split(" #")[0] + f" {kind[2]}"
                 line = re.sub(r"^sbatch .*?\.sbatch ", "build/teskd --config ", line)
             with self.subTest(document=path.name, command=line):
                 self.run_line(root, line, variables)
@@ -162,9 +163,9 @@ class Documents(unittest.TestCase):
     def test_options_and_settings_exist(self):
         texts = [subprocess.run([TESKD, command, "--help"], text=True, capture_output=True, check=True).stdout
                  for command in COMMANDS]
-        scripts = [*SOURCE.glob("launch/*.sh"), *SOURCE.glob("launch/slurm/*.sbatch"), *SOURCE.glob("tests/bench/*.py")]
+        scripts = [*SOURCE.glob("launch/*.sh"), SOURCE / "launch/supervise", *SOURCE.glob("launch/slurm/*.sbatch"), *SOURCE.glob("tests/bench/*.py")]
         texts += [path.read_text(encoding="utf-8") for path in scripts]
-        of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca", "--batch", "--prefix"}
+        of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca", "--no-kill", "--batch", "--prefix"}
         known, settings = set(re.findall(r"--[a-z][a-z-]*", "".join(texts))), set(declared_settings())
         sections = "|".join({name.split(".")[0] for name in settings})
         for path in DOCUMENTS:
