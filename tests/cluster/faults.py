@@ -17,7 +17,7 @@ from cluster import Cluster, inside, ranks
 from supervised import TRAINING, Supervised
 
 HOSTS = ["a", "b", "c", "d"]
-COLUMNS = ("fault", "rank", "at step", "named", "noticed", "ranks end", "mpirun ends", "restarted", "steps again", "cost")
+COLUMNS = ("fault", "rank", "at step", "named", "noticed", "ranks end", "mpirun end", "restarted", "undone", "cost")
 
 
 class Fault:
@@ -65,9 +65,10 @@ class Fault:
 
     def row(self):
         phase = re.search(r"\((\w+)\)$", self.message)
+        named = (phase[1] if phase else "yes") if self.is_named() else "WRONG"
         times = (self.noticed, self.ranks_end, self.mpirun_ends, self.restarted)
-        return (f"{self.kind:5} {self.rank:5} {self.step:8} {(phase[1] if phase else 'yes') if self.is_named() else 'WRONG':>10} "
-                + " ".join(f"{seconds:9.1f} s" for seconds in times) + f" {self.again:>10} {self.cost:9.1f} s")
+        return (f"{self.kind:>10} {self.rank:10} {self.step:10} {named:>10} "
+                + " ".join(f"{seconds:8.1f} s" for seconds in times) + f" {self.again:>10} {self.cost:8.1f} s")
 
 
 def differing(found, expected):
@@ -99,8 +100,8 @@ def main():
     straight = Supervised(cluster, "straight", changes)
     codes = training.finish(600), straight.finish(600)
     different = differing(training.last(), straight.last())
-    print(f"exit codes {codes}, {len(ranks())} processes left, {wrong} ranks wrongly named, {len(different)} tensors differ from "
-          "those of an undisturbed training")
+    print(f"exit codes {codes}, {len(ranks())} processes left, {wrong} ranks wrongly named, {len(different)} tensors differ "
+          "from those of an undisturbed training")
     sys.exit(1 if any(codes) or ranks() or wrong or different else 0)
 
 

@@ -163,9 +163,11 @@ class Documents(unittest.TestCase):
     def test_options_and_settings_exist(self):
         texts = [subprocess.run([TESKD, command, "--help"], text=True, capture_output=True, check=True).stdout
                  for command in COMMANDS]
-        scripts = [*SOURCE.glob("launch/*.sh"), SOURCE / "launch/supervise", *SOURCE.glob("launch/slurm/*.sbatch"), *SOURCE.glob("tests/bench/*.py")]
+        scripts = [*SOURCE.glob("launch/*.sh"), SOURCE / "launch/supervise", *SOURCE.glob("launch/slurm/*.sbatch"),
+                   *SOURCE.glob("tests/bench/*.py")]
         texts += [path.read_text(encoding="utf-8") for path in scripts]
-        of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca", "--no-kill", "--batch", "--prefix"}
+        of_others = {"--bind-to", "--oversubscribe", "--mpi", "--shm-size", "--signal", "--cpus", "--mca", "--no-kill", "--batch",
+                     "--prefix"}
         known, settings = set(re.findall(r"--[a-z][a-z-]*", "".join(texts))), set(declared_settings())
         sections = "|".join({name.split(".")[0] for name in settings})
         for path in DOCUMENTS:
