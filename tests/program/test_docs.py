@@ -27,6 +27,7 @@ NOT_HERE = [
     (r"launch/(quickstart|test)\.sh", "installs packages, builds, and runs this test", "--help"),
     (r"launch/bundle\.sh", "builds for GPUs", "--help"),
     (r"python3 tests/bench/published_runs", "program_plan takes its figures from it", None),
+    (r"python3 tests/bench/(weak_scaling|checkpoint_stall)", "takes minutes, and measures only", None),
     (r"mpirun .*/reduce_bench", "is built with the tests, and measures only", None),
     (r"(cmake|ctest) ", "makes or tests the build that this test is of", None),
     (r"python3 -m venv|~/torchenv/", "needs PyTorch, from the network", None),

@@ -83,7 +83,7 @@ class Faults(ProgramTest):
     def test_a_full_disk_is_told_and_leaves_the_checkpoint_before(self):
         result = self.fault("full", "full_disk", "checkpoint", 0, {"run.rehearse_step": 5})
         self.assertEqual(result.code, 1, str(result))
-        self.refused(self.without_warnings(result), "rank 0", "last.h5", "File too large")
+        self.refused(self.without_warnings(result), "rank 0", "File too large")
         self.assertTrue(self.resumes("full", self.undisturbed()))
 
     def without_warnings(self, result):

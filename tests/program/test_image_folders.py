@@ -24,7 +24,7 @@ IMAGES = {"train": 9, "val": 4}  # of each class
 EPOCH = -(-len(CLASSES) * IMAGES["train"] // 8)  # steps
 CHANGES = {"data.kind": "folders", "data.image_size": 32, "run.device": "cpu", "train.batch": 8, "eval.batch": 8,
            "model.students": "3", "model.student_width": 8}
-OF_TIME = ("images_per_second", "data_wait", "seconds")
+OF_TIME = ("images_per_second", "data_wait", "exposed_communication", "seconds")
 
 
 def write_image(path, number, mode="RGB"):
