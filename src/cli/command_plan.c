@@ -1,7 +1,7 @@
 /* Owns `teskd plan`: the options of a cluster that is not here. */
 #include "base/error.h"
 #include "cli/commands.h"
-#include "tools/plan.h"
+#include "tools/plan/plan.h"
 
 enum { NODES_MOST = 16384, GPUS_MOST = 64, IMAGES_MOST = 65536, ADAPTERS_MOST = 64 };
 static const double rate_most = 1e6;

@@ -1,7 +1,7 @@
 /* Owns `teskd preflight`: are the hosts of a run alike, whole and fast enough? */
 #include "base/error.h"
 #include "cli/commands.h"
-#include "tools/preflight.h"
+#include "tools/preflight/preflight.h"
 
 static int run(const options *o, logger *log, comm *ranks)
 {

@@ -2,8 +2,8 @@
  * from settings. */
 #include "base/error.h"
 #include "base/settings.h"
-#include "tools/plan_model.h"
-#include "tools/plan_step.h"
+#include "tools/plan/model.h"
+#include "tools/plan/step.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -1,5 +1,5 @@
 /* How a preflight pairs hosts and which of them it names, on findings that are given. */
-#include "tools/preflight_check.h"
+#include "tools/preflight/check.h"
 
 #include <math.h>
 #include <setjmp.h>

@@ -2,8 +2,8 @@
 #ifndef TESKD_TOOLS_PLAN_PRIVATE_H
 #define TESKD_TOOLS_PLAN_PRIVATE_H
 
-#include "tools/plan.h"
-#include "tools/plan_step.h"
+#include "tools/plan/plan.h"
+#include "tools/plan/step.h"
 
 enum { PLAN_ROWS = 40 };
 

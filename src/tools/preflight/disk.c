@@ -6,7 +6,7 @@
 #include "io/data/file_system.h"
 #include "io/shard/shard.h"
 #include "model/network.h"
-#include "tools/preflight_check.h"
+#include "tools/preflight/check.h"
 
 #include <errno.h>
 #include <fcntl.h>

@@ -3,7 +3,7 @@
 #include "base/error.h"
 #include "session/launch.h"
 #include "tools/bench.h"
-#include "tools/preflight_check.h"
+#include "tools/preflight/check.h"
 
 #include <gnu/libc-version.h>
 #include <limits.h>

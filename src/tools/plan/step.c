@@ -1,6 +1,6 @@
 /* Owns the way from settings to a timeline of sums. Invariant: buckets are those that a run cuts (run/program.h), and
  * the updates wait where the executor does. One thread. */
-#include "tools/plan_step.h"
+#include "tools/plan/step.h"
 
 #include "base/error.h"
 #include "graph/plan.h"

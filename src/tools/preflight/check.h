@@ -4,7 +4,7 @@
 #define TESKD_TOOLS_PREFLIGHT_CHECK_H
 
 #include "session/session.h"
-#include "tools/preflight.h"
+#include "tools/preflight/preflight.h"
 
 enum { FINDING_TEXT_BYTES = 700, FINDING_PROBLEM_BYTES = 1200, HOST_NAME_BYTES = 64 };
 
@@ -85,18 +85,18 @@ static inline bool preflight_leads(const preflight *p)
 }
 
 /* The checks, by the file that has them. */
-int check_program(const preflight *p, finding *mine); /* preflight_host.c */
+int check_program(const preflight *p, finding *mine); /* host.c */
 int check_libraries(const preflight *p, finding *mine);
 int check_device(const preflight *p, finding *mine);
 int check_cores(const preflight *p, finding *mine);
 int check_compute(const preflight *p, finding *mine);
-int check_gpus(const preflight *p, finding *mine); /* preflight_gpu.c */
+int check_gpus(const preflight *p, finding *mine); /* gpu.c */
 int check_gpu_state(const preflight *p, finding *mine);
-int check_data(const preflight *p, finding *mine); /* preflight_disk.c */
+int check_data(const preflight *p, finding *mine); /* disk.c */
 int check_data_read(const preflight *p, finding *mine);
 int check_stage(const preflight *p, finding *mine);
 int check_output(const preflight *p, finding *mine);
-int check_clock(const preflight *p, finding *mine); /* preflight_network.c */
+int check_clock(const preflight *p, finding *mine); /* network.c */
 int check_latency(const preflight *p, finding *mine);
 int check_sends(const preflight *p, finding *mine);
 int check_receives(const preflight *p, finding *mine);

@@ -1,7 +1,7 @@
 /* What NVIDIA's management library (NVML) says of a host's GPUs. It is opened at run time, and comes with the driver.
  */
-#ifndef TESKD_TOOLS_NVML_H
-#define TESKD_TOOLS_NVML_H
+#ifndef TESKD_TOOLS_PREFLIGHT_NVML_H
+#define TESKD_TOOLS_PREFLIGHT_NVML_H
 
 #include <stdbool.h>
 

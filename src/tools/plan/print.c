@@ -1,5 +1,5 @@
 /* Owns what a plan looks like. One thread. */
-#include "tools/plan_private.h"
+#include "tools/plan/private.h"
 
 #include <math.h>
 

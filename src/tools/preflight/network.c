@@ -2,7 +2,7 @@
  * all decide alike how often something is repeated. One thread. */
 #include "base/clock.h"
 #include "base/error.h"
-#include "tools/preflight_check.h"
+#include "tools/preflight/check.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,6 +1,6 @@
 /* Owns the calls of NVML. Invariant: the library is initialised within nvml_read alone. The declarations are those of
  * NVML's documented interface (docs.nvidia.com/deploy/nvml-api), as far as they are used. One thread at a time. */
-#include "tools/nvml.h"
+#include "tools/preflight/nvml.h"
 #include "base/error.h"
 
 #include <dlfcn.h>

@@ -1,6 +1,6 @@
 /* Owns how a preflight is printed: the table for people, the line of JSON for scripts. No state. */
 #include "base/error.h"
-#include "tools/preflight_check.h"
+#include "tools/preflight/check.h"
 
 #include <json-c/json.h>
 #include <math.h>

@@ -1,6 +1,6 @@
 /* Owns what is said of a plan's batch, and the changes that are tried on it. One thread. */
 #include "base/error.h"
-#include "tools/plan_private.h"
+#include "tools/plan/private.h"
 
 #include <stdio.h>
 #include <stdlib.h>

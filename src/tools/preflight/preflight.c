@@ -1,10 +1,10 @@
 /* Owns the order of a preflight and the table of its checks. Invariant: every rank takes part in every check, and all
  * judge the same findings, so that they come to the same outcome. A check that stalls is left in its thread, and the
  * process ends without waiting for it. Threads: the caller's, and one at a time for checks of a host's own. */
-#include "tools/preflight.h"
+#include "tools/preflight/preflight.h"
 #include "base/error.h"
 #include "base/thread.h"
-#include "tools/preflight_check.h"
+#include "tools/preflight/check.h"
 
 #include <errno.h>
 #include <math.h>

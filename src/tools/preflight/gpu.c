@@ -1,7 +1,7 @@
 /* Owns the checks of GPUs beside the program's own use of them. No state. */
 #include "base/error.h"
-#include "tools/nvml.h"
-#include "tools/preflight_check.h"
+#include "tools/preflight/check.h"
+#include "tools/preflight/nvml.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 #include "base/settings.h"
-#include "tools/plan_model.h"
+#include "tools/plan/model.h"
 
 #include <stdint.h>
 

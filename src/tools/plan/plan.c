@@ -1,9 +1,9 @@
 /* Owns the plan of a run on a cluster. Holds no state; any thread. */
-#include "tools/plan.h"
+#include "tools/plan/plan.h"
 
 #include "base/error.h"
 #include "session/configure.h"
-#include "tools/plan_private.h"
+#include "tools/plan/private.h"
 
 #include <math.h>
 #include <string.h>

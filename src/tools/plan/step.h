@@ -4,7 +4,7 @@
 
 #include "base/settings.h"
 #include "run/program.h"
-#include "tools/plan_model.h"
+#include "tools/plan/model.h"
 
 #include <stddef.h>
 #include <stdint.h>

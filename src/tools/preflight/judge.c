@@ -1,6 +1,6 @@
 /* Owns the comparison of ranks. Invariant: it goes by the findings alone, so all ranks judge alike. No state. */
 #include "base/error.h"
-#include "tools/preflight_check.h"
+#include "tools/preflight/check.h"
 
 #include <math.h>
 #include <stdio.h>

@@ -1,5 +1,5 @@
 /* Owns the formula of a step on many GPUs. Holds no state; any thread. */
-#include "tools/plan_model.h"
+#include "tools/plan/model.h"
 
 #include <math.h>
 #include <stddef.h>
