@@ -209,13 +209,12 @@ void comm_abort(comm *c, int code)
      * ended, so the others stay until it has spoken. */
     if (message_is_agreed(c) && c->agreed_rank != c->info.rank)
         c->ops->await_abort(c);
-    /* A peer may still be in the agreement on that signal. */
-    (code == ERROR_STOPPED ? c->ops->stop : c->ops->abort)(c, text);
+    c->ops->abort(c, code, text);
 }
 
-bool comm_peer_stopped(const comm *c)
+int comm_peer_code(const comm *c)
 {
-    return c->ops->peer_stopped(c);
+    return c->ops->peer_code(c);
 }
 
 bool comm_leave_early(comm *c, int code)
@@ -229,7 +228,7 @@ bool comm_leave_early(comm *c, int code)
     if (c->info.size > 1)
         error_prefix(code, "rank %d on %s", rank, c->info.host);
     snprintf(text, sizeof text, "%s", error_message());
-    c->ops->stop(c, text);
+    c->ops->abort(c, code, text);
     return true;
 }
 

@@ -147,9 +147,9 @@ int comm_agree(comm *c, int status);
  * rank keeps quiet. Goes by the failed call's error_message(): ask before another error replaces it. */
 bool comm_peer_failed(const comm *c);
 
-/* True when a signal stopped a peer (comm_leave_early, or comm_abort with ERROR_STOPPED), so that this rank ends as one
- * that a signal stopped, too. */
-bool comm_peer_stopped(const comm *c);
+/* With what the first peer that failed ends (the code of its comm_abort or comm_leave_early), so that this rank ends
+ * with the same; ERROR_COMM where it died or hangs; 0 where none has failed. */
+int comm_peer_code(const comm *c);
 
 /* Makes error_message(), or else the text of `code`, begin with "rank R on HOST: ", where there are several ranks and
  * it does not name the failing one yet. */

@@ -17,11 +17,10 @@ typedef struct {
     int (*all_gather)(comm *c, const void *data, size_t bytes, void *all);
     int (*split)(comm *c, int group, comm **out);
     bool (*peer_failed)(const comm *c);
-    bool (*peer_stopped)(const comm *c);
-    void (*abort)(comm *c, const char *text); /* tell the peers */
-    void (*stop)(comm *c, const char *text);  /* tell them that it is a signal */
-    void (*await_abort)(comm *c);             /* wait a moment for a peer to tell */
-    void (*stand)(comm *c);                   /* tell the peers of c->standing; NULL: there are none */
+    int (*peer_code)(const comm *c);
+    void (*abort)(comm *c, int code, const char *text); /* tell the peers */
+    void (*await_abort)(comm *c);                       /* wait a moment for a peer to tell */
+    void (*stand)(comm *c);                             /* tell the peers of c->standing; NULL: there are none */
     void (*watch)(comm *c, const phase_limits *limits, double silence_seconds); /* NULL likewise */
     void (*close)(comm *c);
 } comm_ops;

@@ -25,19 +25,14 @@ static bool mpi_peer_failed(const comm *c)
     return control_peer_failed(((const comm_mpi *)c)->channel);
 }
 
-static void mpi_abort(comm *c, const char *text)
+static void mpi_abort(comm *c, int code, const char *text)
 {
-    control_leave(((comm_mpi *)c)->channel, text);
+    control_leave(((comm_mpi *)c)->channel, code, text);
 }
 
-static bool mpi_peer_stopped(const comm *c)
+static int mpi_peer_code(const comm *c)
 {
-    return control_peer_stopped(((const comm_mpi *)c)->channel);
-}
-
-static void mpi_stop(comm *c, const char *text)
-{
-    control_stop(((comm_mpi *)c)->channel, text);
+    return control_peer_code(((const comm_mpi *)c)->channel);
 }
 
 static void mpi_await_abort(comm *c)
@@ -153,7 +148,7 @@ static void mpi_close(comm *c)
         return;
     }
     if (comm_mpi_barrier(c) == 0) {
-        control_leave(m->channel, NULL);
+        control_leave(m->channel, 0, "");
         end_mpi(m);
     }
     free_all(m);
@@ -168,9 +163,8 @@ static const comm_ops mpi_ops = {
     .all_gather = comm_mpi_all_gather,
     .split = mpi_split,
     .peer_failed = mpi_peer_failed,
-    .peer_stopped = mpi_peer_stopped,
+    .peer_code = mpi_peer_code,
     .abort = mpi_abort,
-    .stop = mpi_stop,
     .await_abort = mpi_await_abort,
     .stand = mpi_stand,
     .watch = mpi_watch,

@@ -52,9 +52,15 @@ static bool self_peer_failed(const comm *c)
     return false;
 }
 
-static void self_abort(comm *c, const char *text)
+static int self_peer_code(const comm *c)
 {
-    (void)c, (void)text;
+    (void)c;
+    return 0;
+}
+
+static void self_abort(comm *c, int code, const char *text)
+{
+    (void)c, (void)code, (void)text;
 }
 
 static void self_await_abort(comm *c)
@@ -76,9 +82,8 @@ static const comm_ops self_ops = {
     .all_gather = self_all_gather,
     .split = self_split,
     .peer_failed = self_peer_failed,
-    .peer_stopped = self_peer_failed,
+    .peer_code = self_peer_code,
     .abort = self_abort,
-    .stop = self_abort,
     .await_abort = self_await_abort,
     .close = self_close,
 };

@@ -1,5 +1,5 @@
 /* Owns the control channel's sockets and the watchdog thread.
- * Invariant: `failure` and `peer_stopped` are written once, by the watchdog, before `failed` becomes true, and never
+ * Invariant: `failure` and `peer_code` are written once, by the watchdog, before `failed` becomes true, and never
  * change after that.
  * Threads: after control_open only the watchdog touches links and sockets. The main thread asks it to leave by writing
  * `last_words`, then `leaving`, then the eventfd; `mutex` guards what else they share. The watchdog writes to stderr
@@ -33,12 +33,13 @@ static const double PAUSE_SECONDS = 4.0, DRAIN_SECONDS = 1.0;
  * frames per second in all, whatever the number of ranks. */
 static const double LEAST_TICK_SECONDS = 0.02, TICK_SECONDS_PER_RANK = 0.0002;
 
-/* FRAME_STOP is a failure for which a signal is the reason, FRAME_DEATH that of a process that is gone. */
-typedef enum { FRAME_HEARTBEAT = 1, FRAME_GOODBYE, FRAME_FAILURE, FRAME_STOP, FRAME_DEATH } frame_kind;
+/* FRAME_DEATH is the failure of a process that is gone. */
+typedef enum { FRAME_HEARTBEAT = 1, FRAME_GOODBYE, FRAME_FAILURE, FRAME_DEATH } frame_kind;
 
 typedef struct {
     uint32_t kind;
     int32_t rank;   /* of a failure: who failed */
+    int32_t code;   /* of a failure: with what (base/error.h) */
     uint32_t bytes; /* that follow: a rank_standing with FRAME_HEARTBEAT, a text with the failures */
 } frame_header;
 
@@ -80,11 +81,11 @@ struct control {
     atomic_ullong looks; /* of the main thread */
     atomic_bool failed;
     char failure[TEXT_BYTES];
-    bool peer_stopped;
+    int peer_code;
     double failed_at; /* watchdog's */
 
     atomic_bool leaving;
-    frame_kind farewell;
+    int farewell; /* 0: a goodbye; else the code of a failure */
     char last_words[TEXT_BYTES];
 
     struct pollfd *polled; /* wake, then one a link */
@@ -100,27 +101,27 @@ static void link_close(control_link *link)
 
 /* Frames are few and small, so a full socket buffer means a peer that has not read for hours: what does not fit is
  * dropped. */
-static void link_send(control_link *link, frame_kind kind, int rank, const void *payload, size_t payload_bytes)
+static void link_send(control_link *link, frame_header header, const void *payload)
 {
     if (link->fd < 0)
         return;
-    frame out = {.header = {.kind = kind, .rank = rank, .bytes = (uint32_t)payload_bytes}};
-    memcpy(out.text, payload, payload_bytes);
-    size_t bytes = sizeof out.header + out.header.bytes;
+    frame out = {.header = header};
+    memcpy(out.text, payload, header.bytes);
+    size_t bytes = sizeof out.header + header.bytes;
     ssize_t sent = send(link->fd, &out, bytes, MSG_NOSIGNAL | MSG_DONTWAIT);
     if (sent >= 0 && (size_t)sent < bytes)
         shutdown(link->fd, SHUT_RDWR);
 }
 
-static void link_send_text(control_link *link, frame_kind kind, int rank, const char *text)
-{
-    link_send(link, kind, rank, text, strnlen(text, TEXT_BYTES - 1));
-}
-
-static void send_all(control *ctl, frame_kind kind, int rank, const char *text)
+static void send_all(control *ctl, frame_header header, const void *payload)
 {
     for (int i = 0; i < ctl->n_links; i++)
-        link_send_text(&ctl->link[i], kind, rank, text);
+        link_send(&ctl->link[i], header, payload);
+}
+
+static frame_header failure_header(frame_kind kind, int rank, int code, const char *text)
+{
+    return (frame_header){.kind = kind, .rank = rank, .code = code, .bytes = (uint32_t)strnlen(text, TEXT_BYTES - 1)};
 }
 
 /* The watchdog's own view: one failure is enough, and nothing that happens while leaving is news. */
@@ -130,16 +131,16 @@ static bool takes_news(const control *ctl)
 }
 
 /* Keeps the first failure, and on rank 0 passes it on. */
-static void note_failure(control *ctl, frame_kind kind, int rank, const char *text)
+static void note_failure(control *ctl, frame_kind kind, int rank, int code, const char *text)
 {
     if (!takes_news(ctl))
         return;
     snprintf(ctl->failure, sizeof ctl->failure, "%s", text);
-    ctl->peer_stopped = kind == FRAME_STOP;
+    ctl->peer_code = code;
     ctl->failed_at = clock_seconds();
     atomic_store_explicit(&ctl->failed, true, memory_order_release);
     if (ctl->rank == 0)
-        send_all(ctl, kind, rank, ctl->failure);
+        send_all(ctl, failure_header(kind, rank, code, ctl->failure), ctl->failure);
 }
 
 /* Exactly one survivor reports a rank that died without a word. For ranks other than 0 that is rank 0. For rank 0 it is
@@ -226,11 +227,11 @@ static void note_death(control *ctl, int rank, bool silent)
     death_text(ctl, rank, silent, text);
     bool is_news = takes_news(ctl) && !link->goodbye;
     if (is_news && silent)
-        link_send_text(link, FRAME_FAILURE, rank, text);
+        link_send(link, failure_header(FRAME_FAILURE, rank, ERROR_COMM, text), text);
     link_close(link);
     if (!is_news)
         return;
-    note_failure(ctl, silent ? FRAME_FAILURE : FRAME_DEATH, rank, text);
+    note_failure(ctl, silent ? FRAME_FAILURE : FRAME_DEATH, rank, ERROR_COMM, text);
     if (is_reporter(ctl, silent))
         print_line(text);
     if (!silent)
@@ -252,9 +253,8 @@ static bool take_frame(control *ctl, control_link *link)
         link->goodbye = true;
         return true;
     case FRAME_FAILURE:
-    case FRAME_STOP:
     case FRAME_DEATH:
-        note_failure(ctl, in->header.kind, in->header.rank, in->text);
+        note_failure(ctl, in->header.kind, in->header.rank, in->header.code, in->text);
         if (in->header.kind == FRAME_DEATH && in->header.rank >= 0 && in->header.rank < ctl->size)
             note_memory_kill(ctl, in->header.rank);
         link_close(link); /* tells the sender that it was heard */
@@ -343,7 +343,7 @@ static void check_progress(control *ctl)
     standing_text(&ctl->ranks[rank].standing, where);
     snprintf(text, sizeof text, "rank %d on %s hangs: no progress for %.3g s%s; a longer %s allows for more", rank,
              ctl->place[rank].host, limit, where, setting);
-    note_failure(ctl, FRAME_FAILURE, rank, text);
+    note_failure(ctl, FRAME_FAILURE, rank, ERROR_COMM, text);
     print_line(text);
 }
 
@@ -377,8 +377,7 @@ static void tell_standing(control *ctl, double now)
     const rank_standing mine = own_standing(ctl);
     if (mine.changes == ctl->told_changes && now < ctl->told_at + standing_heartbeat)
         return;
-    for (int i = 0; i < ctl->n_links; i++)
-        link_send(&ctl->link[i], FRAME_HEARTBEAT, ctl->rank, &mine, sizeof mine);
+    send_all(ctl, (frame_header){.kind = FRAME_HEARTBEAT, .rank = ctl->rank, .bytes = sizeof mine}, &mine);
     ctl->told_changes = mine.changes;
     ctl->told_at = now;
 }
@@ -405,7 +404,7 @@ static bool any_open(const control *ctl)
 static void say_last_words(control *ctl)
 {
     if (!atomic_load_explicit(&ctl->failed, memory_order_relaxed))
-        send_all(ctl, ctl->farewell, ctl->rank, ctl->last_words);
+        send_all(ctl, failure_header(FRAME_FAILURE, ctl->rank, ctl->farewell, ctl->last_words), ctl->last_words);
     for (int i = 0; i < ctl->n_links; i++)
         if (ctl->link[i].fd >= 0)
             shutdown(ctl->link[i].fd, SHUT_WR);
@@ -432,10 +431,10 @@ static void *watch(void *argument)
         check_progress(ctl);
         check_main_thread(ctl);
     }
-    if (ctl->farewell != FRAME_GOODBYE)
+    if (ctl->farewell < 0)
         say_last_words(ctl);
     else
-        send_all(ctl, FRAME_GOODBYE, ctl->rank, "");
+        send_all(ctl, (frame_header){.kind = FRAME_GOODBYE, .rank = ctl->rank}, "");
     return NULL;
 }
 
@@ -510,9 +509,9 @@ bool control_peer_failed(const control *ctl)
     return atomic_load_explicit(&ctl->failed, memory_order_acquire);
 }
 
-bool control_peer_stopped(const control *ctl)
+int control_peer_code(const control *ctl)
 {
-    return control_peer_failed(ctl) && ctl->peer_stopped;
+    return control_peer_failed(ctl) ? ctl->peer_code : 0;
 }
 
 int control_check(control *ctl)
@@ -529,13 +528,12 @@ int control_await_failure(control *ctl, int ms)
     return control_check(ctl);
 }
 
-/* Ends the watchdog with a farewell; `text` goes with one that is no goodbye. */
-static void leave(control *ctl, frame_kind farewell, const char *text)
+void control_leave(control *ctl, int code, const char *failure)
 {
     if (!atomic_exchange(&ctl->running, false))
         return;
-    snprintf(ctl->last_words, sizeof ctl->last_words, "%s", text);
-    ctl->farewell = farewell;
+    snprintf(ctl->last_words, sizeof ctl->last_words, "%s", failure);
+    ctl->farewell = code;
     atomic_store(&ctl->leaving, true);
     uint64_t one = 1;
     if (write(ctl->wake, &one, sizeof one) < 0) {
@@ -544,21 +542,11 @@ static void leave(control *ctl, frame_kind farewell, const char *text)
     pthread_join(ctl->thread, NULL);
 }
 
-void control_leave(control *ctl, const char *failure)
-{
-    leave(ctl, failure ? FRAME_FAILURE : FRAME_GOODBYE, failure ? failure : "");
-}
-
-void control_stop(control *ctl, const char *reason)
-{
-    leave(ctl, FRAME_STOP, reason);
-}
-
 void control_close(control *ctl)
 {
     if (!ctl)
         return;
-    control_leave(ctl, NULL);
+    control_leave(ctl, 0, "");
     for (int i = 0; i < ctl->n_links; i++)
         link_close(&ctl->link[i]);
     if (ctl->wake >= 0)

@@ -33,18 +33,16 @@ void control_watch(control *ctl, const phase_limits *phases, double silence_seco
 int control_check(control *ctl);
 bool control_peer_failed(const control *ctl);
 
-/* Whether the failure is that a signal stopped the peer. */
-bool control_peer_stopped(const control *ctl);
+/* With what the failed peer ends (base/error.h); ERROR_COMM for one that died or hangs; 0 while none has failed. */
+int control_peer_code(const control *ctl);
 
 /* Waits up to `ms` milliseconds for word of a failure, and returns as control_check. */
 int control_await_failure(control *ctl, int ms);
 
-/* Ends the watchdog. Without `failure` it says goodbye. With it, the peers are told that this rank fails (the text goes
- * out as it is); it returns when they have heard, after one second at the latest. control_check goes on working. */
-void control_leave(control *ctl, const char *failure);
-
-/* As control_leave with a failure that is a signal. */
-void control_stop(control *ctl, const char *reason);
+/* Ends the watchdog. With code 0 it says goodbye. With a negative one the peers are told that this rank fails with it
+ * (the text goes out as it is); it returns when they have heard, after one second at the latest. control_check goes on
+ * working. */
+void control_leave(control *ctl, int code, const char *failure);
 
 /* Leaves, if that has not been done, and frees. NULL is fine. */
 void control_close(control *ctl);

@@ -233,5 +233,6 @@ int main(int argc, char **argv)
         fprintf(stderr, "teskd: %s\n", error_message());
     }
     comm_abort(ranks, status);
-    _exit(exit_code(comm_peer_stopped(ranks) ? ERROR_STOPPED : status));
+    const int peer = comm_peer_code(ranks); /* it may have left while this rank was still hearing of the same */
+    _exit(exit_code(peer < 0 ? peer : status));
 }

@@ -98,7 +98,7 @@ int main(int argc, char **argv)
         comm_close(c);
         return 0;
     }
-    printf("rank %d saw: %s%s\n", rank, error_message(), comm_peer_stopped(c) ? " (a signal)" : "");
+    printf("rank %d saw: %s%s\n", rank, error_message(), comm_peer_code(c) == ERROR_STOPPED ? " (a signal)" : "");
     fflush(stdout);
     if (fails && strcmp(argv[1], "slow") == 0)
         sleep_for(SLOW_SECONDS);

@@ -174,9 +174,9 @@ static void expect_failure(const star *s, int rank, const char *text)
 static void test_goodbye_is_no_failure(void **state)
 {
     star *s = *state;
-    control_leave(s->channel[2], NULL);
+    control_leave(s->channel[2], 0, "");
     assert_int_equal(control_await_failure(s->channel[0], QUIET_MS), 0);
-    control_leave(s->channel[0], NULL);
+    control_leave(s->channel[0], 0, "");
     assert_int_equal(control_await_failure(s->channel[1], QUIET_MS), 0);
     assert_int_equal(control_check(s->channel[3]), 0);
 }
@@ -206,22 +206,22 @@ static void test_lost_centre(void **state)
 static void test_last_words(void **state)
 {
     star *s = *state;
-    control_leave(s->channel[3], "rank 3 on host1: disk full");
+    control_leave(s->channel[3], ERROR_FILE, "rank 3 on host1: disk full");
     assert_false(control_peer_failed(s->channel[3]));
     for (int r = 0; r < 3; r++)
         expect_failure(s, r, "rank 3 on host1: disk full");
-    control_leave(s->channel[1], "a consequence");
+    control_leave(s->channel[1], ERROR_FILE, "a consequence");
     expect_failure(s, 0, "rank 3 on host1: disk full");
-    assert_false(control_peer_stopped(s->channel[0]));
+    assert_int_equal(control_peer_code(s->channel[0]), ERROR_FILE);
 }
 
 static void test_a_signal_is_passed_on(void **state)
 {
     star *s = *state;
-    control_stop(s->channel[3], "rank 3 on host1: stopped by SIGTERM");
+    control_leave(s->channel[3], ERROR_STOPPED, "rank 3 on host1: stopped by SIGTERM");
     for (int r = 0; r < 3; r++) {
         expect_failure(s, r, "rank 3 on host1: stopped by SIGTERM");
-        assert_true(control_peer_stopped(s->channel[r]));
+        assert_int_equal(control_peer_code(s->channel[r]), ERROR_STOPPED);
     }
 }
 
@@ -229,7 +229,7 @@ static void test_last_words_of_the_centre(void **state)
 {
     star *s = *state;
     double start = clock_seconds();
-    control_leave(s->channel[0], "rank 0 on host0: out of memory");
+    control_leave(s->channel[0], ERROR_FILE, "rank 0 on host0: out of memory");
     assert_true(clock_seconds() - start < 10.0);
     for (int r = 1; r < SIZE; r++)
         expect_failure(s, r, "rank 0 on host0: out of memory");
@@ -283,9 +283,9 @@ static void test_no_last_resort(void **state)
     open_limited(s, 1, &later);
     open_limited(s, 2, &soon);
     open_limited(s, 3, &never);
-    control_leave(s->channel[0], "rank 0 on host0: disk full");
+    control_leave(s->channel[0], ERROR_FILE, "rank 0 on host0: disk full");
     expect_failure(s, 2, "rank 0 on host0: disk full");
-    control_leave(s->channel[2], "a consequence");
+    control_leave(s->channel[2], ERROR_FILE, "a consequence");
     assert_false(ends_within(3));
 }
 
@@ -298,7 +298,7 @@ static void test_last_resort(void **state)
     open_channel(s, 2);
     open_channel(s, 3);
     strcpy(end_message, "none");
-    control_leave(s->channel[0], "rank 0 on host0: disk full");
+    control_leave(s->channel[0], ERROR_FILE, "rank 0 on host0: disk full");
     assert_true(ends_within(5));
     assert_string_equal(end_message, "");
 }
@@ -322,7 +322,7 @@ static void test_time_limit(void **state)
 static void test_garbage(void **state)
 {
     star *s = *state;
-    uint32_t header[3] = {3, 1, UINT32_MAX};
+    uint32_t header[4] = {3, 1, 0, UINT32_MAX};
     assert_int_equal(send(s->fd[1][0], header, sizeof header, MSG_NOSIGNAL), (int)sizeof header);
     expect_failure(s, 0, "rank 1 on host0 ended without a word (its connection closed)");
 }
