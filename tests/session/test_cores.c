@@ -1,4 +1,5 @@
 /* Cores of a machine that hwloc is told about, and /sys as Linux lays it out. */
+#include "../base/file_tree.h"
 #include "session/cores.h"
 
 #include <setjmp.h>
@@ -7,11 +8,8 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <sys/stat.h>
 
 #include <cmocka.h>
-
-static char root[64];
 
 static cpu_set_t range(size_t first, size_t last)
 {
@@ -45,19 +43,9 @@ static void this_machine_has_at_most_a_core_per_thread(void **state)
 
 static void put_local_cpus(const char *address, const char *mask)
 {
-    char path[256];
-    static const char *const folders[] = {"/sys", "/sys/bus", "/sys/bus/pci", "/sys/bus/pci/devices"};
-    for (size_t i = 0; i < sizeof folders / sizeof folders[0]; i++) {
-        snprintf(path, sizeof path, "%s%s", root, folders[i]);
-        mkdir(path, 0755);
-    }
-    snprintf(path, sizeof path, "%s/sys/bus/pci/devices/%s", root, address);
-    mkdir(path, 0755);
-    snprintf(path, sizeof path, "%s/sys/bus/pci/devices/%s/local_cpus", root, address);
-    FILE *file = fopen(path, "w");
-    assert_non_null(file);
-    fputs(mask, file);
-    assert_int_equal(fclose(file), 0);
+    char path[128];
+    snprintf(path, sizeof path, "/sys/bus/pci/devices/%s/local_cpus", address);
+    file_tree_put(path, mask);
 }
 
 static void cores_near_a_device_are_read(void **state)
@@ -66,7 +54,7 @@ static void cores_near_a_device_are_read(void **state)
     cpu_set_t near;
     const cpu_set_t second_half = range(32, 63);
     put_local_cpus("0000:ab:00.0", "ffffffff,00000000\n");
-    assert_true(cores_near("0000:AB:00.0", root, &near));
+    assert_true(cores_near("0000:AB:00.0", file_tree_root, &near));
     assert_true(CPU_EQUAL(&near, &second_half));
 }
 
@@ -75,24 +63,9 @@ static void what_the_system_does_not_tell_is_unknown(void **state)
     (void)state;
     cpu_set_t near;
     put_local_cpus("0000:01:00.0", "00000000\n");
-    assert_false(cores_near("0000:01:00.0", root, &near));
-    assert_false(cores_near("0000:02:00.0", root, &near));
-    assert_false(cores_near("", root, &near));
-}
-
-static int make_root(void **state)
-{
-    (void)state;
-    snprintf(root, sizeof root, "/tmp/teskd_cores_XXXXXX");
-    return mkdtemp(root) ? 0 : -1;
-}
-
-static int remove_root(void **state)
-{
-    (void)state;
-    char command[128];
-    snprintf(command, sizeof command, "rm -rf '%s'", root);
-    return system(command);
+    assert_false(cores_near("0000:01:00.0", file_tree_root, &near));
+    assert_false(cores_near("0000:02:00.0", file_tree_root, &near));
+    assert_false(cores_near("", file_tree_root, &near));
 }
 
 int main(void)
@@ -103,5 +76,5 @@ int main(void)
         cmocka_unit_test(cores_near_a_device_are_read),
         cmocka_unit_test(what_the_system_does_not_tell_is_unknown),
     };
-    return cmocka_run_group_tests_name("cores", tests, make_root, remove_root);
+    return cmocka_run_group_tests_name("cores", tests, file_tree_make, file_tree_remove);
 }
