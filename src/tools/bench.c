@@ -3,6 +3,7 @@
 #include "tools/bench.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/order.h"
 #include "base/rng.h"
 #include "base/sixteen_bit.h"
 #include "session/feed.h"
@@ -25,12 +26,6 @@ typedef struct {
     double unreduced_seconds; /* of a step without the reductions, launched one by one */
     double prepare_seconds;   /* of all kernels: mostly of plans that are timed at their first use */
 } timing;
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 static double median(const timing *t)
 {
@@ -235,7 +230,7 @@ static int time_all(timing *t)
         status = time_without_sums(t, batches);
     if (session_closes(t->e, status))
         feed_close(&batches);
-    qsort(t->step_seconds, (size_t)t->steps, sizeof *t->step_seconds, by_value);
+    qsort(t->step_seconds, (size_t)t->steps, sizeof *t->step_seconds, order_doubles);
     return status;
 }
 

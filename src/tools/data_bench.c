@@ -4,6 +4,7 @@
 #include "tools/data_bench.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/order.h"
 #include "base/rng.h"
 #include "io/data/loader.h"
 #include "io/image/decode.h"
@@ -264,12 +265,6 @@ static int time_loader(const measurement *m, int32_t threads, int round, double 
 
 /* ---- rounds ---- */
 
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 static double median(const rates *r)
 {
     return r->rounds[ROUNDS / 2];
@@ -295,9 +290,9 @@ static int time_all(measurement *m)
     for (int round = 0; round < ROUNDS; round++)
         TRY(time_round(m, round));
     for (work_kind k = 0; k < WORK_KINDS; k++)
-        qsort(m->work[k].rounds, ROUNDS, sizeof(double), by_value);
+        qsort(m->work[k].rounds, ROUNDS, sizeof(double), order_doubles);
     for (int i = 0; i < m->thread_counts; i++)
-        qsort(m->loaders[i].rounds, ROUNDS, sizeof(double), by_value);
+        qsort(m->loaders[i].rounds, ROUNDS, sizeof(double), order_doubles);
     return 0;
 }
 

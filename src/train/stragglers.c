@@ -2,6 +2,7 @@
 #include "train/stragglers.h"
 #include "base/clock.h"
 #include "base/error.h"
+#include "base/order.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -25,18 +26,12 @@ static double own_time(const rank_times *t)
     return t->in[PHASE_DATA] + t->in[PHASE_COMPUTE];
 }
 
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
 /* The lower one of an even number: of two ranks the slower one is slow. */
 static double median_of(const rank_times *all, int ranks, double (*value)(const rank_times *), double *sorted)
 {
     for (int r = 0; r < ranks; r++)
         sorted[r] = value(&all[r]);
-    qsort(sorted, (size_t)ranks, sizeof *sorted, by_value);
+    qsort(sorted, (size_t)ranks, sizeof *sorted, order_doubles);
     return sorted[(ranks - 1) / 2];
 }
 

@@ -1,17 +1,12 @@
 /* Owns the comparison of ranks. Invariant: it goes by the findings alone, so all ranks judge alike. No state. */
 #include "base/error.h"
+#include "base/order.h"
 #include "tools/preflight/check.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-
-static int by_value(const void *a, const void *b)
-{
-    const double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
 
 double preflight_typical(double *values, int count, bool more_is_better)
 {
@@ -21,7 +16,7 @@ double preflight_typical(double *values, int count, bool more_is_better)
             values[n++] = values[i];
     if (n == 0)
         return NAN;
-    qsort(values, (size_t)n, sizeof *values, by_value);
+    qsort(values, (size_t)n, sizeof *values, order_doubles);
     return values[more_is_better ? n / 2 : (n - 1) / 2];
 }
 
