@@ -91,8 +91,8 @@ class Faults(ProgramTest):
         return result
 
     def test_a_slow_rank_is_named_with_its_reason(self):
-        changes = {"run.rehearse_step": 1, "train.max_steps": 100, "dist.slow_share": 0.1, "data.train_images": 24 * 120, "log.every": 8,
-                   "output.checkpoint_every": 0, "model.width": 12}
+        changes = {"run.rehearse_step": 1, "train.max_steps": 100, "dist.slow_share": 0.1, "data.train_images": 24 * 120,
+                   "log.every": 8, "output.checkpoint_every": 0, "model.width": 12}
         for phase, reason in [("data", "because of its data"), ("compute", "because of its computing")]:
             result = self.fault(f"slow-{phase}", "slow", phase, 2, changes)
             self.assertEqual(result.code, 0, str(result))
